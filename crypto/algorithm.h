@@ -1,0 +1,65 @@
+/*
+ * The algorithms that IKEv2 can negotiate and we can run: one table row each, with its IANA number, the keyword of
+ * proposal strings (strongSwan's spelling) and the sizes every other room needs. (IANA "IKEv2 Parameters"; RFC 7296
+ * section 3.3.2, RFC 8247, RFC 8221.)
+ */
+#ifndef ADIT_ALGORITHM_H
+#define ADIT_ALGORITHM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/base/err.h"
+
+enum transform_type { TRANSFORM_ENCR = 1, TRANSFORM_PRF = 2, TRANSFORM_INTEG = 3, TRANSFORM_KE = 4, TRANSFORM_ESN = 5 };
+
+enum encr_id { ENCR_NONE = 0, ENCR_NULL = 11, ENCR_AES_CBC = 12, ENCR_AES_GCM_16 = 20, ENCR_CHACHA20_POLY1305 = 28 };
+enum prf_id { PRF_HMAC_SHA2_256 = 5, PRF_HMAC_SHA2_384 = 6, PRF_HMAC_SHA2_512 = 7 };
+enum integ_id {
+    INTEG_NONE = 0,
+    INTEG_HMAC_SHA2_256_128 = 12,
+    INTEG_HMAC_SHA2_384_192 = 13,
+    INTEG_HMAC_SHA2_512_256 = 14
+};
+enum ke_id {
+    KE_NONE = 0,
+    KE_MODP_2048 = 14,
+    KE_MODP_3072 = 15,
+    KE_MODP_4096 = 16,
+    KE_ECP_256 = 19,
+    KE_ECP_384 = 20,
+    KE_ECP_521 = 21,
+    KE_CURVE25519 = 31,
+};
+enum esn_id { ESN_NO = 0, ESN_YES = 1 };
+
+/* One negotiated or offered algorithm. key_bits only for ciphers of variable key length (AES), else 0. */
+struct transform {
+    uint8_t type; /* enum transform_type, or a number we don't know */
+    uint16_t id;
+    uint16_t key_bits;
+};
+
+struct algorithm {
+    struct transform t;
+    const char *keyword; /* "aes256gcm16", "sha256", "prfsha256", "x25519", "esn" … */
+    bool aead;           /* ENCR: authenticates by itself */
+    bool counter_iv;     /* ENCR: the IV is a counter that must not repeat (RFC 4106, 7634), not random */
+    uint16_t key_len;    /* bytes of key material, the salt of AEADs included */
+    uint16_t salt_len;   /* ENCR: trailing bytes of the key material that are the nonce's salt */
+    uint16_t iv_len;     /* ENCR: bytes of explicit IV in the packet */
+    uint16_t block;      /* ENCR: plaintext with trailer is a multiple of it; ESP pads to at least 4 (RFC 4303 2.4) */
+    uint16_t icv_len;    /* INTEG, or ENCR if aead */
+    uint16_t out_len;    /* PRF: output and preferred key length; KE: length of the public value on the wire */
+};
+
+/* NULL if we can't run it. key_bits is compared only for algorithms with a variable key length. */
+const struct algorithm *algorithm_find(uint8_t type, uint16_t id, uint16_t key_bits);
+/* By keyword; "modp2048" … and aliases ("aes128" = aes128cbc, "curve25519" = x25519, "sha2_256" = sha256). NULL if none. */
+const struct algorithm *algorithm_by_keyword(const char *keyword, size_t len);
+/* Row i of the table, NULL past its end: for tables and spelling hints. */
+const struct algorithm *algorithm_at(unsigned i);
+/* The keyword, or "encr:99" style text (16 bytes of buffer at least) for one we don't know. */
+const char *transform_text(const struct transform *t, char *text, size_t size);
+
+#endif

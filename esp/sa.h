@@ -1,0 +1,75 @@
+/*
+ * An ESP security association of one direction (RFC 4301 section 4.4.2). Built and keyed by the control thread in
+ * private, published through the SAD, then used by workers: the runtime half is theirs, under `lock` (one worker at a
+ * time, taken once a batch; with one worker it is never contended).
+ */
+#ifndef ADIT_SA_H
+#define ADIT_SA_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "core/base/clock.h"
+#include "core/base/ip.h"
+#include "crypto/transform.h"
+#include "esp/replay.h"
+#include "policy/pad.h"
+#include "policy/selector.h"
+
+enum sa_dir { SA_OUT, SA_IN };
+
+/* Everything the negotiation decided; copied by sa_new. Lengths in bytes, numbers of packets, times monotonic. */
+struct sa_params {
+    enum sa_dir dir;
+    uint32_t spi;
+    uint32_t policy_id; /* spd_entry.id */
+    uint64_t child;     /* the engine's handle, given back in events */
+    struct suite suite;
+    const char *engine; /* of crypto, "auto" */
+    struct span key, integ_key;
+    bool esn;
+    uint32_t replay_window; /* SA_IN */
+    enum policy_mode mode;
+    struct path path;                  /* local and remote outer endpoints */
+    struct selectors local, remote;    /* narrowed traffic selectors */
+    uint64_t soft_bytes, soft_packets; /* event when passed; 0: none but the sequence number's own */
+    uint64_t hard_bytes, hard_packets; /* stop when passed; 0: none but the sequence number's own */
+};
+
+struct sa {
+    /* control half: fixed once published, but for path (see sa_move) and the event flags */
+    struct sa_params params; /* key spans are empty */
+    ns_t created;
+    atomic_uint path_version; /* odd while path changes: a sequence lock */
+    /* runtime half: the worker's, under lock */
+    _Alignas(64) pthread_spinlock_t lock;
+    struct keyed *keyed;
+    uint64_t seq;                    /* SA_OUT: last number used */
+    uint64_t seq_soft, seq_hard;     /* SA_OUT: numbers at which to ask for a rekey, and the last that may be used */
+    struct replay replay;            /* SA_IN */
+    _Atomic uint64_t packets, bytes; /* inner; bytes count inner packet lengths */
+    _Atomic uint64_t last_used;      /* ns_t of the last batch */
+    /* set once by the worker when it raised that event, so that a crowd of packets raises it once */
+    atomic_bool soft_raised, hard_raised, moved_raised;
+    atomic_bool in_use; /* SA_IN: something authentic has arrived */
+};
+
+/* Errors: RANGE (key lengths, window), UNSUPPORTED, NOMEM, CRYPTO. The SA starts unpublished. */
+MUST_USE enum err sa_new(struct sa **out, const struct sa_params *p, ns_t now);
+void sa_free(void *sa); /* wipes; fits epoch_retire */
+
+/* New outer endpoints, same keys; safe while workers use the SA. sa_path reads a consistent copy. */
+void sa_move(struct sa *sa, const struct path *path);
+struct path sa_path(const struct sa *sa);
+
+/* Bytes of an ESP packet (SPI to ICV) that carries an inner packet of this length. */
+uint32_t esp_sealed_len(const struct suite *s, uint32_t inner_len);
+/* Most bytes that ESP adds in front of the inner packet (SPI, sequence number, IV). */
+static inline uint32_t esp_headroom(const struct suite *s)
+{
+    return 8u + s->iv_len;
+}
+/* The largest inner packet whose sealed form fits in `room` bytes (path MTU less outer IP and UDP headers). */
+uint32_t esp_inner_max(const struct suite *s, uint32_t room);
+
+#endif

@@ -1,0 +1,43 @@
+/*
+ * The security association database as workers see it. Inbound: the SPI that we hand out names its slot, so a lookup is
+ * one array load and one compare. Outbound: one pointer for each policy and worker. The control thread is the only
+ * writer; workers read with acquire loads between epoch_online and epoch_offline.
+ *
+ * SPI layout: bits 31..28 the worker (1..15, so never a reserved SPI and never the zero marker), bits 27..20 random,
+ * bits 19..0 the slot.
+ */
+#ifndef ADIT_SAD_H
+#define ADIT_SAD_H
+
+#include "core/base/epoch.h"
+#include "crypto/random.h"
+#include "esp/sa.h"
+
+#define SAD_SLOTS (1u << 20)
+#define SAD_WORKERS 15
+#define SAD_POLICIES (1u << 17)
+
+struct sad;
+
+/* The tables grow by pages as they are used. Errors: NOMEM. */
+MUST_USE enum err sad_new(struct sad **out, struct epoch *epoch, const struct random_source *rnd);
+void sad_free(struct sad *s); /* workers have ended; frees all SAs */
+
+/* An unused inbound SPI for that worker (0-based); stays reserved until released or its SA is removed. Errors: FULL. */
+MUST_USE enum err sad_reserve(struct sad *s, unsigned worker, uint32_t *spi);
+void sad_release(struct sad *s, uint32_t spi);
+
+/* Publish (release store). The SAD owns the SA from here on. Errors: STATE (SPI not reserved), NOMEM. */
+MUST_USE enum err sad_publish_in(struct sad *s, struct sa *sa);
+/* Makes sa the outbound SA of its policy for all workers; the one it replaces is retired. Errors: NOMEM. */
+MUST_USE enum err sad_publish_out(struct sad *s, struct sa *sa);
+
+/* Unlink and retire: wiped and freed after all workers passed a quiescent point. Unknown: nothing happens. */
+void sad_remove_in(struct sad *s, uint32_t spi);
+void sad_remove_out(struct sad *s, uint32_t policy_id, uint32_t spi); /* only if that SPI is the current one */
+
+/* Workers, and the control thread for status. NULL if there is none. */
+struct sa *sad_find_in(const struct sad *s, uint32_t spi);
+struct sa *sad_find_out(const struct sad *s, uint32_t policy_id, unsigned worker);
+
+#endif

@@ -1,0 +1,171 @@
+/*
+ * The IKEv2 engine (RFC 7296), sans-I/O: datagrams, time and commands go in; datagrams, SA operations, jobs, events and
+ * the next deadline come out through the table of functions it was given. No sockets, no clock, no threads, no global
+ * state, so loss, retransmission, rekeying and collisions are deterministic in tests.
+ *
+ * Re-entrancy: the functions of struct ike_env must not call back into the engine. One thread at a time per engine.
+ */
+#ifndef ADIT_ENGINE_H
+#define ADIT_ENGINE_H
+
+#include "core/base/clock.h"
+#include "core/base/cursor.h"
+#include "core/base/ip.h"
+#include "core/base/stat.h"
+#include "crypto/random.h"
+#include "crypto/transform.h"
+#include "policy/config.h"
+#include "policy/pad.h"
+
+struct ike_engine;
+struct ike_job; /* a slow step: key exchange (later: signatures, certificate paths, names) */
+
+/* A negotiated CHILD_SA pair, as the data plane installs it. Spans point into engine memory: copy what you keep. */
+struct ike_child {
+    uint64_t id; /* the engine's handle; never reused */
+    const struct peer *peer;
+    const struct policy *policy; /* what it was negotiated for */
+    uint32_t spi_in, spi_out;    /* ours (from spi_reserve), the peer's */
+    struct suite suite;
+    bool esn;
+    struct span key_in, integ_in, key_out, integ_out;
+    struct selectors local, remote; /* narrowed */
+    enum policy_mode mode;
+    struct path path; /* outer endpoints of ESP; path.marker tells UDP encapsulation on a NAT-T port */
+    bool udp;         /* ESP in UDP; false: protocol 50 */
+};
+
+enum ike_event_kind {
+    IKE_EVENT_IKE_UP,
+    IKE_EVENT_IKE_REKEYED,
+    IKE_EVENT_IKE_DOWN,
+    IKE_EVENT_CHILD_UP,
+    IKE_EVENT_CHILD_REKEYED,
+    IKE_EVENT_CHILD_DOWN,
+    IKE_EVENT_FAILED, /* an attempt failed: text says which field, and both values */
+    IKE_EVENT_NOTICE, /* something a person may want to know */
+};
+
+struct ike_event {
+    enum ike_event_kind kind;
+    const struct peer *peer;     /* NULL while unknown (a responder before IKE_AUTH) */
+    const struct policy *policy; /* Child SA events */
+    struct path path;
+    const char *text; /* one line, safe to log, in a person's words */
+    uint64_t command; /* the command this ends, 0: none */
+    bool command_ok;  /* with command: it happened */
+};
+
+/* Everything the engine needs from outside. All must be set but keylog. */
+struct ike_env {
+    void *ctx;
+    struct random_source random;
+    struct stat_block *stats;
+    /* One IKE message to the network; bytes without the non-ESP marker (path->marker says if one is due). */
+    void (*send)(void *ctx, const struct path *path, struct span message);
+    /* A one-byte keepalive (RFC 3948 section 2.3). */
+    void (*keepalive)(void *ctx, const struct path *path);
+    enum err (*spi_reserve)(void *ctx, uint32_t *spi);
+    void (*spi_release)(void *ctx, uint32_t spi);
+    /*
+     * install: inbound SA is receiving when this returns; with `sending` outbound traffic of the policy moves to it as
+     * well, otherwise that waits for activate (a rekey's responder: RFC 7296 section 2.8).
+     */
+    enum err (*child_install)(void *ctx, const struct ike_child *c, bool sending);
+    void (*child_activate)(void *ctx, uint64_t child);
+    /* Outbound stops now; with `linger` inbound keeps receiving for a few seconds, for what is still on its way. */
+    void (*child_remove)(void *ctx, uint64_t child, bool linger);
+    void (*child_move)(void *ctx, uint64_t child, const struct path *path);
+    /* When something authentic last arrived, and when something last left, on any SA of this child; 0: never. */
+    void (*child_traffic)(void *ctx, uint64_t child, ns_t *in, ns_t *out);
+    /* A slow step: run ike_job_run on any thread, then hand it to ike_complete on the engine's. Not from within. */
+    void (*job)(void *ctx, struct ike_job *job);
+    void (*event)(void *ctx, const struct ike_event *e);
+    /* Key export for Wireshark: lines of its ikev2_decryption_table. May be NULL. */
+    void (*keylog)(void *ctx, const char *line);
+};
+
+struct ike_limits {
+    unsigned half_open;        /* most responder SAs before IKE_AUTH; default 1000 */
+    unsigned cookie_threshold; /* half-open SAs from which cookies are demanded; default 100 */
+};
+
+/* config must outlive the engine or be replaced by ike_reload. limits NULL: defaults. Errors: NOMEM. */
+MUST_USE enum err ike_new(struct ike_engine **out, const struct ike_env *env, const struct config *config,
+                          const struct ike_limits *limits);
+/* Frees everything, sends nothing, removes no SA: ike_shutdown first for a clean end. */
+void ike_free(struct ike_engine *e);
+
+/* One received IKE message without marker; path says how it came. */
+void ike_input(struct ike_engine *e, const struct path *path, struct span message, ns_t now);
+/* Fires what is due. ike_deadline: when to call it next, or NS_NEVER. */
+void ike_tick(struct ike_engine *e, ns_t now);
+ns_t ike_deadline(const struct ike_engine *e);
+
+/* Any thread; touches only the job. */
+void ike_job_run(struct ike_job *job);
+/* The engine's thread; consumes the job, also when its SA is gone by now. */
+void ike_complete(struct ike_engine *e, struct ike_job *job, ns_t now);
+
+/*
+ * Commands. Each ends with exactly one event that carries its number (command != 0), at once or later, within the
+ * retransmission limits. policy NULL: all policies of the peer (rekey: the IKE SA).
+ * up on what is already up ends well at once.
+ */
+void ike_up(struct ike_engine *e, const struct peer *peer, const struct policy *policy, uint64_t command, ns_t now);
+void ike_down(struct ike_engine *e, const struct peer *peer, const struct policy *policy, uint64_t command, ns_t now);
+void ike_rekey(struct ike_engine *e, const struct peer *peer, const struct policy *policy, uint64_t command, ns_t now);
+
+/* Brings up what the configuration says shall start by itself; retries on failure, with back-off and jitter. */
+void ike_start(struct ike_engine *e, ns_t now);
+/* From workers: traffic for a policy without SA; a soft or hard limit passed; an unknown SPI is no business of ours. */
+void ike_acquire(struct ike_engine *e, const struct policy *policy, ns_t now);
+void ike_child_soft(struct ike_engine *e, uint64_t child, ns_t now);
+void ike_child_hard(struct ike_engine *e, uint64_t child, ns_t now);
+/* The source address we would send to this peer from, before the first message: looked up by who owns sockets. */
+void ike_local_hint(struct ike_engine *e, const struct peer *peer, const struct endpoint *local);
+/* Authentic ESP arrived from another address than the SA's: peer's NAT mapping changed (RFC 7296 section 2.23). */
+void ike_child_moved(struct ike_engine *e, uint64_t child, const struct endpoint *remote, ns_t now);
+
+/*
+ * Another configuration. Peers and policies are matched by name: equal ones are re-pointed and keep their SAs, changed
+ * and vanished ones are deleted at the peer. The engine holds no pointer into the old configuration afterwards.
+ */
+void ike_reload(struct ike_engine *e, const struct config *config, ns_t now);
+
+/* Deletes all SAs at the peers. ike_idle: nothing waits for an answer any more (call until true or patience ends). */
+void ike_shutdown(struct ike_engine *e, ns_t now);
+bool ike_idle(const struct ike_engine *e);
+
+/* -- what status shows -- */
+enum ike_state { IKE_CONNECTING, IKE_ESTABLISHED, IKE_REKEYING, IKE_DELETING };
+
+struct ike_sa_info {
+    uint64_t spi_i, spi_r;
+    bool initiator;
+    enum ike_state state;
+    const struct peer *peer; /* NULL while unknown */
+    struct identity local_id, remote_id;
+    struct path path;
+    struct proposal suite;      /* one transform of each type: what was chosen */
+    bool nat_local, nat_remote; /* a NAT was detected before us, before the peer */
+    ns_t established, rekey_at; /* 0: not */
+    unsigned children;
+};
+struct ike_child_info {
+    uint64_t id;
+    uint64_t ike_spi_i; /* of its IKE SA */
+    const struct policy *policy;
+    uint32_t spi_in, spi_out;
+    struct suite suite;
+    bool esn;
+    struct selectors local, remote;
+    ns_t established, rekey_at;
+    bool rekeying;
+};
+void ike_each_sa(const struct ike_engine *e, void (*fn)(void *ctx, const struct ike_sa_info *), void *ctx);
+void ike_each_child(const struct ike_engine *e, void (*fn)(void *ctx, const struct ike_child_info *), void *ctx);
+/* The last failure of a peer, or "" if the last attempt went well; and when. */
+const char *ike_last_error(const struct ike_engine *e, const struct peer *peer, ns_t *when);
+
+#endif

@@ -1,0 +1,189 @@
+/*
+ * IKEv2 messages on the wire (RFC 7296 section 3): parsed into structs of views, and written. Parsers only fill structs.
+ * The legality of a message (which payloads it must, may and must not hold) stands in table rows, checked before any
+ * handler runs.
+ */
+#ifndef ADIT_PAYLOAD_H
+#define ADIT_PAYLOAD_H
+
+#include "core/base/cursor.h"
+#include "core/base/err.h"
+#include "crypto/transform.h"
+#include "policy/pad.h"
+#include "policy/proposal.h"
+#include "policy/selector.h"
+
+#define IKE_HEADER_LEN 28
+#define IKE_MESSAGE_MAX 65535
+#define IKE_NONCE_MIN 16
+#define IKE_NONCE_MAX 256
+#define IKE_SPIS_MAX 64     /* SPIs looked at in one Delete payload; the rest is ignored */
+#define IKE_NOTIFIES_MAX 32 /* notifies kept of one message; the rest is ignored */
+
+enum exchange { EXCHANGE_SA_INIT = 34, EXCHANGE_AUTH = 35, EXCHANGE_CREATE_CHILD_SA = 36, EXCHANGE_INFORMATIONAL = 37 };
+enum ike_flags { IKE_FLAG_INITIATOR = 0x08, IKE_FLAG_VERSION = 0x10, IKE_FLAG_RESPONSE = 0x20 };
+
+enum payload_type {
+    PAYLOAD_NONE = 0,
+    PAYLOAD_SA = 33,
+    PAYLOAD_KE = 34,
+    PAYLOAD_IDI = 35,
+    PAYLOAD_IDR = 36,
+    PAYLOAD_CERT = 37,
+    PAYLOAD_CERTREQ = 38,
+    PAYLOAD_AUTH = 39,
+    PAYLOAD_NONCE = 40,
+    PAYLOAD_NOTIFY = 41,
+    PAYLOAD_DELETE = 42,
+    PAYLOAD_VENDOR = 43,
+    PAYLOAD_TSI = 44,
+    PAYLOAD_TSR = 45,
+    PAYLOAD_SK = 46,
+    PAYLOAD_CP = 47,
+    PAYLOAD_EAP = 48,
+    PAYLOAD_SKF = 53,
+};
+
+/* RFC 7296 section 3.10.1 and IANA. Below 16384: errors. */
+enum notify_type {
+    NOTIFY_UNSUPPORTED_CRITICAL_PAYLOAD = 1,
+    NOTIFY_INVALID_IKE_SPI = 4,
+    NOTIFY_INVALID_MAJOR_VERSION = 5,
+    NOTIFY_INVALID_SYNTAX = 7,
+    NOTIFY_INVALID_MESSAGE_ID = 9,
+    NOTIFY_INVALID_SPI = 11,
+    NOTIFY_NO_PROPOSAL_CHOSEN = 14,
+    NOTIFY_INVALID_KE_PAYLOAD = 17,
+    NOTIFY_AUTHENTICATION_FAILED = 24,
+    NOTIFY_SINGLE_PAIR_REQUIRED = 34,
+    NOTIFY_NO_ADDITIONAL_SAS = 35,
+    NOTIFY_INTERNAL_ADDRESS_FAILURE = 36,
+    NOTIFY_FAILED_CP_REQUIRED = 37,
+    NOTIFY_TS_UNACCEPTABLE = 38,
+    NOTIFY_INVALID_SELECTORS = 39,
+    NOTIFY_TEMPORARY_FAILURE = 43,
+    NOTIFY_CHILD_SA_NOT_FOUND = 44,
+    NOTIFY_STATUS = 16384,
+    NOTIFY_INITIAL_CONTACT = 16384,
+    NOTIFY_SET_WINDOW_SIZE = 16385,
+    NOTIFY_ADDITIONAL_TS_POSSIBLE = 16386,
+    NOTIFY_IPCOMP_SUPPORTED = 16387,
+    NOTIFY_NAT_DETECTION_SOURCE_IP = 16388,
+    NOTIFY_NAT_DETECTION_DESTINATION_IP = 16389,
+    NOTIFY_COOKIE = 16390,
+    NOTIFY_USE_TRANSPORT_MODE = 16391,
+    NOTIFY_HTTP_CERT_LOOKUP_SUPPORTED = 16392,
+    NOTIFY_REKEY_SA = 16393,
+    NOTIFY_ESP_TFC_PADDING_NOT_SUPPORTED = 16394,
+    NOTIFY_NON_FIRST_FRAGMENTS_ALSO = 16395,
+};
+const char *notify_name(uint16_t type, char *text, size_t size); /* "NO_PROPOSAL_CHOSEN", or "notify 12345" */
+
+struct ike_header {
+    uint64_t spi_i, spi_r;
+    uint8_t next_payload, version, exchange, flags;
+    uint32_t message_id, length;
+};
+
+struct ike_notify {
+    uint8_t protocol; /* enum protocol_id */
+    uint16_t type;
+    struct span spi, data;
+};
+
+struct ike_ts { /* one TS payload: at most SELECTORS_MAX selectors are kept */
+    bool present;
+    struct selectors v;
+    unsigned ignored; /* selectors of types we don't know, or beyond the most */
+};
+
+struct ike_delete {
+    uint8_t protocol;
+    uint8_t n;
+    uint32_t spi[IKE_SPIS_MAX]; /* ESP or AH; none for IKE */
+};
+
+/* A whole message's payloads, as views into its bytes (or into the decrypted SK content). */
+struct ike_message {
+    struct ike_header h;
+    uint32_t seen;  /* which known payload types were there: PAYLOAD_BIT */
+    struct span sa; /* body of the SA payload: wire proposals, see ike/proposal.h */
+    uint16_t ke_group;
+    struct span ke, nonce, auth_data;
+    uint8_t auth_method;
+    struct span idi, idr; /* bodies: type, 3 reserved bytes, data (AUTH covers exactly these) */
+    struct ike_ts tsi, tsr;
+    struct ike_notify notify[IKE_NOTIFIES_MAX];
+    uint8_t notifies;
+    struct ike_delete del[4]; /* one for each Delete payload */
+    uint8_t dels;
+    struct span cp;
+    /* SK: where it stands in the message, for decryption in place */
+    size_t sk_offset; /* of its body, from the start of the message; 0: none */
+    size_t sk_len;
+    uint8_t sk_first; /* type of the first payload inside */
+    uint8_t critical; /* on ERR_CRITICAL: the offending type */
+};
+#define PAYLOAD_BIT(type) (UINT32_C(1) << ((type)-33)) /* types 33..48, and 53 */
+
+/* Header alone. Errors: TRUNCATED (below 28 bytes, or below its own length field); version is not judged. */
+MUST_USE enum err ike_header_parse(struct span message, struct ike_header *out);
+/*
+ * The chain of payloads outside SK (an SK payload must be last). Errors: SYNTAX (lengths, selectors, nonce size, more
+ * than one of what may stand once), CRITICAL (unknown type with the bit set: out->critical).
+ */
+MUST_USE enum err ike_message_parse(struct span message, struct ike_message *out);
+/* The chain inside an opened SK payload, added to the same message. first: type of its first payload. */
+MUST_USE enum err ike_inner_parse(uint8_t first, struct span plaintext, struct ike_message *m);
+
+/* NULL if there is none of that type. */
+const struct ike_notify *ike_find_notify(const struct ike_message *m, uint16_t type);
+/* The first error notify (type < 16384), or NULL. */
+const struct ike_notify *ike_find_error(const struct ike_message *m);
+
+/* -- legality -- */
+/* Whether this message may stand at all in its exchange and direction, with which payloads. Errors: SYNTAX. */
+MUST_USE enum err ike_message_legal(const struct ike_message *m);
+
+/* -- writing -- */
+
+/*
+ * A message being built into a caller's buffer (IKE_MESSAGE_MAX at most). begin writes the header; each payload is
+ * opened, written through `w`, and closed (its length and the previous next-payload field filled in); finish closes the
+ * chain and the length. With SK: begin_sk after begin, then inner payloads, then finish_sk.
+ */
+struct ike_builder {
+    struct writer w;
+    size_t next_at;    /* where the type of the payload to come is to be written */
+    size_t payload_at; /* start of the open payload; 0: none */
+    size_t sk_at;      /* start of the SK payload; 0: none */
+};
+void ike_begin(struct ike_builder *b, uint8_t *out, size_t cap, const struct ike_header *h);
+void ike_open(struct ike_builder *b, uint8_t type);
+void ike_close(struct ike_builder *b);
+/* Whole payloads */
+void ike_put(struct ike_builder *b, uint8_t type, struct span body);
+void ike_put_ke(struct ike_builder *b, uint16_t group, struct span value);
+void ike_put_id(struct ike_builder *b, uint8_t type, const struct identity *id);
+void ike_put_auth(struct ike_builder *b, uint8_t method, struct span data);
+void ike_put_notify(struct ike_builder *b, uint8_t protocol, struct span spi, uint16_t type, struct span data);
+void ike_put_delete(struct ike_builder *b, uint8_t protocol, const uint32_t *spis, unsigned n); /* IKE: n = 0 */
+void ike_put_ts(struct ike_builder *b, uint8_t type, const struct selectors *s);
+/* Errors: FULL (did not fit). len: the whole message. */
+MUST_USE enum err ike_finish(struct ike_builder *b, size_t *len);
+
+/* -- the SK payload (RFC 7296 section 3.14, RFC 5282) -- */
+/* Opens an SK payload here; iv gets its place, to be filled with suite.iv_len bytes before finish. */
+void ike_begin_sk(struct ike_builder *b, const struct suite *s, struct span iv);
+/* Pads, seals with the sender's key, closes. Errors: FULL, CRYPTO. */
+MUST_USE enum err ike_finish_sk(struct ike_builder *b, const struct suite *s, struct keyed *k, size_t *len);
+/*
+ * Opens the SK payload of a parsed message in place (message bytes are changed) and parses what is inside.
+ * Errors: AUTH (integrity), SYNTAX (length, padding, content), CRITICAL.
+ */
+MUST_USE enum err ike_open_sk(uint8_t *message, struct ike_message *m, const struct suite *s, struct keyed *k);
+
+/* Identity of an ID body. Errors: SYNTAX, RANGE. */
+MUST_USE enum err ike_identity(struct span body, struct identity *out);
+
+#endif

@@ -1,0 +1,85 @@
+/*
+ * Identities and the peer authorization database (RFC 4301 section 4.4.3): who a peer is, how it proves it, and what it
+ * may then ask for. Everything here is plain data, filled by config.c, owned by the struct config it belongs to and
+ * never changed after it was loaded.
+ */
+#ifndef ADIT_PAD_H
+#define ADIT_PAD_H
+
+#include "core/base/clock.h"
+#include "core/base/ip.h"
+#include "crypto/secret.h"
+#include "policy/proposal.h"
+#include "policy/selector.h"
+
+/* RFC 7296 section 3.5. */
+enum id_type {
+    ID_NONE = 0,
+    ID_IPV4 = 1,
+    ID_FQDN = 2,
+    ID_RFC822 = 3,
+    ID_IPV6 = 5,
+    ID_DER_DN = 9,
+    ID_DER_GN = 10,
+    ID_KEY_ID = 11
+};
+
+#define IDENTITY_MAX 256
+#define IDENTITY_TEXT 300
+
+struct identity {
+    uint8_t type; /* enum id_type */
+    uint16_t len;
+    uint8_t b[IDENTITY_MAX];
+};
+
+/* As strongSwan parses them: an address, a@b a mail address, "keyid:…" (0x… or text), "C=…, CN=…" a DN, else a FQDN
+ * (a leading @ is dropped). Errors: SYNTAX, RANGE (too long), UNSUPPORTED (a DN attribute we don't know). */
+MUST_USE enum err identity_parse(const char *text, struct identity *out);
+struct identity identity_of_ip(const struct ip *ip);
+bool identity_equal(const struct identity *a, const struct identity *b);         /* FQDN and mail ignore letter case */
+const char *identity_format(const struct identity *id, char *text, size_t size); /* escaped: safe for logs */
+
+enum policy_action { ACTION_PROTECT, ACTION_BYPASS, ACTION_DISCARD };
+enum policy_mode { MODE_TUNNEL, MODE_TRANSPORT };
+enum start_mode { START_YES, START_ON_DEMAND, START_NO };
+enum encap_mode { ENCAP_AUTO, ENCAP_UDP, ENCAP_RAW };
+enum auth_method { AUTH_PSK };
+
+struct peer;
+
+/* One entry of the SPD as configured. */
+struct policy {
+    char name[64];
+    unsigned line; /* in the configuration file */
+    enum policy_action action;
+    const struct peer *peer; /* NULL unless action is protect */
+    struct selectors local, remote;
+    enum policy_mode mode;
+    struct proposals esp;
+    ns_t lifetime;          /* soft; 0: none. The hard limit stands 10 % later */
+    uint64_t bytes;         /* soft; 0: the suite's own safe limit */
+    uint64_t packets;       /* soft; 0: the suite's own safe limit */
+    uint32_t replay_window; /* packets, 32..65536 */
+    bool esn;               /* offer extended sequence numbers */
+};
+
+struct peer {
+    char name[64];
+    unsigned line;
+    bool endpoint_any;                   /* %any */
+    char endpoint_host[256];             /* as written, if it is a name */
+    struct endpoint endpoint;            /* resolved; port 500 unless written; family 0 with %any */
+    bool endpoint_port_given;            /* a port other than 500: a NAT-T port, marker from the first message */
+    struct identity local_id, remote_id; /* type NONE: fall back as DESIGN says */
+    bool remote_id_any;                  /* id = %any */
+    enum auth_method auth;
+    struct secret psk;
+    struct proposals ike;
+    enum start_mode start;
+    enum encap_mode encap;
+    ns_t rekey; /* IKE SA, soft; default 4 h */
+    ns_t dpd;   /* idle time before a liveness check when traffic leaves and none comes; default 30 s; 0: off */
+};
+
+#endif

@@ -1,0 +1,62 @@
+/*
+ * Traffic selectors (RFC 4301 section 4.4.1.1; RFC 7296 section 3.13.1): an address range, a protocol, and a port range
+ * for protocols that have ports (or ICMP type and code in the two bytes of each end). And lists of them, one for the
+ * local side, one for the remote side.
+ */
+#ifndef ADIT_SELECTOR_H
+#define ADIT_SELECTOR_H
+
+#include "core/base/cursor.h"
+#include "policy/address.h"
+
+#define SELECTORS_MAX 32
+
+struct selector {
+    struct ip_range range;
+    uint8_t proto;                  /* 0: any */
+    uint16_t port_first, port_last; /* 0..65535: any. 65535..0: OPAQUE (ports not visible) */
+};
+
+struct selectors {
+    uint8_t n;
+    struct selector v[SELECTORS_MAX];
+};
+
+#define SELECTOR_TEXT 128
+
+/* What a packet shows of itself. src/dst as in its header; ports are 0 and ports_known false in non-first fragments. */
+struct flow {
+    struct ip src, dst;
+    uint16_t src_port, dst_port; /* host order; ICMP: type << 8 | code in both */
+    uint8_t proto;
+    bool ports_known;
+    uint8_t dscp_ecn;    /* TOS / traffic class byte */
+    uint16_t header_len; /* bytes before the transport header */
+    uint32_t packet_len; /* by the header's own length field; 0 for jumbo/GSO packets that exceed it */
+};
+
+/*
+ * Reads a packet's flow with its IPv4 options or IPv6 extension headers walked (at most 8).
+ * Errors: TRUNCATED, SYNTAX (version, header length).
+ */
+MUST_USE enum err flow_of(struct span packet, struct flow *out);
+
+/* "10.1.0.0/24", "10.1.0.5[tcp/443]", "::/0[udp]", "10.0.0.1-10.0.0.9[icmp/8]". Errors: SYNTAX, RANGE. */
+MUST_USE enum err selector_parse(const char *text, struct selector *out);
+/* Comma-separated list. Errors: SYNTAX, RANGE, FULL. `at` (may be NULL) gets the offending item's text. */
+MUST_USE enum err selectors_parse(const char *text, struct selectors *out, char *at, size_t at_size);
+const char *selector_format(const struct selector *s, char *text);
+/* "a, b, c" into text, cut with "…" where it does not fit; returns text. */
+const char *selectors_format(const struct selectors *s, char *text, size_t size);
+
+bool selector_equal(const struct selector *a, const struct selector *b);
+bool selectors_equal(const struct selectors *a, const struct selectors *b);
+bool selector_matches(const struct selector *s, const struct ip *ip, uint8_t proto, uint16_t port, bool port_known);
+bool selector_within(const struct selector *inner, const struct selector *outer);
+bool selector_intersect(const struct selector *a, const struct selector *b, struct selector *out); /* false: empty */
+
+/* Out: local is the source; in: local is the destination. */
+bool selectors_match_out(const struct selectors *local, const struct selectors *remote, const struct flow *f);
+bool selectors_match_in(const struct selectors *local, const struct selectors *remote, const struct flow *f);
+
+#endif

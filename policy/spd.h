@@ -1,0 +1,37 @@
+/*
+ * The security policy database as packets see it (RFC 4301 section 4.4.1): an immutable, ordered table made from the
+ * configured policies and handed to the workers whole; first match wins, what matches nothing is discarded. Lookups
+ * by a worker go through a flow cache of its own first. Making a table allocates; looking up does not.
+ */
+#ifndef ADIT_SPD_H
+#define ADIT_SPD_H
+
+#include "policy/pad.h"
+
+#define SPD_NONE UINT32_MAX /* no policy matches: discard */
+
+struct spd;
+
+/* One entry; id is the policy's stable number for the life of the daemon (names its outbound SA in the SAD). */
+struct spd_entry {
+    const struct policy *policy; /* must outlive the table */
+    uint32_t id;
+};
+
+/* Errors: NOMEM. The entries are copied, in order. */
+MUST_USE enum err spd_new(struct spd **out, const struct spd_entry *entries, unsigned n);
+void spd_free(struct spd *s);
+unsigned spd_count(const struct spd *s);
+const struct spd_entry *spd_at(const struct spd *s, unsigned i);
+
+/* The first entry whose selectors match an outbound (inbound) flow, or NULL. Walks the table: use the cache below. */
+const struct spd_entry *spd_lookup_out(const struct spd *s, const struct flow *f);
+const struct spd_entry *spd_lookup_in(const struct spd *s, const struct flow *f);
+
+/* A worker's cache of outbound decisions: fixed size, one probe, emptied by itself when it is used with another table. */
+struct flow_cache;
+MUST_USE enum err flow_cache_new(struct flow_cache **out);
+void flow_cache_free(struct flow_cache *c);
+const struct spd_entry *flow_cache_lookup(struct flow_cache *c, const struct spd *s, const struct flow *f);
+
+#endif

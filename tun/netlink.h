@@ -1,0 +1,51 @@
+/*
+ * What the daemon changes on the host, by rtnetlink: link, addresses, routes, rules. Every change is remembered and
+ * undone by netlink_undo, in reverse order. (DESIGN: decisions 5 and 6.)
+ *
+ * Routes of protected prefixes stand in a table of our own (ROUTE_TABLE). Rules, for each IP version:
+ *   pref 5190: everything without our mark looks there, routes with a prefix length over 0 only
+ *   pref 5191: the main table, prefix lengths over 0 only          (these two only if a default route is protected)
+ *   pref 5192: everything without our mark looks there
+ * Beneath each route to the TUN lies an unreachable route of worse metric with our own protocol number; it survives a
+ * crash (fail closed), is adopted at the next start, and removed by netlink_undo.
+ */
+#ifndef ADIT_NETLINK_H
+#define ADIT_NETLINK_H
+
+#include "core/base/err.h"
+#include "core/base/ip.h"
+
+#define ROUTE_TABLE 5190u
+#define ROUTE_PROTOCOL 90 /* rtm_protocol that marks what is ours */
+
+struct netlink;
+
+struct netlink_prefix {
+    struct ip ip;
+    uint8_t bits;
+};
+
+MUST_USE enum err netlink_open(struct netlink **out);
+void netlink_close(struct netlink *n); /* does not undo */
+
+/* Errors of all: PERM, EXISTS, NOTFOUND, SYSTEM; netlink_why has the kernel's words for the last failure. */
+MUST_USE enum err netlink_link_up(struct netlink *n, int ifindex, unsigned mtu, unsigned txqueuelen);
+MUST_USE enum err netlink_set_mtu(struct netlink *n, int ifindex, unsigned mtu);
+MUST_USE enum err netlink_address_add(struct netlink *n, int ifindex, const struct netlink_prefix *p);
+/* Adds the route to the TUN and the unreachable one beneath. src: preferred source, family 0 for none. */
+MUST_USE enum err netlink_route_add(struct netlink *n, int ifindex, const struct netlink_prefix *p,
+                                    const struct ip *src);
+MUST_USE enum err netlink_route_del(struct netlink *n, int ifindex, const struct netlink_prefix *p);
+/* The rules for one IP version (4 or 6); with_default: the three-rule form. Idempotent; adopts rules a crash left. */
+MUST_USE enum err netlink_rules_add(struct netlink *n, uint8_t family, bool with_default);
+const char *netlink_why(const struct netlink *n);
+
+/* Removes leftovers of a crash that are tagged as ours and not in use (all routes of ROUTE_TABLE, our rules). */
+void netlink_sweep(struct netlink *n);
+void netlink_undo(struct netlink *n);
+
+/* An address of this host within [first, last], for a route's source: the first found. Errors: NOTFOUND, SYSTEM. */
+MUST_USE enum err netlink_local_address(struct netlink *n, const struct ip *first, const struct ip *last,
+                                        struct ip *out);
+
+#endif

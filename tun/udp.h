@@ -1,0 +1,43 @@
+/* UDP sockets of the daemon: bound, marked, with coalescing on receive, large buffers and path MTU errors. */
+#ifndef ADIT_UDP_H
+#define ADIT_UDP_H
+
+#include <stdbool.h>
+
+#include "core/base/err.h"
+#include "core/base/ip.h"
+
+/*
+ * The mark on every packet the daemon itself sends, and the number of its routing table; see netlink.h. ("ADIT")
+ */
+#define TUN_FWMARK 0x41444954u
+
+struct udp_options {
+    struct endpoint local; /* ip family says IPv4 or IPv6; the any address with port is fine */
+    bool reuseport;        /* part of a group: one socket for each worker */
+    bool mark;             /* SO_MARK with TUN_FWMARK (needs CAP_NET_ADMIN) */
+    bool gro;
+};
+
+/*
+ * Non-blocking socket with UDP_GRO, PKTINFO and TOS reporting, IPV6_V6ONLY, IP_MTU_DISCOVER = DO-less (PROBE: DF set
+ * where the kernel knows the path, no silent fragmentation for ESP), 7 MB buffers. A port busy for a moment after an
+ * earlier process ended is tried again for up to 2 s.
+ * Errors: EXISTS (address in use), PERM, SYSTEM; why gets a line for the log.
+ */
+MUST_USE enum err udp_open(const struct udp_options *o, int *fd, char *why, size_t why_size);
+
+/*
+ * Steers a reuse-port group by the SPI's worker bits (esp/sad.h: SPI >> 28 & 15): a classic BPF filter on the first
+ * word of the payload; IKE messages (zero marker) and everything else go to socket 0 of the group.
+ */
+MUST_USE enum err udp_steer(int fd, unsigned workers);
+
+/* One datagram outside of any loop (the control thread's IKE messages): source address from path, mark as opened.
+ * With path->marker the four zero bytes are put before it. Errors: SYSTEM (errno). */
+MUST_USE enum err udp_send(int fd, const struct path *path, const uint8_t *data, size_t len);
+
+/* The MTU of the route to this address and the source address the kernel would use. Errors: SYSTEM. */
+MUST_USE enum err udp_route(const struct endpoint *to, bool mark, struct ip *source, unsigned *mtu);
+
+#endif
