@@ -1,11 +1,13 @@
 # adit: a userspace IPsec stack over TUN. `make help` lists the targets.
 #
-# VARIANT picks a build: release (default), asan (AddressSanitizer and UndefinedBehaviorSanitizer) or tsan.
+# VARIANT picks a build: release (default), asan (AddressSanitizer and UndefinedBehaviorSanitizer),
+# tsan (ThreadSanitizer) or clang (a second compiler's warnings). V=1 shows the commands.
 
 VARIANT ?= release
 CC      ?= cc
 PREFIX  ?= /usr/local
 BUILD   := build/$(VARIANT)
+Q       := $(if $(V),,@)
 VERSION := 0.1.0
 
 PKGS     := libsodium liburing inih jansson
@@ -22,6 +24,7 @@ endif
 CFLAGS_release := -O2 -g -D_FORTIFY_SOURCE=2 -fstack-protector-strong
 CFLAGS_asan    := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 CFLAGS_tsan    := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
+CFLAGS_clang   := -O2
 
 ALL_CFLAGS := -std=c11 -D_GNU_SOURCE -DADIT_VERSION='"$(VERSION)"' $(DEFINES) -Wall -Wextra -Wpedantic -Werror -Wshadow \
 	-Wstrict-prototypes -Wmissing-prototypes -fno-strict-aliasing -pthread -I. $(PKG_FLAG) $(CFLAGS_$(VARIANT)) $(CFLAGS)
@@ -48,24 +51,29 @@ help:
 	@echo 'deps     install missing packages       install     to $$DESTDIR$(PREFIX); uninstall'
 
 $(BUILD)/adit: $(BUILD)/core/main.o $(BUILD)/libadit.a
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS)
+	@echo '  LINK $@'
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS)
 
 $(BUILD)/libadit.a: $(OBJ)
 	@rm -f $@
-	ar rcs $@ $^
+	@echo '  AR   $@'
+	$(Q)ar qcs $@ $^
 
 $(BUILD)/%.o: %.c | deps-build
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+	@echo '  CC   $@'
+	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
 $(BUILD)/unit/%: $(BUILD)/test/unit/%.o $(UTIL:%.c=$(BUILD)/%.o) $(BUILD)/libadit.a
 	@mkdir -p $(@D)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS) -lcmocka
+	@echo '  LINK $@'
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS) -lcmocka
 
 # Without libFuzzer each fuzz target is linked with a driver that replays and mutates its seeds: same code, gcc's reach.
 $(BUILD)/fuzz/%: $(BUILD)/test/fuzz/%.o $(BUILD)/test/fuzz/driver.o $(BUILD)/libadit.a
 	@mkdir -p $(@D)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS)
+	@echo '  LINK $@'
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS)
 
 unit: $(UNIT) $(FUZZ)
 

@@ -63,7 +63,7 @@ struct worker_params {
     bool uso; /* the TUN takes UDP superpackets */
     struct worker_socket sockets[WORKER_SOCKETS];
     unsigned socket_count;
-    ns_t (*now)(void *ctx); /* clock_now for real ones */
+    ns_t (*now)(void *ctx); /* NULL: clock_now */
     void *now_ctx;
     int wake_fd; /* eventfd to write to when the ring gets its first record; -1: none */
 };

@@ -7,6 +7,7 @@
 #define ADIT_ALGORITHM_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "core/base/err.h"
@@ -55,7 +56,7 @@ struct algorithm {
 
 /* NULL if we can't run it. key_bits is compared only for algorithms with a variable key length. */
 const struct algorithm *algorithm_find(uint8_t type, uint16_t id, uint16_t key_bits);
-/* By keyword; "modp2048" … and aliases ("aes128" = aes128cbc, "curve25519" = x25519, "sha2_256" = sha256). NULL if none. */
+/* By keyword or alias ("aes128cbc" = aes128, "curve25519" = x25519, "sha2_256" = sha256 …). NULL if none. */
 const struct algorithm *algorithm_by_keyword(const char *keyword, size_t len);
 /* Row i of the table, NULL past its end: for tables and spelling hints. */
 const struct algorithm *algorithm_at(unsigned i);

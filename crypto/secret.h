@@ -1,4 +1,7 @@
-/* Memory for secrets, and what may be done with them: allocated non-dumpable and locked where the system allows, wiped. */
+/*
+ * Memory for secrets, and what may be done with them: allocated non-dumpable and locked where the system allows, wiped
+ * when freed, and in children of a fork.
+ */
 #ifndef ADIT_SECRET_H
 #define ADIT_SECRET_H
 
@@ -16,7 +19,10 @@ struct secret {
 /* Start the crypto libraries; call once, before any thread. Errors: CRYPTO. */
 MUST_USE enum err crypto_init(void);
 
-/* Guarded, zeroed memory for structures that hold keys. NULL when there is none. secret_free(NULL) is fine. */
+/*
+ * Zeroed memory for structures that hold keys, aligned to 64 bytes; it takes whole pages. NULL when there is none.
+ * secret_free(NULL) is fine.
+ */
 void *secret_alloc(size_t size);
 void secret_free(void *p); /* wipes */
 

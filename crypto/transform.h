@@ -41,7 +41,8 @@ const char *suite_text(const struct suite *s, char *text, size_t size);
  *   seal: reads iv and src, writes dst (len bytes) and icv (suite's icv_len). src may equal dst, otherwise no overlap.
  *   open: reads iv, src and icv; writes dst; sets ok. dst is undefined when !ok, and the caller must not look at it.
  * The ICV is compared in constant time. For MAC suites nothing is decrypted before the ICV was found right.
- * Bytes beyond icv are not touched, but `tail` may be written at icv for a moment during seal.
+ * Bytes beyond icv are not touched, but with a tail the ICV must directly follow the ciphertext, and the tail may stand
+ * there for a moment, in open as well: what was received is put back.
  */
 struct transform_op {
     const uint8_t *aad;
@@ -70,7 +71,10 @@ MUST_USE enum err keyed_new(struct keyed **out, const struct suite *s, enum tran
 void keyed_free(struct keyed *k); /* wipes; NULL is fine */
 const char *keyed_engine(const struct keyed *k);
 
-/* Runs n operations (1..TRANSFORM_BATCH). seal fails as a whole (CRYPTO); open reports each op's ok. */
+/*
+ * Runs n operations (1..TRANSFORM_BATCH). seal fails as a whole: RANGE (n, a len that isn't whole blocks, a tail with
+ * an AEAD, a key for opening), CRYPTO. open reports each op's ok; a len that isn't whole blocks fails that op alone.
+ */
 MUST_USE enum err keyed_seal(struct keyed *k, struct transform_op *ops, unsigned n);
 void keyed_open(struct keyed *k, struct transform_op *ops, unsigned n);
 
@@ -80,13 +84,17 @@ bool engine_has(const char *engine, const struct suite *s);
 /* The engine "auto" means for this suite here: a fixed ranking by measurement (`adit bench`). NULL: none can. */
 const char *engine_for(const struct suite *s);
 
+/* Looks at the CPU once; crypto_init calls it, before any thread. Errors: CRYPTO. */
+MUST_USE enum err engines_start(void);
+
 /* For the files that hold a backend. */
 struct backend {
     const char *name;
-    bool (*has)(const struct suite *s);
+    enum err (*start)(void);            /* from engines_start; NULL when there is nothing to do */
+    bool (*has)(const struct suite *s); /* here: the suite is known and the CPU can do it */
     enum err (*key)(void **state, const struct suite *s, enum transform_dir dir, struct span key,
                     struct span integ_key);
-    void (*unkey)(void *state);
+    void (*unkey)(void *state, const struct suite *s);
     enum err (*seal)(void *state, const struct suite *s, struct transform_op *ops, unsigned n);
     void (*open)(void *state, const struct suite *s, struct transform_op *ops, unsigned n);
 };

@@ -24,14 +24,15 @@ struct esp_packet {
     uint8_t *dst;
     uint32_t len;
     uint8_t next_header;
-    enum err verdict; /* open: OK, or why it is dropped … */
-    enum stat drop;   /* … and the counter for it (open, and seal when it fails) */
+    enum err verdict; /* OK, or why it is dropped … */
+    enum stat drop;   /* … and the counter for it, set only then */
 };
 
 enum sa_event { SA_EVENT_NONE = 0, SA_EVENT_SOFT = 1, SA_EVENT_HARD = 2 };
 
 /*
- * Seals all n packets, or as many as the hard limit leaves (*sealed; the rest untouched). events: what passed now.
+ * Seals all n packets, or as many as the hard limit leaves (*sealed; of the rest only verdict and drop are set).
+ * events: what passed now, each of the two once in an SA's life. sa->last_used and the counters follow.
  * Sequence numbers and IVs are used up even when the crypto engine fails (a number is never used twice).
  * Errors: EXPIRED (none could be sealed: the SA is at its hard limit), CRYPTO.
  */
@@ -41,6 +42,7 @@ MUST_USE enum err esp_seal(struct sa *sa, struct esp_packet *v, unsigned n, ns_t
 /*
  * Opens n packets that all carry this SA's SPI: runt check, replay pre-check, ICV and decryption as one batch, replay
  * commit, padding check (1, 2, 3 …), inner IP header sanity, selector check (RFC 4301 section 5.2 step 4).
+ * Transport mode: the addresses checked are those of the SA's path; what is inside is not looked into further.
  * Returns how many are OK; each packet's verdict and drop say the rest. Identical time for all authentication failures.
  */
 unsigned esp_open(struct sa *sa, struct esp_packet *v, unsigned n, ns_t now, unsigned *events);

@@ -15,16 +15,22 @@
 
 struct replay {
     uint64_t top;  /* highest sequence number authenticated; 0: none */
-    uint32_t size; /* packets, a multiple of 64 */
+    uint32_t size; /* packets, a multiple of 64; 0: no protection */
     uint32_t mask; /* words of the ring - 1: the ring is a power of two and has a spare word */
     uint64_t *bits;
 };
 
-/* size 0: no replay protection (only without ESN). Errors: RANGE, NOMEM. */
+/*
+ * size is rounded up to a multiple of 64. 0: no replay protection (only without ESN), every number passes, 0 too
+ * (section 3.4.3: no check at all, since a sender that knows may let its counter cycle). Errors: RANGE, NOMEM.
+ */
 MUST_USE enum err replay_init(struct replay *r, uint32_t size);
 void replay_fini(struct replay *r);
 
-/* The 64-bit number that a received low half means (appendix A2.2), given the window. */
+/*
+ * The 64-bit number that a received low half means (appendix A2.2), given the window. 0, which every check refuses, for
+ * one that would lie before the first number or after 2^64 - 1.
+ */
 uint64_t replay_infer(const struct replay *r, uint32_t low, bool esn);
 /* Before the integrity check: false if too old, seen, or 0. Changes nothing. */
 bool replay_check(const struct replay *r, uint64_t seq);

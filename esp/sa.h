@@ -30,23 +30,40 @@ struct sa_params {
     bool esn;
     uint32_t replay_window; /* SA_IN */
     enum policy_mode mode;
-    struct path path;                  /* local and remote outer endpoints */
-    struct selectors local, remote;    /* narrowed traffic selectors */
-    uint64_t soft_bytes, soft_packets; /* event when passed; 0: none but the sequence number's own */
-    uint64_t hard_bytes, hard_packets; /* stop when passed; 0: none but the sequence number's own */
+    struct path path;               /* local and remote outer endpoints */
+    struct selectors local, remote; /* narrowed traffic selectors */
+    /* Ask for a rekey at soft, stop at hard. 0: the sequence number's and the suite's own (sa.c says which). */
+    uint64_t soft_bytes, soft_packets;
+    uint64_t hard_bytes, hard_packets;
+};
+
+#define SA_IV_POOL (64 * TRANSFORM_IV_MAX) /* bytes of random IVs drawn at once */
+#define SA_PATH_WORDS ((sizeof(struct path) + 7) / 8)
+
+/* An address range as numbers of 128 bits (IPv4 in the low half), for a compare without a loop. */
+struct inner_range {
+    uint64_t first[2], last[2];
 };
 
 struct sa {
-    /* control half: fixed once published, but for path (see sa_move) and the event flags */
-    struct sa_params params; /* key spans are empty */
+    /* control half: fixed once published, but for the path (see sa_move) and the event flags */
+    struct sa_params params; /* key spans are empty; path is the first one: ask sa_path for the current one */
     ns_t created;
     atomic_uint path_version; /* odd while path changes: a sequence lock */
+    _Atomic uint64_t path_words[SA_PATH_WORDS];
     /* runtime half: the worker's, under lock */
     _Alignas(64) pthread_spinlock_t lock;
     struct keyed *keyed;
-    uint64_t seq;                    /* SA_OUT: last number used */
-    uint64_t seq_soft, seq_hard;     /* SA_OUT: numbers at which to ask for a rekey, and the last that may be used */
-    struct replay replay;            /* SA_IN */
+    uint64_t seq;                      /* SA_OUT: last number used */
+    uint64_t seq_soft, seq_hard;       /* SA_OUT: number at which to ask for a rekey, and the last that may be used */
+    uint64_t packet_soft, packet_hard; /* SA_IN: the same for `packets` */
+    uint64_t byte_soft, byte_hard;     /* the same for `bytes` */
+    uint8_t *iv_pool;                  /* SA_OUT, suites with random IVs: drawn in bulk */
+    uint32_t iv_left;                  /* bytes of the pool not yet used, at its end */
+    struct replay replay;              /* SA_IN */
+    bool address_only;                 /* SA_IN: all selectors are for any protocol and port, so addresses decide */
+    uint8_t seen_family;               /* SA_IN: the two ranges that the last inner packet fell into; 0: none yet */
+    struct inner_range seen_src, seen_dst;
     _Atomic uint64_t packets, bytes; /* inner; bytes count inner packet lengths */
     _Atomic uint64_t last_used;      /* ns_t of the last batch */
     /* set once by the worker when it raised that event, so that a crowd of packets raises it once */
@@ -54,14 +71,23 @@ struct sa {
     atomic_bool in_use; /* SA_IN: something authentic has arrived */
 };
 
-/* Errors: RANGE (key lengths, window), UNSUPPORTED, NOMEM, CRYPTO. The SA starts unpublished. */
+/*
+ * The SA starts unpublished. Errors: RANGE (SPI below 256; key lengths; window, also none with ESN: RFC 4303 section
+ * 3.4.3 has no way to know the high half then), MISMATCH (a suite without integrity, RFC 4301 section 4.2; no
+ * selectors), UNSUPPORTED, NOMEM, CRYPTO.
+ */
 MUST_USE enum err sa_new(struct sa **out, const struct sa_params *p, ns_t now);
 void sa_free(void *sa); /* wipes; fits epoch_retire */
 
-/* New outer endpoints, same keys; safe while workers use the SA. sa_path reads a consistent copy. */
+/* New outer endpoints, same keys; by the control thread, while workers use the SA. sa_path reads a consistent copy. */
 void sa_move(struct sa *sa, const struct path *path);
 struct path sa_path(const struct sa *sa);
 
+/* Plaintext with its trailer is a multiple of this power of two (RFC 4303 section 2.4). */
+static inline uint32_t esp_align(const struct suite *s)
+{
+    return s->block > 4 ? s->block : 4;
+}
 /* Bytes of an ESP packet (SPI to ICV) that carries an inner packet of this length. */
 uint32_t esp_sealed_len(const struct suite *s, uint32_t inner_len);
 /* Most bytes that ESP adds in front of the inner packet (SPI, sequence number, IV). */

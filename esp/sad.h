@@ -23,13 +23,19 @@ struct sad;
 MUST_USE enum err sad_new(struct sad **out, struct epoch *epoch, const struct random_source *rnd);
 void sad_free(struct sad *s); /* workers have ended; frees all SAs */
 
-/* An unused inbound SPI for that worker (0-based); stays reserved until released or its SA is removed. Errors: FULL. */
+/*
+ * An unused inbound SPI for that worker (0-based), never the one its slot had last; stays reserved until released or
+ * its SA is removed. Errors: FULL, NOMEM, RANGE (worker).
+ */
 MUST_USE enum err sad_reserve(struct sad *s, unsigned worker, uint32_t *spi);
-void sad_release(struct sad *s, uint32_t spi);
+void sad_release(struct sad *s, uint32_t spi); /* nothing happens once an SA is published there */
 
-/* Publish (release store). The SAD owns the SA from here on. Errors: STATE (SPI not reserved), NOMEM. */
+/* Publish (release store). The SAD owns the SA from here on. Errors: STATE (direction; SPI not reserved, or in use). */
 MUST_USE enum err sad_publish_in(struct sad *s, struct sa *sa);
-/* Makes sa the outbound SA of its policy for all workers; the one it replaces is retired. Errors: NOMEM. */
+/*
+ * Makes sa, which the SAD then owns, the outbound SA of its policy for all workers; the one it replaces is retired.
+ * Errors: STATE (direction), RANGE (policy), NOMEM.
+ */
 MUST_USE enum err sad_publish_out(struct sad *s, struct sa *sa);
 
 /* Unlink and retire: wiped and freed after all workers passed a quiescent point. Unknown: nothing happens. */

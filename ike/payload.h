@@ -115,13 +115,14 @@ struct ike_message {
     struct ike_ts tsi, tsr;
     struct ike_notify notify[IKE_NOTIFIES_MAX];
     uint8_t notifies;
-    struct ike_delete del[4]; /* one for each Delete payload */
+    struct ike_delete del[4]; /* one for each protocol: Delete payloads of the same are taken together */
     uint8_t dels;
     struct span cp;
     /* SK: where it stands in the message, for decryption in place */
     size_t sk_offset; /* of its body, from the start of the message; 0: none */
     size_t sk_len;
     uint8_t sk_first; /* type of the first payload inside */
+    bool opened;      /* the SK payload was opened: what is here now came protected */
     uint8_t critical; /* on ERR_CRITICAL: the offending type */
 };
 #define PAYLOAD_BIT(type) (UINT32_C(1) << ((type)-33)) /* types 33..48, and 53 */
@@ -129,8 +130,9 @@ struct ike_message {
 /* Header alone. Errors: TRUNCATED (below 28 bytes, or below its own length field); version is not judged. */
 MUST_USE enum err ike_header_parse(struct span message, struct ike_header *out);
 /*
- * The chain of payloads outside SK (an SK payload must be last). Errors: SYNTAX (lengths, selectors, nonce size, more
- * than one of what may stand once), CRITICAL (unknown type with the bit set: out->critical).
+ * The chain of payloads outside SK (an SK payload must be last). Errors: TRUNCATED (as above), SYNTAX (lengths, bytes
+ * left over, selectors, nonce size, more than one of what may stand once), CRITICAL (unknown type with the bit set:
+ * out->critical; the rest of the message is parsed, so that an SK payload can be authenticated before this is believed).
  */
 MUST_USE enum err ike_message_parse(struct span message, struct ike_message *out);
 /* The chain inside an opened SK payload, added to the same message. first: type of its first payload. */
@@ -142,7 +144,17 @@ const struct ike_notify *ike_find_notify(const struct ike_message *m, uint16_t t
 const struct ike_notify *ike_find_error(const struct ike_message *m);
 
 /* -- legality -- */
-/* Whether this message may stand at all in its exchange and direction, with which payloads. Errors: SYNTAX. */
+/*
+ * Whether this message may stand at all in its exchange and direction, with which payloads; after ike_open_sk where
+ * there is an SK payload. What then holds, and the engine may count on (sections 1.2 to 1.4):
+ *   spi_i is not 0. All but IKE_SA_INIT came protected.
+ *   IKE_SA_INIT request: message ID 0, spi_r 0, SA, KE, Nonce. Response: the same with spi_r, or an error or COOKIE.
+ *   IKE_AUTH request: IDi; SA, TSi and TSr all or none. AUTH may be missing: that asks for EAP (section 2.16).
+ *   IKE_AUTH response: IDr and AUTH, SA, TSi and TSr all or none; or an error.
+ *   CREATE_CHILD_SA: SA and Nonce with either both TS (a Child SA) or a KE and no TS (an IKE SA's rekey); a response may
+ *   be an error instead.
+ * Errors: SYNTAX.
+ */
 MUST_USE enum err ike_message_legal(const struct ike_message *m);
 
 /* -- writing -- */
@@ -179,7 +191,8 @@ void ike_begin_sk(struct ike_builder *b, const struct suite *s, struct span iv);
 MUST_USE enum err ike_finish_sk(struct ike_builder *b, const struct suite *s, struct keyed *k, size_t *len);
 /*
  * Opens the SK payload of a parsed message in place (message bytes are changed) and parses what is inside.
- * Errors: AUTH (integrity), SYNTAX (length, padding, content), CRITICAL.
+ * Errors: AUTH (no SK payload, too short or misaligned for the suite, wrong integrity: the message is nobody's);
+ * then, of an authentic message only: SYNTAX (padding, content, payloads before SK), CRITICAL (here or outside).
  */
 MUST_USE enum err ike_open_sk(uint8_t *message, struct ike_message *m, const struct suite *s, struct keyed *k);
 

@@ -33,11 +33,11 @@ struct identity {
     uint8_t b[IDENTITY_MAX];
 };
 
-/* As strongSwan parses them: an address, a@b a mail address, "keyid:…" (0x… or text), "C=…, CN=…" a DN, else a FQDN
+/* As strongSwan parses them: "keyid:…" (0x… or text), "C=…, CN=…" a DN, an address, a@b a mail address, else a FQDN
  * (a leading @ is dropped). Errors: SYNTAX, RANGE (too long), UNSUPPORTED (a DN attribute we don't know). */
 MUST_USE enum err identity_parse(const char *text, struct identity *out);
 struct identity identity_of_ip(const struct ip *ip);
-bool identity_equal(const struct identity *a, const struct identity *b);         /* FQDN and mail ignore letter case */
+bool identity_equal(const struct identity *a, const struct identity *b); /* FQDN, mail and DN ignore letter case */
 const char *identity_format(const struct identity *id, char *text, size_t size); /* escaped: safe for logs */
 
 enum policy_action { ACTION_PROTECT, ACTION_BYPASS, ACTION_DISCARD };
@@ -67,12 +67,13 @@ struct policy {
 struct peer {
     char name[64];
     unsigned line;
-    bool endpoint_any;                   /* %any */
-    char endpoint_host[256];             /* as written, if it is a name */
-    struct endpoint endpoint;            /* resolved; port 500 unless written; family 0 with %any */
-    bool endpoint_port_given;            /* a port other than 500: a NAT-T port, marker from the first message */
-    struct identity local_id, remote_id; /* type NONE: fall back as DESIGN says */
-    bool remote_id_any;                  /* id = %any */
+    bool endpoint_any;         /* %any */
+    char endpoint_host[256];   /* as written, if it is a name */
+    struct endpoint endpoint;  /* resolved; port 500 unless written; family 0: %any, or a name without an answer */
+    bool endpoint_port_given;  /* a port other than 500: a NAT-T port, marker from the first message */
+    struct identity local_id;  /* the peer's or the host's; type NONE: the outer address */
+    struct identity remote_id; /* as written, or the literal endpoint's address, or the endpoint's name as a FQDN */
+    bool remote_id_any;        /* id = %any: remote_id is NONE; else it never is */
     enum auth_method auth;
     struct secret psk;
     struct proposals ike;

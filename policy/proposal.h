@@ -42,6 +42,7 @@ void proposals_default(enum protocol_id protocol, struct proposals *out);
 const char *proposal_format(const struct proposal *p, char *text, size_t size);
 const char *proposals_format(const struct proposals *p, char *text, size_t size);
 
-bool proposal_has(const struct proposal *p, uint8_t type); /* any transform of that type */
+bool proposals_equal(const struct proposals *a, const struct proposals *b); /* the order counts */
+bool proposal_has(const struct proposal *p, uint8_t type);                  /* any transform of that type */
 
 #endif

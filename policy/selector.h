@@ -24,7 +24,11 @@ struct selectors {
 
 #define SELECTOR_TEXT 128
 
-/* What a packet shows of itself. src/dst as in its header; ports are 0 and ports_known false in non-first fragments. */
+/*
+ * What a packet shows of itself. src/dst as in its header. Ports are host order, for ICMP type << 8 | code in both, for
+ * the Mobility Header type << 8 in both. ports_known is false (and the ports 0) in non-first fragments and for protocols
+ * without ports: RFC 4301 calls them OPAQUE then.
+ */
 struct flow {
     struct ip src, dst;
     uint16_t src_port, dst_port; /* host order; ICMP: type << 8 | code in both */
@@ -32,16 +36,25 @@ struct flow {
     bool ports_known;
     uint8_t dscp_ecn;    /* TOS / traffic class byte */
     uint16_t header_len; /* bytes before the transport header */
-    uint32_t packet_len; /* by the header's own length field; 0 for jumbo/GSO packets that exceed it */
+    uint32_t packet_len; /* by the header's own length field; 0 if that is 0 (jumbo and GSO packets that exceed it) */
 };
 
 /*
- * Reads a packet's flow with its IPv4 options or IPv6 extension headers walked (at most 8).
- * Errors: TRUNCATED, SYNTAX (version, header length).
+ * Reads a packet's flow with its IPv4 options or IPv6 extension headers walked (at most 8). The packet may be shorter
+ * than packet_len (a quotation in an ICMP error), but not than its headers and ports; bytes behind packet_len are not
+ * looked at. Errors: TRUNCATED, SYNTAX (version, lengths, too many headers).
  */
 MUST_USE enum err flow_of(struct span packet, struct flow *out);
 
-/* "10.1.0.0/24", "10.1.0.5[tcp/443]", "::/0[udp]", "10.0.0.1-10.0.0.9[icmp/8]". Errors: SYNTAX, RANGE. */
+/*
+ * ADDRESS, CIDR or FIRST-LAST, then optionally [PROTO] or [PROTO/PORT]; host bits of a CIDR are dropped. PROTO is a name
+ * (tcp udp icmp icmpv6 sctp dccp udplite mh gre esp ah ipip ipv6 igmp ospf l2tp vrrp pim), a number, or "any". PORT:
+ *   443, 1000-2000      for protocols with two ports
+ *   8, 8(0), 3(0-4), 3-4  for ICMP: a type with all its codes, with one, with some; types; 3(1)-4(2) bounds both ends
+ *   5, 5-7              for the Mobility Header: its type
+ *   opaque              only packets whose port can't be seen
+ * Errors: SYNTAX, RANGE.
+ */
 MUST_USE enum err selector_parse(const char *text, struct selector *out);
 /* Comma-separated list. Errors: SYNTAX, RANGE, FULL. `at` (may be NULL) gets the offending item's text. */
 MUST_USE enum err selectors_parse(const char *text, struct selectors *out, char *at, size_t at_size);
@@ -51,11 +64,15 @@ const char *selectors_format(const struct selectors *s, char *text, size_t size)
 
 bool selector_equal(const struct selector *a, const struct selector *b);
 bool selectors_equal(const struct selectors *a, const struct selectors *b);
+/* One side of a packet. Unknown ports match only a selector of any port, or OPAQUE (RFC 4301 section 4.4.1.1). */
 bool selector_matches(const struct selector *s, const struct ip *ip, uint8_t proto, uint16_t port, bool port_known);
 bool selector_within(const struct selector *inner, const struct selector *outer);
 bool selector_intersect(const struct selector *a, const struct selector *b, struct selector *out); /* false: empty */
 
-/* Out: local is the source; in: local is the destination. */
+/*
+ * Out: local is the source; in: local is the destination. Protocols with one "port" (ICMP, Mobility Header) are held
+ * against the sender's selector only: local says what may be sent, remote what may be received (RFC 4301 4.4.1.3).
+ */
 bool selectors_match_out(const struct selectors *local, const struct selectors *remote, const struct flow *f);
 bool selectors_match_in(const struct selectors *local, const struct selectors *remote, const struct flow *f);
 

@@ -6,6 +6,7 @@
 #define ADIT_DEVICE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "core/base/err.h"
 

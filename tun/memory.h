@@ -16,7 +16,7 @@ struct memory_faults {
 };
 
 MUST_USE enum err memory_net_new(struct memory_net **out, uint64_t seed);
-void memory_net_free(struct memory_net *n);
+void memory_net_free(struct memory_net *n); /* after its loops */
 void memory_net_faults(struct memory_net *n, const struct memory_faults *f);
 ns_t memory_now(const struct memory_net *n);
 /* Sees every datagram on the wire (a capture); returning false drops it. NULL: none. */

@@ -26,10 +26,11 @@ struct segments {
     uint32_t count;       /* segments in all; 1 without GSO */
     uint32_t next;        /* index of the next one */
     uint16_t csum_start, csum_offset;
-    uint16_t transport; /* offset of the transport header */
+    uint16_t transport; /* offset of the transport header (GSO or csum; otherwise the end of the fixed IP header) */
     uint8_t gso;        /* type without the ECN bit; 0: none */
     bool csum;          /* checksum to be filled in */
     bool ipv6;
+    uint64_t ip_sum, transport_sum; /* what the checksums of all segments have in common (GSO) */
 };
 
 /*
@@ -47,7 +48,7 @@ static inline bool segment_more(const struct segments *s)
 }
 
 /* Clamp of the TCP MSS option in a SYN (RFC 879 semantics): lowers it to mss in place with its checksum put right.
- * Packets that are no TCP SYN, or are fragments, are left alone. */
+ * Packets that are no TCP SYN, or are fragments, are left alone. The checksum must be complete (after segment_next). */
 void clamp_mss(uint8_t *packet, size_t len, uint16_t mss);
 
 /* -- merging -- */
@@ -69,7 +70,10 @@ void coalesce_begin(struct coalescer *c, struct loop *loop, struct loop_io *io, 
 void coalesce_add(struct coalescer *c, uint8_t *packet, uint32_t len);
 unsigned coalesce_flush(struct coalescer *c);
 
-/* The Internet checksum: a running one's complement sum of bytes, not inverted; fold it with checksum_fold. */
+/*
+ * The Internet checksum: a running one's complement sum of bytes, not inverted; fold it with checksum_fold. Host-order
+ * values can be added to it as they are (lengths, protocols); every piece but the last has an even length.
+ */
 uint64_t checksum_add(uint64_t sum, const uint8_t *data, size_t len);
 uint64_t checksum_copy(uint64_t sum, uint8_t *dst, const uint8_t *src, size_t len); /* sums while copying */
 uint16_t checksum_fold(uint64_t sum); /* host order value of the sum, not inverted */

@@ -20,9 +20,12 @@ struct udp_options {
 };
 
 /*
- * Non-blocking socket with UDP_GRO, PKTINFO and TOS reporting, IPV6_V6ONLY, IP_MTU_DISCOVER = DO-less (PROBE: DF set
- * where the kernel knows the path, no silent fragmentation for ESP), 7 MB buffers. A port busy for a moment after an
- * earlier process ended is tried again for up to 2 s.
+ * Non-blocking socket with UDP_GRO, PKTINFO and TOS reporting, IPV6_V6ONLY, 7 MB buffers. A port busy for a moment
+ * after an earlier process ended is tried again for up to 2 s.
+ *
+ * Path MTU discovery is off (IP_PMTUDISC_DONT): IKE and ESP share the socket, and a datagram over the path's MTU is
+ * fragmented rather than lost in silence where ICMP is filtered. A segmented send (UDP_SEGMENT) still fails with EINVAL
+ * when a segment exceeds the route's MTU.
  * Errors: EXISTS (address in use), PERM, SYSTEM; why gets a line for the log.
  */
 MUST_USE enum err udp_open(const struct udp_options *o, int *fd, char *why, size_t why_size);

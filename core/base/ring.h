@@ -14,7 +14,10 @@ struct ring;
 MUST_USE enum err ring_new(struct ring **out, size_t cap);
 void ring_free(struct ring *r);
 
-/* Producer. A record is a type and the concatenation of two spans (b may be empty). Errors: FULL. */
+/*
+ * Producer. A record is a type and the concatenation of two spans (b may be empty). It stays in one piece, so one of
+ * more than half the ring (less 8 bytes) never fits. Errors: FULL.
+ */
 MUST_USE enum err ring_push(struct ring *r, uint32_t type, struct span a, struct span b);
 
 /* Consumer. The span is contiguous, and valid until ring_pop. False when the ring is empty. */

@@ -8,55 +8,56 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-#define STAT_LIST(X)                                                                                \
-    /* traffic */                                                                                   \
-    X(OUT_PACKETS, "out_packets", "inner packets sealed")                                           \
-    X(OUT_BYTES, "out_bytes", "inner bytes sealed")                                                 \
-    X(IN_PACKETS, "in_packets", "inner packets delivered")                                          \
-    X(IN_BYTES, "in_bytes", "inner bytes delivered")                                                \
-    X(TX_DATAGRAMS, "tx_datagrams", "datagrams sent")                                               \
-    X(TX_CALLS, "tx_calls", "send operations, each of one or more datagrams")                       \
-    X(RX_DATAGRAMS, "rx_datagrams", "datagrams received")                                           \
-    X(RX_CALLS, "rx_calls", "receive operations, each of one or more datagrams")                    \
-    X(TUN_READS, "tun_reads", "packets read from the TUN device, merged ones counted once")         \
-    X(TUN_WRITES, "tun_writes", "packets written to the TUN device, merged ones counted once")      \
-    X(KEEPALIVES_IN, "keepalives_in", "NAT keepalives received")                                    \
-    X(BYPASSED, "bypassed", "packets that policy lets pass unprotected")                            \
-    /* drops: what came from the TUN */                                                             \
-    X(DROP_OUT_MALFORMED, "drop_out_malformed", "outbound packet that is no valid IP packet")       \
-    X(DROP_OUT_NO_POLICY, "drop_out_no_policy", "outbound packet that matches no policy")           \
-    X(DROP_OUT_DISCARD, "drop_out_discard", "outbound packet that policy discards")                 \
-    X(DROP_OUT_NO_SA, "drop_out_no_sa", "outbound packet whose policy has no SA yet")               \
-    X(DROP_OUT_SELECTOR, "drop_out_selector", "outbound packet outside its SA's selectors")         \
-    X(DROP_OUT_EXPIRED, "drop_out_expired", "outbound packet on an SA at its hard limit")           \
-    X(DROP_OUT_TOO_BIG, "drop_out_too_big", "outbound packet too big for the path")                 \
-    X(DROP_OUT_NO_BUFFER, "drop_out_no_buffer", "outbound packet with all buffers in flight")       \
-    X(DROP_OUT_SEND, "drop_out_send", "datagram that the socket refused")                           \
-    X(DROP_OUT_CRYPTO, "drop_out_crypto", "outbound packet that the crypto engine refused")         \
-    /* drops: what came from the wire */                                                            \
-    X(DROP_IN_RUNT, "drop_in_runt", "datagram too short for ESP or IKE")                            \
-    X(DROP_IN_SPI, "drop_in_spi", "ESP packet with an unknown SPI")                                 \
-    X(DROP_IN_REPLAY, "drop_in_replay", "ESP packet replayed or left of the window")                \
-    X(DROP_IN_AUTH, "drop_in_auth", "ESP packet whose integrity check failed")                      \
-    X(DROP_IN_PADDING, "drop_in_padding", "ESP packet with wrong padding")                          \
-    X(DROP_IN_DUMMY, "drop_in_dummy", "ESP dummy packet (next header 59), discarded by design")     \
-    X(DROP_IN_MALFORMED, "drop_in_malformed", "ESP packet whose content is no valid IP packet")     \
-    X(DROP_IN_SELECTOR, "drop_in_selector", "inner packet outside its SA's selectors")              \
-    X(DROP_IN_EXPIRED, "drop_in_expired", "ESP packet on an SA at its hard limit")                  \
-    X(DROP_IN_NO_BUFFER, "drop_in_no_buffer", "inbound packet with all buffers in flight")          \
-    X(DROP_IN_TUN, "drop_in_tun", "inner packet that the TUN device refused")                       \
-    X(DROP_IKE_RING, "drop_ike_ring", "IKE message while the control thread's queue was full")      \
-    X(DROP_EVENT_RING, "drop_event_ring", "worker event while the control thread's queue was full") \
-    /* drops: IKE */                                                                                \
-    X(DROP_IKE_RUNT, "drop_ike_runt", "IKE message shorter than its header or its stated length")   \
-    X(DROP_IKE_VERSION, "drop_ike_version", "IKE message of another major version")                 \
-    X(DROP_IKE_SPI, "drop_ike_spi", "IKE message of an unknown SA")                                 \
-    X(DROP_IKE_SYNTAX, "drop_ike_syntax", "IKE message that does not parse")                        \
-    X(DROP_IKE_AUTH, "drop_ike_auth", "IKE message whose integrity check failed")                   \
-    X(DROP_IKE_MSGID, "drop_ike_msgid", "IKE message outside the window")                           \
-    X(DROP_IKE_STATE, "drop_ike_state", "IKE message that its SA's state does not allow")           \
-    X(DROP_IKE_LIMIT, "drop_ike_limit", "IKE message over the half-open limit")                     \
-    X(IKE_RETRANSMITS, "ike_retransmits", "IKE requests sent again")                                \
+#define STAT_LIST(X)                                                                                           \
+    /* traffic */                                                                                              \
+    X(OUT_PACKETS, "out_packets", "inner packets sealed")                                                      \
+    X(OUT_BYTES, "out_bytes", "inner bytes sealed")                                                            \
+    X(IN_PACKETS, "in_packets", "inner packets delivered")                                                     \
+    X(IN_BYTES, "in_bytes", "inner bytes delivered")                                                           \
+    X(TX_DATAGRAMS, "tx_datagrams", "datagrams sent")                                                          \
+    X(TX_CALLS, "tx_calls", "send operations, each of one or more datagrams")                                  \
+    X(RX_DATAGRAMS, "rx_datagrams", "datagrams received")                                                      \
+    X(RX_CALLS, "rx_calls", "receive operations, each of one or more datagrams")                               \
+    X(TUN_READS, "tun_reads", "packets read from the TUN device, merged ones counted once")                    \
+    X(TUN_WRITES, "tun_writes", "packets written to the TUN device, merged ones counted once")                 \
+    X(KEEPALIVES_IN, "keepalives_in", "NAT keepalives received")                                               \
+    X(BYPASSED, "bypassed", "packets that policy lets pass unprotected")                                       \
+    /* drops: what came from the TUN */                                                                        \
+    X(DROP_OUT_MALFORMED, "drop_out_malformed", "outbound packet that is no valid IP packet")                  \
+    X(DROP_OUT_NO_POLICY, "drop_out_no_policy", "outbound packet that matches no policy")                      \
+    X(DROP_OUT_DISCARD, "drop_out_discard", "outbound packet that policy discards")                            \
+    X(DROP_OUT_BYPASS, "drop_out_bypass", "outbound packet to bypass that no route could keep out of the TUN") \
+    X(DROP_OUT_NO_SA, "drop_out_no_sa", "outbound packet whose policy has no SA yet")                          \
+    X(DROP_OUT_SELECTOR, "drop_out_selector", "outbound packet outside its SA's selectors")                    \
+    X(DROP_OUT_EXPIRED, "drop_out_expired", "outbound packet on an SA at its hard limit")                      \
+    X(DROP_OUT_TOO_BIG, "drop_out_too_big", "outbound packet too big for the path")                            \
+    X(DROP_OUT_NO_BUFFER, "drop_out_no_buffer", "outbound packet with all buffers in flight")                  \
+    X(DROP_OUT_SEND, "drop_out_send", "datagram that the socket refused")                                      \
+    X(DROP_OUT_CRYPTO, "drop_out_crypto", "outbound packet that the crypto engine refused")                    \
+    /* drops: what came from the wire */                                                                       \
+    X(DROP_IN_RUNT, "drop_in_runt", "datagram too short for ESP or IKE")                                       \
+    X(DROP_IN_SPI, "drop_in_spi", "ESP packet with an unknown SPI")                                            \
+    X(DROP_IN_REPLAY, "drop_in_replay", "ESP packet replayed or left of the window")                           \
+    X(DROP_IN_AUTH, "drop_in_auth", "ESP packet whose integrity check failed")                                 \
+    X(DROP_IN_PADDING, "drop_in_padding", "ESP packet with wrong padding")                                     \
+    X(DROP_IN_DUMMY, "drop_in_dummy", "ESP dummy packet (next header 59), discarded by design")                \
+    X(DROP_IN_MALFORMED, "drop_in_malformed", "ESP packet whose content is no valid IP packet")                \
+    X(DROP_IN_SELECTOR, "drop_in_selector", "inner packet outside its SA's selectors")                         \
+    X(DROP_IN_EXPIRED, "drop_in_expired", "ESP packet on an SA at its hard limit")                             \
+    X(DROP_IN_NO_BUFFER, "drop_in_no_buffer", "inbound packet with all buffers in flight")                     \
+    X(DROP_IN_TUN, "drop_in_tun", "inner packet that the TUN device refused")                                  \
+    X(DROP_IKE_RING, "drop_ike_ring", "IKE message while the control thread's queue was full")                 \
+    X(DROP_EVENT_RING, "drop_event_ring", "worker event while the control thread's queue was full")            \
+    /* drops: IKE */                                                                                           \
+    X(DROP_IKE_RUNT, "drop_ike_runt", "IKE message shorter than its header or its stated length")              \
+    X(DROP_IKE_VERSION, "drop_ike_version", "IKE message of another major version")                            \
+    X(DROP_IKE_SPI, "drop_ike_spi", "IKE message of an unknown SA")                                            \
+    X(DROP_IKE_SYNTAX, "drop_ike_syntax", "IKE message that does not parse")                                   \
+    X(DROP_IKE_AUTH, "drop_ike_auth", "IKE message whose integrity check failed")                              \
+    X(DROP_IKE_MSGID, "drop_ike_msgid", "IKE message outside the window")                                      \
+    X(DROP_IKE_STATE, "drop_ike_state", "IKE message that its SA's state does not allow")                      \
+    X(DROP_IKE_LIMIT, "drop_ike_limit", "IKE message over the half-open limit")                                \
+    X(IKE_RETRANSMITS, "ike_retransmits", "IKE requests sent again")                                           \
     X(IKE_REPLAYED, "ike_replayed", "IKE requests answered again from the cache")
 
 enum stat {

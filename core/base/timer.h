@@ -19,8 +19,9 @@ struct timer {
 
 struct timer_heap {
     struct timer **heap;
-    size_t len, cap;
-    void *ctx; /* handed to every fire() */
+    size_t len, cap, announced;
+    ns_t floor; /* while timers fire: what they set is due no earlier, so that a run ends */
+    void *ctx;  /* handed to every fire() */
 };
 
 void timer_heap_init(struct timer_heap *h, void *ctx);
@@ -39,7 +40,8 @@ static inline bool timer_is_set(const struct timer *t)
     return t->slot != 0;
 }
 
-ns_t timer_next(const struct timer_heap *h);    /* earliest deadline, or NS_NEVER */
-void timer_run(struct timer_heap *h, ns_t now); /* fires all that are due, each cancelled first; fire may set again */
+ns_t timer_next(const struct timer_heap *h); /* earliest deadline, or NS_NEVER */
+/* Fires all that are due, each cancelled first. fire may set again: for `now` or earlier it means the next run. */
+void timer_run(struct timer_heap *h, ns_t now);
 
 #endif

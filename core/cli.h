@@ -1,0 +1,32 @@
+/* The command line. Exit codes: 0 done, 1 failed, 2 usage. */
+#ifndef ADIT_CLI_H
+#define ADIT_CLI_H
+
+#include <stdbool.h>
+
+enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+
+/* The options and arguments of one call, sorted out. */
+struct cli {
+    const char *command;
+    const char *socket; /* -s, or NULL */
+    bool json, watch;
+    unsigned ms; /* bench: milliseconds for each measurement */
+    const char *args[2];
+    int arg_count;
+};
+
+int cli_main(int argc, char **argv);
+
+/* The commands; each returns the exit code. */
+int cli_check(const struct cli *c); /* core/tool.c */
+int cli_genkey(const struct cli *c);
+int cli_pubkey(const struct cli *c);
+int cli_genpsk(const struct cli *c);
+int cli_version(const struct cli *c);
+int cli_bench(const struct cli *c);  /* core/bench.c */
+int cli_status(const struct cli *c); /* core/client.c */
+int cli_act(const struct cli *c);    /* up, down, rekey */
+int cli_reload(const struct cli *c);
+
+#endif

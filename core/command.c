@@ -1,0 +1,99 @@
+/* The requests of the control socket: {"command": "up", "peer": "office", "policy": "lan"} and so on. */
+#include <string.h>
+
+#include "core/daemon.h"
+
+static const char *request_text(const json_t *request, const char *key)
+{
+    const char *text = json_string_value(json_object_get(request, key));
+    return text ? text : "";
+}
+
+typedef void engine_command(struct ike_engine *e, const struct peer *peer, const struct policy *policy,
+                            uint64_t command, ns_t now);
+
+static void answer_unknown(struct control_client *client, const char *what, const char *name)
+{
+    json_t *text = json_sprintf("no %s is called \"%s\"", what, name);
+    control_answer(client, false, text ? json_string_value(text) : "no such peer or policy");
+    json_decref(text);
+}
+
+/* up, down, rekey: the answer is the outcome, whenever the engine knows it. */
+static void request_engine(struct daemon *d, struct control_client *client, const json_t *request, engine_command *fn)
+{
+    const char *peer_name = request_text(request, "peer"), *policy_name = request_text(request, "policy");
+    const struct peer *peer = config_peer(d->config, peer_name);
+    if (!peer) {
+        answer_unknown(client, "peer", peer_name);
+        return;
+    }
+    const struct policy *policy = policy_name[0] ? config_policy(d->config, policy_name) : NULL;
+    if (policy_name[0] && (!policy || policy->peer != peer)) {
+        answer_unknown(client, "policy of this peer", policy_name);
+        return;
+    }
+    if (d->stopping) {
+        control_answer(client, false, "the daemon is ending");
+        return;
+    }
+    struct endpoint local;
+    if (host_local(d->host, d->config, peer, &local))
+        ike_local_hint(d->engine, peer, &local);
+    uint64_t command = ++d->commands;
+    control_wait(client, command); /* before the call: the outcome may come from within */
+    fn(d->engine, peer, policy, command, clock_now());
+}
+
+static void request_up(struct daemon *d, struct control_client *client, const json_t *request)
+{
+    request_engine(d, client, request, ike_up);
+}
+
+static void request_down(struct daemon *d, struct control_client *client, const json_t *request)
+{
+    request_engine(d, client, request, ike_down);
+}
+
+static void request_rekey(struct daemon *d, struct control_client *client, const json_t *request)
+{
+    request_engine(d, client, request, ike_rekey);
+}
+
+static void request_reload(struct daemon *d, struct control_client *client, const json_t *request)
+{
+    (void)request;
+    json_t *errors = json_array();
+    if (errors && daemon_reload(d, errors) == OK)
+        control_answer(client, true, "loaded");
+    else
+        control_reply(client, json_pack("{s:b, s:s, s:O?}", "ok", 0, "error",
+                                        "not loaded; the running configuration stays in force", "errors", errors));
+    json_decref(errors);
+}
+
+static void request_status(struct daemon *d, struct control_client *client, const json_t *request)
+{
+    (void)request;
+    control_reply(client, daemon_status(d));
+}
+
+static const struct {
+    const char *name;
+    void (*fn)(struct daemon *d, struct control_client *client, const json_t *request);
+} requests[] = {
+    {"status", request_status}, {"up", request_up},         {"down", request_down},
+    {"rekey", request_rekey},   {"reload", request_reload},
+};
+
+void daemon_request(void *ctx, struct control_client *client, const json_t *request)
+{
+    const char *name = request_text(request, "command");
+    for (size_t i = 0; i < sizeof requests / sizeof requests[0]; i++) {
+        if (strcmp(requests[i].name, name) != 0)
+            continue;
+        requests[i].fn(ctx, client, request);
+        return;
+    }
+    control_answer(client, false, "unknown command");
+}

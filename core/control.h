@@ -1,0 +1,43 @@
+/*
+ * The control socket: one JSON object per line each way, for the owner of the daemon and root only. A client has one
+ * request at a time; the next line is read when its answer has left. Lines, clients and idle time are bounded.
+ */
+#ifndef ADIT_CONTROL_H
+#define ADIT_CONTROL_H
+
+#include <jansson.h>
+
+#include "core/base/clock.h"
+#include "core/base/loop.h"
+
+#define CONTROL_LINE 4096 /* most bytes of a request */
+#define CONTROL_CLIENTS 16
+#define CONTROL_IDLE (10 * NS_PER_S) /* a client that says nothing and waits for nothing is closed */
+
+struct control;
+struct control_client;
+
+struct control_handler {
+    void *ctx;
+    /* Ends with control_reply, or with control_wait and a control_finish later. */
+    void (*request)(void *ctx, struct control_client *c, const json_t *request);
+};
+
+/* Errors: EXISTS (another daemon answers there), SYSTEM, NOMEM; why gets a line. */
+MUST_USE enum err control_open(struct control **out, struct loop *loop, const char *path,
+                               const struct control_handler *h, char *why, size_t why_size);
+void control_close(struct control *c); /* removes the socket's name; NULL is fine */
+
+/* Takes over the reference to reply; NULL (no memory) closes the client. */
+void control_reply(struct control_client *client, json_t *reply);
+/* {"ok": ok, "text" or "error": text} */
+void control_answer(struct control_client *client, bool ok, const char *text);
+/* The answer to this client is the outcome of that command of the engine. */
+void control_wait(struct control_client *client, uint64_t command);
+void control_finish(struct control *c, uint64_t command, bool ok, const char *text);
+
+/* Between turns of the loop: frees clients that have gone or idled too long. deadline: when to call it next. */
+void control_sweep(struct control *c, ns_t now);
+ns_t control_deadline(const struct control *c);
+
+#endif

@@ -1,0 +1,385 @@
+#include "core/daemon.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "crypto/secret.h"
+
+#define RECORDS_PER_TURN 64            /* of one worker's ring, so that a flood leaves room for everything else */
+#define STOP_PATIENCE (2 * NS_PER_S)   /* for answers to our deletions */
+#define REFRESH (15 * NS_PER_S)        /* while a peer has no route */
+#define RECLAIM_AGAIN (50 * NS_PER_MS) /* while a busy worker may still see what was retired */
+
+/* -- what workers report -- */
+
+static void worker_report(struct daemon *d, struct span record, ns_t now)
+{
+    struct worker_event e;
+    if (record.len < sizeof e)
+        return;
+    memcpy(&e, record.data, sizeof e);
+    const struct policy *policy;
+    switch (e.kind) {
+    case WORKER_ACQUIRE:
+        policy = dataplane_policy(d->dataplane, e.policy_id);
+        if (policy)
+            ike_acquire(d->engine, policy, now);
+        break;
+    case WORKER_SOFT:
+        ike_child_soft(d->engine, e.child, now);
+        break;
+    case WORKER_HARD:
+        ike_child_hard(d->engine, e.child, now);
+        break;
+    case WORKER_MOVED:
+        ike_child_moved(d->engine, e.child, &e.from, now);
+        break;
+    }
+}
+
+static void worker_record(struct daemon *d, uint32_t type, struct span record, ns_t now)
+{
+    struct worker_datagram head;
+    if (type == WORKER_EVENT) {
+        worker_report(d, record, now);
+    } else if (type == WORKER_IKE && record.len >= sizeof head) {
+        memcpy(&head, record.data, sizeof head);
+        ike_input(d->engine, &head.path, span_of(record.data + sizeof head, record.len - sizeof head), now);
+    }
+}
+
+static void worker_records(struct daemon *d)
+{
+    d->records_left = false;
+    for (unsigned i = 0; i < d->worker_count; i++) {
+        struct ring *ring = worker_ring(d->workers[i]);
+        uint32_t type;
+        struct span record;
+        unsigned n = 0;
+        while (n < RECORDS_PER_TURN && ring_peek(ring, &type, &record)) {
+            worker_record(d, type, record, clock_now());
+            ring_pop(ring);
+            n++;
+        }
+        d->records_left = d->records_left || n == RECORDS_PER_TURN;
+    }
+}
+
+static void on_wake(void *ctx, uint32_t events)
+{
+    struct daemon *d = ctx;
+    uint64_t count;
+    (void)events;
+    /* Empties the counter before the rings, so that no record is overlooked; an empty counter is no error. */
+    if (read(d->wake_fd, &count, sizeof count) < 0 && errno != EAGAIN)
+        log_line(LOG_WARN, "core", "eventfd: %s", strerror(errno));
+    d->records_left = true;
+}
+
+/* -- signals -- */
+
+static void daemon_stop(struct daemon *d)
+{
+    if (d->stopping) { /* asked twice: no patience */
+        d->stop_at = 0;
+        return;
+    }
+    d->stopping = true;
+    d->stop_at = clock_now() + STOP_PATIENCE;
+    ike_shutdown(d->engine, clock_now());
+}
+
+static void on_signal(void *ctx, uint32_t events)
+{
+    struct daemon *d = ctx;
+    struct signalfd_siginfo info;
+    (void)events;
+    while (read(d->signal_fd, &info, sizeof info) == sizeof info) {
+        if (info.ssi_signo != SIGHUP) {
+            log_line(LOG_INFO, "core", "%s: ending", info.ssi_signo == SIGINT ? "interrupted" : "terminated");
+            daemon_stop(d);
+        } else if (!d->stopping && daemon_reload(d, NULL) != OK) {
+            log_line(LOG_ERROR, "core", "%s was not loaded; the running configuration stays in force", d->file);
+        }
+    }
+}
+
+static enum err signals_watch(struct daemon *d)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGHUP);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    d->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+    d->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (d->signal_fd < 0 || d->wake_fd < 0)
+        return ERR_SYSTEM;
+    TRY(loop_watch_add(d->loop, d->signal_fd, EPOLLIN, on_signal, d, &d->signal_watch));
+    return loop_watch_add(d->loop, d->wake_fd, EPOLLIN, on_wake, d, &d->wake_watch);
+}
+
+/* -- start -- */
+
+bool daemon_hints(struct daemon *d)
+{
+    bool all = true;
+    for (unsigned i = 0; i < d->config->peer_count; i++) {
+        const struct peer *p = d->config->peers[i];
+        struct endpoint local = {0};
+        if (host_local(d->host, d->config, p, &local))
+            ike_local_hint(d->engine, p, &local);
+        else if (!p->endpoint_any)
+            all = false;
+    }
+    return all;
+}
+
+static void mss_from_mtu(struct daemon *d)
+{
+    unsigned mtu = host_mtu(d->host);
+    atomic_store(&d->shared.mss4, mtu - 40); /* IPv4 and TCP headers without options */
+    atomic_store(&d->shared.mss6, mtu - 60);
+}
+
+void daemon_settle(struct daemon *d)
+{
+    host_settle(d->host, d->config);
+    mss_from_mtu(d);
+}
+
+static void on_refresh(struct timer *t, void *ctx, ns_t now)
+{
+    struct daemon *d = ctx;
+    if (!daemon_hints(d))
+        timer_set(&d->timers, t, now + REFRESH);
+    else
+        daemon_settle(d); /* the path MTU is known now */
+}
+
+/* One processor: one worker, which the control thread shares it with. More: half of them, for the peers' other work. */
+static unsigned worker_number(const struct config *c)
+{
+    cpu_set_t set;
+    int cores = sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
+    unsigned n = c->host.workers;
+    if (!n)
+        n = cores <= 2 ? 1 : cores >= 8 ? 4 : (unsigned)cores / 2;
+    return n > SAD_WORKERS ? SAD_WORKERS : n;
+}
+
+static enum err start_tables(struct daemon *d, unsigned workers, char *why, size_t size)
+{
+    snprintf(why, size, "tables: %s", err_text(ERR_NOMEM));
+    TRY(epoch_new(&d->shared.epoch, workers));
+    TRY(sad_new(&d->shared.sad, d->shared.epoch, &random_system));
+    struct dataplane_params p = {.shared = &d->shared, .workers = workers, .timers = &d->timers};
+    TRY(dataplane_new(&d->dataplane, &p));
+    struct spd *spd;
+    TRY(dataplane_prepare(d->dataplane, d->config, &spd));
+    dataplane_commit(d->dataplane, d->config, spd);
+    return OK;
+}
+
+static ns_t worker_clock(void *ctx)
+{
+    (void)ctx;
+    return clock_now();
+}
+
+static enum err start_workers(struct daemon *d, unsigned workers, char *why, size_t size)
+{
+    mss_from_mtu(d);
+    for (unsigned i = 0; i < workers; i++) {
+        struct worker_params p = {
+            .index = i, .shared = &d->shared, .io = d->config->host.io, .now = worker_clock, .wake_fd = d->wake_fd};
+        host_worker(d->host, i, &p);
+        enum err e = worker_new(&d->workers[i], &p, d->io_why, sizeof d->io_why);
+        if (e != OK) {
+            snprintf(why, size, "worker: %s", d->io_why[0] ? d->io_why : err_text(e));
+            return e;
+        }
+        d->worker_count++;
+    }
+    for (unsigned i = 0; i < workers; i++) {
+        enum err e = worker_start(d->workers[i]);
+        if (e != OK) {
+            snprintf(why, size, "worker thread: %s", err_text(e));
+            return e;
+        }
+        d->workers_running++;
+    }
+    return OK;
+}
+
+static enum err start_engine(struct daemon *d, char *why, size_t size)
+{
+    const char *keylog = d->config->host.keylog;
+    if (keylog[0] && keylog_open(&d->keylog, keylog) != OK) {
+        snprintf(why, size, "keylog %s: %s", keylog, strerror(errno));
+        return ERR_SYSTEM;
+    }
+    if (keylog[0])
+        log_line(LOG_WARN, "core", "keys are written to %s: whoever reads it reads the traffic", keylog);
+    struct ike_env env = daemon_env(d);
+    snprintf(why, size, "IKE engine: %s", err_text(ERR_NOMEM));
+    return ike_new(&d->engine, &env, d->config, NULL);
+}
+
+static enum err daemon_start(struct daemon *d, char *why, size_t size)
+{
+    struct loop_hooks hooks = {0};
+    enum err e = loop_epoll_new(&hooks, &d->loop);
+    if (e == OK)
+        e = signals_watch(d);
+    if (e != OK) {
+        snprintf(why, size, "event loop: %s", err_text(e));
+        return e;
+    }
+    timer_heap_init(&d->timers, d);
+    struct control_handler handler = {.ctx = d, .request = daemon_request};
+    TRY(control_open(&d->control, d->loop, d->config->host.control, &handler, why, size));
+    unsigned workers = worker_number(d->config);
+    TRY(start_tables(d, workers, why, size));
+    TRY(start_engine(d, why, size));
+    TRY(timer_add(&d->timers, &d->refresh, on_refresh));
+    TRY(host_up(&d->host, d->config, workers, why, size));
+    TRY(start_workers(d, workers, why, size));
+    log_line(LOG_INFO, "core", "ready: adit " ADIT_VERSION " on %s, MTU %u, %u worker%s on %s", host_tun_name(d->host),
+             host_mtu(d->host), workers, workers == 1 ? "" : "s", d->io_why);
+    if (!daemon_hints(d))
+        timer_set(&d->timers, &d->refresh, clock_now() + REFRESH);
+    ike_start(d->engine, clock_now());
+    return OK;
+}
+
+/* -- running and ending -- */
+
+static ns_t earlier(ns_t a, ns_t b)
+{
+    return a < b ? a : b;
+}
+
+static enum err daemon_turn(struct daemon *d)
+{
+    ns_t now = clock_now();
+    if (d->records_left)
+        worker_records(d);
+    job_run(&d->jobs, d->engine);
+    if (ike_deadline(d->engine) <= now)
+        ike_tick(d->engine, now);
+    timer_run(&d->timers, now);
+    control_sweep(d->control, now);
+    ns_t deadline = earlier(earlier(ike_deadline(d->engine), timer_next(&d->timers)), control_deadline(d->control));
+    if (epoch_reclaim(d->shared.epoch))
+        deadline = earlier(deadline, now + RECLAIM_AGAIN);
+    if (d->stopping)
+        deadline = earlier(deadline, d->stop_at);
+    if (d->records_left || d->jobs.len)
+        deadline = 0;
+    return loop_turn(d->loop, deadline);
+}
+
+static int daemon_serve(struct daemon *d)
+{
+    while (!d->stopping || (!ike_idle(d->engine) && clock_now() < d->stop_at)) {
+        enum err e = daemon_turn(d);
+        if (e != OK) {
+            log_line(LOG_ERROR, "core", "event loop: %s", err_text(e));
+            return 1;
+        }
+    }
+    return 0;
+}
+
+static void daemon_end(struct daemon *d)
+{
+    if (d->engine) {
+        job_queue_free(&d->jobs, d->engine);
+        ike_free(d->engine);
+    }
+    for (unsigned i = 0; i < d->workers_running; i++)
+        worker_stop(d->workers[i]);
+    for (unsigned i = 0; i < d->worker_count; i++)
+        worker_free(d->workers[i]);
+    host_down(d->host);
+    if (d->loop)
+        control_close(d->control);
+    dataplane_free(d->dataplane);
+    if (d->shared.sad)
+        sad_free(d->shared.sad);
+    if (d->shared.epoch)
+        epoch_free(d->shared.epoch);
+    timer_heap_free(&d->timers);
+    keylog_close(&d->keylog);
+    if (d->signal_watch)
+        loop_watch_del(d->loop, d->signal_watch);
+    if (d->wake_watch)
+        loop_watch_del(d->loop, d->wake_watch);
+    loop_free(d->loop);
+    if (d->signal_fd >= 0)
+        close(d->signal_fd);
+    if (d->wake_fd >= 0)
+        close(d->wake_fd);
+    config_free(d->config);
+}
+
+void config_line_text(char *text, size_t size, const char *file, unsigned line, const char *what)
+{
+    if (line)
+        snprintf(text, size, "%s:%u: %s", file, line, what);
+    else
+        snprintf(text, size, "%s: %s", file, what);
+}
+
+static void run_error(void *ctx, const char *file, unsigned line, const char *text)
+{
+    char out[1024];
+    (void)ctx;
+    config_line_text(out, sizeof out, file, line, text);
+    fprintf(stderr, "adit: %s\n", out);
+}
+
+static void run_warning(void *ctx, const char *file, unsigned line, const char *text)
+{
+    char out[1024];
+    (void)ctx;
+    config_line_text(out, sizeof out, file, line, text);
+    log_line(LOG_WARN, "core", "%s", out);
+}
+
+int daemon_run(const char *file)
+{
+    struct daemon d = {.signal_fd = -1, .wake_fd = -1, .keylog = {-1, -1}, .started = clock_now()};
+    const struct config_report report = {.error = run_error, .warning = run_warning};
+    if ((size_t)snprintf(d.file, sizeof d.file, "%s", file) >= sizeof d.file) {
+        fprintf(stderr, "adit: %s: name too long\n", file);
+        return 1;
+    }
+    if (crypto_init() != OK) {
+        fprintf(stderr, "adit: the crypto libraries could not be started\n");
+        return 1;
+    }
+    if (config_load(file, &report, &d.config) != OK)
+        return 1;
+    log_setup(d.config->host.log, d.config->host.log_format);
+    char why[512] = "";
+    enum err e = daemon_start(&d, why, sizeof why);
+    int code = 1;
+    if (e == OK)
+        code = daemon_serve(&d);
+    else
+        log_line(LOG_ERROR, "core", "could not start: %s", why[0] ? why : err_text(e));
+    daemon_end(&d);
+    return code;
+}

@@ -1,0 +1,73 @@
+/*
+ * The running daemon: one control thread (the main thread) that runs the IKE engine, timers, signals and the control
+ * socket on a loop of its own, and the workers that carry packets. (DESIGN: decision 8.)
+ */
+#ifndef ADIT_DAEMON_H
+#define ADIT_DAEMON_H
+
+#include "core/base/log.h"
+#include "core/base/timer.h"
+#include "core/control.h"
+#include "core/dataplane.h"
+#include "core/host.h"
+#include "core/job.h"
+#include "core/keylog.h"
+#include "core/worker.h"
+#include "ike/engine.h"
+
+/* Everything of one daemon; lives on daemon_run's stack. */
+struct daemon {
+    char file[256];
+    struct config *config;
+    ns_t started;
+    struct loop *loop;
+    int signal_fd, wake_fd; /* signals; workers with records for us */
+    struct loop_watch *signal_watch, *wake_watch;
+    struct timer_heap timers;
+    struct timer refresh; /* looks again for routes to peers */
+    struct worker_shared shared;
+    struct host_state *host;
+    struct dataplane *dataplane;
+    struct worker *workers[SAD_WORKERS];
+    unsigned worker_count, workers_running;
+    char io_why[160]; /* which loop engine the workers run on, and why */
+    struct ike_engine *engine;
+    struct job_queue jobs;
+    struct keylog keylog;
+    struct control *control;
+    uint64_t commands; /* numbers given out */
+    bool records_left; /* a ring was not emptied in this turn */
+    bool stopping;
+    ns_t stop_at;            /* patience with peers that don't answer our deletions */
+    struct log_limit limit;  /* for what strangers can trigger */
+    struct stat_block stats; /* the control thread's */
+};
+
+/* `adit run`: returns the exit code. */
+int daemon_run(const char *file);
+
+/* -- for the other files of the top floor -- */
+
+/* The table that the engine is given (core/env.c); ctx is the daemon. */
+struct ike_env daemon_env(struct daemon *d);
+/* Tells the engine where we would send from, for every peer; false if one has no route yet. */
+bool daemon_hints(struct daemon *d);
+/* Makes routes, MTU and MSS fit the configuration in force. */
+void daemon_settle(struct daemon *d);
+
+/*
+ * Loads the file anew and puts it in force, whole or not at all (core/reload.c). Errors go to `errors` (an array of
+ * lines) and to the log; what can't be changed while running is one of them.
+ */
+MUST_USE enum err daemon_reload(struct daemon *d, json_t *errors);
+
+/* A client's request (core/command.c). */
+void daemon_request(void *ctx, struct control_client *client, const json_t *request);
+
+/* What `adit status` shows (core/status.c); a new reference, NULL if there is no memory. */
+json_t *daemon_status(const struct daemon *d);
+
+/* One complaint about a configuration file as a line of text. */
+void config_line_text(char *text, size_t size, const char *file, unsigned line, const char *what);
+
+#endif

@@ -1,0 +1,401 @@
+#include "core/dataplane.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/base/log.h"
+
+#define CHILD_BUCKETS 4096
+#define POLICY_BUCKETS 1024
+/* How long the inbound SA of a deleted pair still receives: what the peer sent before it heard of the deletion. */
+#define LINGER (5 * NS_PER_S)
+
+struct policy_slot {
+    char name[sizeof((struct policy *)0)->name];
+    uint32_t id;
+    const struct policy *policy; /* in the configuration in force; NULL when it is gone */
+    struct policy_slot *next;    /* of its bucket */
+};
+
+struct child {
+    struct child *next; /* of its bucket */
+    struct dataplane *owner;
+    struct timer linger;
+    uint64_t id;
+    uint32_t policy_id, spi_in, spi_out;
+    bool removed;            /* only lingers */
+    struct sa *in;           /* published */
+    struct sa *out;          /* NULL when another SA took its place */
+    bool sending;            /* out is published: the SAD owns it */
+    struct path path;        /* as last moved */
+    uint64_t packets, bytes; /* of an outbound SA that is gone by now */
+    ns_t last_out;           /* likewise */
+    const char *crypto;
+};
+
+struct dataplane {
+    struct dataplane_params p;
+    struct policy_slot **slots; /* by id */
+    uint32_t slot_count, slot_cap;
+    struct policy_slot *by_name[POLICY_BUCKETS];
+    struct child *children[CHILD_BUCKETS];
+    unsigned next_worker;
+};
+
+enum err dataplane_new(struct dataplane **out, const struct dataplane_params *p)
+{
+    struct dataplane *d = calloc(1, sizeof *d);
+    if (!d)
+        return ERR_NOMEM;
+    d->p = *p;
+    *out = d;
+    return OK;
+}
+
+static void child_free(struct dataplane *d, struct child *c)
+{
+    if (c->out && !c->sending)
+        sa_free(c->out); /* never published: nobody else knows it */
+    timer_drop(d->p.timers, &c->linger);
+    free(c);
+}
+
+void dataplane_free(struct dataplane *d)
+{
+    if (!d)
+        return;
+    for (unsigned i = 0; i < CHILD_BUCKETS; i++)
+        for (struct child *c = d->children[i], *next; c; c = next) {
+            next = c->next;
+            child_free(d, c);
+        }
+    for (uint32_t i = 0; i < d->slot_count; i++)
+        free(d->slots[i]);
+    free(d->slots);
+    struct spd *spd = atomic_exchange(&d->p.shared->spd, NULL);
+    if (spd)
+        spd_free(spd);
+    free(d);
+}
+
+/* -- policies -- */
+
+static unsigned name_bucket(const char *name)
+{
+    uint32_t h = 2166136261u; /* FNV-1a */
+    for (; *name; name++)
+        h = (h ^ (uint8_t)*name) * 16777619u;
+    return h % POLICY_BUCKETS;
+}
+
+static struct policy_slot *slot_find(const struct dataplane *d, const char *name)
+{
+    struct policy_slot *s = d->by_name[name_bucket(name)];
+    while (s && strcmp(s->name, name) != 0)
+        s = s->next;
+    return s;
+}
+
+static enum err slot_get(struct dataplane *d, const char *name, uint32_t *id)
+{
+    struct policy_slot *s = slot_find(d, name);
+    if (s) {
+        *id = s->id;
+        return OK;
+    }
+    if (d->slot_count == SAD_POLICIES)
+        return ERR_FULL;
+    if (d->slot_count == d->slot_cap) {
+        uint32_t cap = d->slot_cap ? d->slot_cap * 2 : 16;
+        struct policy_slot **slots = realloc(d->slots, cap * sizeof(struct policy_slot *));
+        if (!slots)
+            return ERR_NOMEM;
+        d->slots = slots;
+        d->slot_cap = cap;
+    }
+    s = calloc(1, sizeof *s);
+    if (!s)
+        return ERR_NOMEM;
+    memcpy(s->name, name, strnlen(name, sizeof s->name - 1));
+    s->id = d->slot_count;
+    unsigned bucket = name_bucket(s->name);
+    s->next = d->by_name[bucket];
+    d->by_name[bucket] = s;
+    d->slots[d->slot_count++] = s;
+    *id = s->id;
+    return OK;
+}
+
+enum err dataplane_prepare(struct dataplane *d, const struct config *c, struct spd **out)
+{
+    struct spd_entry *v = calloc(c->policy_count ? c->policy_count : 1, sizeof *v);
+    if (!v)
+        return ERR_NOMEM;
+    enum err e = OK;
+    for (unsigned i = 0; i < c->policy_count && e == OK; i++) {
+        v[i].policy = c->policies[i];
+        e = slot_get(d, c->policies[i]->name, &v[i].id);
+    }
+    if (e == OK)
+        e = spd_new(out, v, c->policy_count);
+    free(v);
+    return e;
+}
+
+void dataplane_commit(struct dataplane *d, const struct config *c, struct spd *spd)
+{
+    for (uint32_t i = 0; i < d->slot_count; i++)
+        d->slots[i]->policy = NULL;
+    for (unsigned i = 0; i < c->policy_count; i++) {
+        struct policy_slot *s = slot_find(d, c->policies[i]->name);
+        if (s)
+            s->policy = c->policies[i];
+    }
+    struct spd *old = atomic_exchange(&d->p.shared->spd, spd);
+    if (old) {
+        epoch_wait(d->p.shared->epoch);
+        spd_free(old);
+    }
+}
+
+const struct policy *dataplane_policy(const struct dataplane *d, uint32_t id)
+{
+    return id < d->slot_count ? d->slots[id]->policy : NULL;
+}
+
+/* -- SAs -- */
+
+static struct child **child_bucket(struct dataplane *d, uint64_t id)
+{
+    return &d->children[id % CHILD_BUCKETS];
+}
+
+static struct child *child_find(const struct dataplane *d, uint64_t id)
+{
+    struct child *c = d->children[id % CHILD_BUCKETS];
+    while (c && c->id != id)
+        c = c->next;
+    return c;
+}
+
+enum err dataplane_reserve(struct dataplane *d, uint32_t *spi)
+{
+    unsigned worker = d->next_worker;
+    d->next_worker = (worker + 1) % d->p.workers;
+    return sad_reserve(d->p.shared->sad, worker, spi);
+}
+
+void dataplane_release(struct dataplane *d, uint32_t spi)
+{
+    sad_release(d->p.shared->sad, spi);
+}
+
+/* The crypto library's own copy of a name: SAs outlive the configuration that named their engine. */
+static const char *engine_static(const char *name)
+{
+    for (unsigned i = 0; engine_name(i); i++)
+        if (strcmp(engine_name(i), name) == 0)
+            return engine_name(i);
+    return "auto";
+}
+
+/* Hard limits stand 10 % behind the soft ones (DESIGN: The ini file). */
+static uint64_t hard_limit(uint64_t soft)
+{
+    uint64_t tenth = soft / 10 ? soft / 10 : 1;
+    return !soft ? 0 : soft > UINT64_MAX - tenth ? UINT64_MAX : soft + tenth;
+}
+
+static struct sa_params child_params(const struct ike_child *c, enum sa_dir dir, uint32_t policy_id, const char *engine)
+{
+    const struct policy *p = c->policy;
+    return (struct sa_params){
+        .dir = dir,
+        .spi = dir == SA_IN ? c->spi_in : c->spi_out,
+        .policy_id = policy_id,
+        .child = c->id,
+        .suite = c->suite,
+        .engine = engine_static(engine),
+        .key = dir == SA_IN ? c->key_in : c->key_out,
+        .integ_key = dir == SA_IN ? c->integ_in : c->integ_out,
+        .esn = c->esn,
+        .replay_window = p->replay_window,
+        .mode = c->mode,
+        .path = c->path,
+        .local = c->local,
+        .remote = c->remote,
+        .soft_bytes = p->bytes,
+        .hard_bytes = hard_limit(p->bytes),
+        .soft_packets = p->packets,
+        .hard_packets = hard_limit(p->packets),
+    };
+}
+
+/* Remembers what an outbound SA counted, before the SAD retires it. */
+static void child_out_counted(struct child *c)
+{
+    c->packets = atomic_load(&c->out->packets);
+    c->bytes = atomic_load(&c->out->bytes);
+    c->last_out = atomic_load(&c->out->last_used);
+}
+
+static void child_out_gone(struct child *c)
+{
+    c->out = NULL;
+    c->sending = false;
+}
+
+static enum err child_send(struct dataplane *d, struct child *c)
+{
+    struct sad *sad = d->p.shared->sad;
+    struct sa *old = sad_find_out(sad, c->policy_id, 0);
+    struct child *replaced = old ? child_find(d, old->params.child) : NULL;
+    if (replaced)
+        child_out_counted(replaced); /* now, for publishing retires that SA */
+    TRY(sad_publish_out(sad, c->out));
+    if (replaced)
+        child_out_gone(replaced);
+    c->sending = true;
+    return OK;
+}
+
+static void linger_over(struct timer *t, void *ctx, ns_t now)
+{
+    (void)ctx;
+    (void)now;
+    struct child *c = (struct child *)((char *)t - offsetof(struct child, linger));
+    struct dataplane *d = c->owner;
+    sad_remove_in(d->p.shared->sad, c->spi_in);
+    struct child **at = child_bucket(d, c->id);
+    while (*at != c)
+        at = &(*at)->next;
+    *at = c->next;
+    child_free(d, c);
+}
+
+static enum err child_new(struct dataplane *d, const struct ike_child *ic, const char *engine, ns_t now,
+                          struct child **out)
+{
+    struct policy_slot *slot = slot_find(d, ic->policy->name);
+    if (!slot)
+        return ERR_NOTFOUND;
+    struct child *c = calloc(1, sizeof *c);
+    if (!c)
+        return ERR_NOMEM;
+    *c = (struct child){.owner = d,
+                        .id = ic->id,
+                        .policy_id = slot->id,
+                        .spi_in = ic->spi_in,
+                        .spi_out = ic->spi_out,
+                        .path = ic->path};
+    enum err e = timer_add(d->p.timers, &c->linger, linger_over);
+    if (e != OK) {
+        free(c);
+        return e;
+    }
+    struct sa_params in = child_params(ic, SA_IN, slot->id, engine), outp = child_params(ic, SA_OUT, slot->id, engine);
+    e = sa_new(&c->in, &in, now);
+    if (e == OK)
+        e = sa_new(&c->out, &outp, now);
+    if (e != OK) {
+        if (c->in)
+            sa_free(c->in);
+        child_free(d, c);
+        return e;
+    }
+    c->crypto = keyed_engine(c->out->keyed);
+    *out = c;
+    return OK;
+}
+
+enum err dataplane_install(struct dataplane *d, const struct ike_child *ic, const char *engine, bool sending, ns_t now)
+{
+    struct child *c;
+    TRY(child_new(d, ic, engine, now, &c));
+    enum err e = sad_publish_in(d->p.shared->sad, c->in);
+    if (e != OK) {
+        sa_free(c->in);
+        child_free(d, c);
+        return e;
+    }
+    if (sending)
+        e = child_send(d, c);
+    if (e != OK) {
+        sad_remove_in(d->p.shared->sad, c->spi_in);
+        child_free(d, c);
+        return e;
+    }
+    struct child **bucket = child_bucket(d, c->id);
+    c->next = *bucket;
+    *bucket = c;
+    return OK;
+}
+
+void dataplane_activate(struct dataplane *d, uint64_t child)
+{
+    struct child *c = child_find(d, child);
+    if (!c || c->removed || c->sending || !c->out)
+        return;
+    enum err e = child_send(d, c);
+    if (e != OK)
+        log_line(LOG_ERROR, "core", "outbound SA %08x could not be put in force: %s", c->spi_out, err_text(e));
+}
+
+void dataplane_remove(struct dataplane *d, uint64_t child, bool linger, ns_t now)
+{
+    struct child *c = child_find(d, child);
+    if (!c || c->removed)
+        return;
+    c->removed = true;
+    if (c->sending) {
+        child_out_counted(c);
+        child_out_gone(c);
+        sad_remove_out(d->p.shared->sad, c->policy_id, c->spi_out);
+    } else if (c->out) {
+        sa_free(c->out);
+        c->out = NULL;
+    }
+    if (linger)
+        timer_set(d->p.timers, &c->linger, now + LINGER);
+    else
+        linger_over(&c->linger, NULL, now);
+}
+
+void dataplane_move(struct dataplane *d, uint64_t child, const struct path *path)
+{
+    struct child *c = child_find(d, child);
+    if (!c)
+        return;
+    c->path = *path;
+    sa_move(c->in, path);
+    /* The next change of address is news again. */
+    atomic_store(&c->in->moved_raised, false);
+    if (c->out)
+        sa_move(c->out, path);
+}
+
+void dataplane_traffic(const struct dataplane *d, uint64_t child, ns_t *in, ns_t *out)
+{
+    const struct child *c = child_find(d, child);
+    *in = c ? atomic_load(&c->in->last_used) : 0;
+    *out = !c ? 0 : c->out ? atomic_load(&c->out->last_used) : c->last_out;
+}
+
+enum err dataplane_counters(const struct dataplane *d, uint64_t child, struct child_counters *out)
+{
+    const struct child *c = child_find(d, child);
+    if (!c)
+        return ERR_NOTFOUND;
+    *out = (struct child_counters){
+        .in_packets = atomic_load(&c->in->packets),
+        .in_bytes = atomic_load(&c->in->bytes),
+        .last_in = atomic_load(&c->in->last_used),
+        .out_packets = c->out ? atomic_load(&c->out->packets) : c->packets,
+        .out_bytes = c->out ? atomic_load(&c->out->bytes) : c->bytes,
+        .last_out = c->out ? atomic_load(&c->out->last_used) : c->last_out,
+        .sending = c->sending,
+        .path = c->path,
+        .crypto = c->crypto,
+    };
+    return OK;
+}

@@ -1,0 +1,56 @@
+/*
+ * What the engine decides, as the workers see it: Child SAs become pairs of ESP SAs in the SAD, configured policies
+ * become SPD snapshots (DESIGN: SAs between the engine and the workers). Control thread only.
+ */
+#ifndef ADIT_DATAPLANE_H
+#define ADIT_DATAPLANE_H
+
+#include "core/base/timer.h"
+#include "core/worker.h"
+#include "ike/engine.h"
+
+struct dataplane;
+
+struct dataplane_params {
+    struct worker_shared *shared; /* epoch and sad are there; spd is set by dataplane_commit */
+    unsigned workers;             /* inbound SPIs are spread over them */
+    struct timer_heap *timers;    /* for SAs that linger */
+};
+
+/* Errors: NOMEM. */
+MUST_USE enum err dataplane_new(struct dataplane **out, const struct dataplane_params *p);
+void dataplane_free(struct dataplane *d); /* workers have ended; frees the SPD snapshot, not the SAD */
+
+/* -- policies -- */
+/*
+ * The snapshot that a configuration makes; every policy name keeps its number for the daemon's life.
+ * Errors: NOMEM, FULL (more names than the SAD has numbers for). Nothing is changed yet.
+ */
+MUST_USE enum err dataplane_prepare(struct dataplane *d, const struct config *c, struct spd **out);
+/* Puts it in force, waits until no worker looks at the old one, and frees that. The config must outlive it. */
+void dataplane_commit(struct dataplane *d, const struct config *c, struct spd *spd);
+/* The current policy of that number, or NULL. */
+const struct policy *dataplane_policy(const struct dataplane *d, uint32_t id);
+
+/* -- SAs: see struct ike_env -- */
+MUST_USE enum err dataplane_reserve(struct dataplane *d, uint32_t *spi);
+void dataplane_release(struct dataplane *d, uint32_t spi);
+/* engine: crypto engine of the configuration. */
+MUST_USE enum err dataplane_install(struct dataplane *d, const struct ike_child *c, const char *engine, bool sending,
+                                    ns_t now);
+void dataplane_activate(struct dataplane *d, uint64_t child);
+void dataplane_remove(struct dataplane *d, uint64_t child, bool linger, ns_t now);
+void dataplane_move(struct dataplane *d, uint64_t child, const struct path *path);
+void dataplane_traffic(const struct dataplane *d, uint64_t child, ns_t *in, ns_t *out);
+
+struct child_counters {
+    uint64_t in_packets, in_bytes, out_packets, out_bytes;
+    ns_t last_in, last_out; /* 0: never */
+    bool sending;           /* outbound traffic of its policy uses it */
+    struct path path;
+    const char *crypto; /* engine that runs it */
+};
+/* Errors: NOTFOUND. */
+MUST_USE enum err dataplane_counters(const struct dataplane *d, uint64_t child, struct child_counters *out);
+
+#endif

@@ -1,0 +1,135 @@
+/* What the engine needs from outside (struct ike_env), wired to sockets, data plane, log and control socket. */
+#include <errno.h>
+#include <string.h>
+
+#include "core/daemon.h"
+#include "tun/udp.h"
+
+static void env_datagram(struct daemon *d, const struct path *path, struct span data)
+{
+    int fd = host_socket(d->host, path);
+    if (fd >= 0 && udp_send(fd, path, data.data, data.len) == OK) {
+        stat_add(&d->stats, STAT_TX_DATAGRAMS, 1);
+        stat_add(&d->stats, STAT_TX_CALLS, 1);
+        return;
+    }
+    char text[ENDPOINT_TEXT];
+    stat_add(&d->stats, STAT_DROP_OUT_SEND, 1);
+    log_limited(&d->limit, LOG_INFO, "ike", "could not send to %s: %s", endpoint_format(&path->remote, text),
+                fd < 0 ? "no socket of that address and port" : strerror(errno));
+}
+
+static void env_send(void *ctx, const struct path *path, struct span message)
+{
+    env_datagram(ctx, path, message);
+}
+
+static void env_keepalive(void *ctx, const struct path *path)
+{
+    /* RFC 3948 section 2.3: one byte 0xff, without the marker. */
+    struct path bare = *path;
+    bare.marker = false;
+    env_datagram(ctx, &bare, span_of("\xff", 1));
+}
+
+static enum err env_spi_reserve(void *ctx, uint32_t *spi)
+{
+    struct daemon *d = ctx;
+    return dataplane_reserve(d->dataplane, spi);
+}
+
+static void env_spi_release(void *ctx, uint32_t spi)
+{
+    struct daemon *d = ctx;
+    dataplane_release(d->dataplane, spi);
+}
+
+static enum err env_child_install(void *ctx, const struct ike_child *c, bool sending)
+{
+    struct daemon *d = ctx;
+    enum err e = dataplane_install(d->dataplane, c, d->config->host.crypto, sending, clock_now());
+    if (e == OK)
+        keylog_child(&d->keylog, c);
+    else
+        log_line(LOG_ERROR, "core", "policy %s: the SA could not be set up: %s", c->policy->name, err_text(e));
+    return e;
+}
+
+static void env_child_activate(void *ctx, uint64_t child)
+{
+    struct daemon *d = ctx;
+    dataplane_activate(d->dataplane, child);
+}
+
+static void env_child_remove(void *ctx, uint64_t child, bool linger)
+{
+    struct daemon *d = ctx;
+    dataplane_remove(d->dataplane, child, linger, clock_now());
+}
+
+static void env_child_move(void *ctx, uint64_t child, const struct path *path)
+{
+    struct daemon *d = ctx;
+    dataplane_move(d->dataplane, child, path);
+}
+
+static void env_child_traffic(void *ctx, uint64_t child, ns_t *in, ns_t *out)
+{
+    struct daemon *d = ctx;
+    dataplane_traffic(d->dataplane, child, in, out);
+}
+
+static void env_job(void *ctx, struct ike_job *job)
+{
+    struct daemon *d = ctx;
+    if (job_push(&d->jobs, job) != OK)
+        log_line(LOG_ERROR, "core", "a key exchange was lost: %s", err_text(ERR_NOMEM));
+}
+
+static void env_keylog(void *ctx, const char *line)
+{
+    struct daemon *d = ctx;
+    keylog_ike(&d->keylog, line);
+}
+
+/* -- events: the audit log, and the end of commands -- */
+
+static enum log_level event_level(enum ike_event_kind kind)
+{
+    return kind == IKE_EVENT_FAILED ? LOG_WARN : LOG_INFO;
+}
+
+static void env_event(void *ctx, const struct ike_event *e)
+{
+    struct daemon *d = ctx;
+    const char *text = e->text ? e->text : "";
+    char remote[ENDPOINT_TEXT];
+    if (e->peer)
+        log_line(event_level(e->kind), "audit", "%s%s%s: %s", e->peer->name, e->policy ? "/" : "",
+                 e->policy ? e->policy->name : "", text);
+    else /* a stranger can bring these about as often as he likes */
+        log_limited(&d->limit, event_level(e->kind), "audit", "%s: %s", endpoint_format(&e->path.remote, remote), text);
+    if (e->command)
+        control_finish(d->control, e->command, e->command_ok, text);
+}
+
+struct ike_env daemon_env(struct daemon *d)
+{
+    return (struct ike_env){
+        .ctx = d,
+        .random = random_system,
+        .stats = &d->stats,
+        .send = env_send,
+        .keepalive = env_keepalive,
+        .spi_reserve = env_spi_reserve,
+        .spi_release = env_spi_release,
+        .child_install = env_child_install,
+        .child_activate = env_child_activate,
+        .child_remove = env_child_remove,
+        .child_move = env_child_move,
+        .child_traffic = env_child_traffic,
+        .job = env_job,
+        .event = env_event,
+        .keylog = d->keylog.ike_fd >= 0 ? env_keylog : NULL,
+    };
+}

@@ -1,0 +1,463 @@
+#include "core/host.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/mtu.h"
+#include "tun/device.h"
+#include "tun/netlink.h"
+#include "tun/udp.h"
+
+#define TXQUEUELEN 2000    /* packets; the default of 500 drops in bursts of superpackets */
+#define RANGE_PREFIXES 256 /* most prefixes of one selector's range */
+
+struct route {
+    struct netlink_prefix to;
+    struct ip src; /* family 0: the kernel's choice */
+};
+
+struct routes {
+    struct route *v;
+    unsigned n, cap;
+};
+
+struct socket_slot {
+    unsigned worker;
+    struct worker_socket s;
+};
+
+struct host_state {
+    struct netlink *netlink;
+    struct tun *tun;
+    struct routes routes;
+    struct netlink_prefix addresses[CONFIG_ADDRESSES];
+    unsigned address_count;
+    struct socket_slot sockets[WORKER_SOCKETS * SAD_WORKERS];
+    unsigned socket_count, workers, mtu;
+    bool rules4, rules6, default4, default6; /* which rules are there */
+    char why[256];
+};
+
+static bool prefix_same(const struct netlink_prefix *a, const struct netlink_prefix *b)
+{
+    return a->bits == b->bits && ip_equal(&a->ip, &b->ip);
+}
+
+/* -- routes -- */
+
+static const struct route *routes_find(const struct routes *r, const struct netlink_prefix *to)
+{
+    for (unsigned i = 0; i < r->n; i++)
+        if (prefix_same(&r->v[i].to, to))
+            return &r->v[i];
+    return NULL;
+}
+
+static enum err routes_add(struct routes *r, const struct route *route)
+{
+    if (routes_find(r, &route->to))
+        return OK;
+    if (r->n == r->cap) {
+        unsigned cap = r->cap ? r->cap * 2 : 16;
+        struct route *v = realloc(r->v, cap * sizeof *v);
+        if (!v)
+            return ERR_NOMEM;
+        r->v = v;
+        r->cap = cap;
+    }
+    r->v[r->n++] = *route;
+    return OK;
+}
+
+static void routes_free(struct routes *r)
+{
+    free(r->v);
+    *r = (struct routes){0};
+}
+
+/*
+ * The address that the host's own packets into a policy shall have: one of the TUN's, else any of the host's that the
+ * policy covers. A policy that covers everything says nothing about it.
+ */
+static struct ip route_source(struct host_state *h, const struct config *c, const struct policy *p, uint8_t family)
+{
+    struct ip src = {0};
+    for (unsigned i = 0; i < p->local.n; i++) {
+        const struct ip_range *r = &p->local.v[i].range;
+        if (r->first.family != family)
+            continue;
+        for (unsigned a = 0; a < c->host.addresses; a++)
+            if (range_contains(r, &c->host.address[a].ip))
+                return c->host.address[a].ip;
+        struct prefix whole;
+        if (range_prefix(r, &whole) == OK && whole.bits == 0)
+            continue;
+        if (netlink_local_address(h->netlink, &r->first, &r->last, &src) == OK)
+            return src;
+    }
+    return (struct ip){0};
+}
+
+static enum err routes_of_policy(struct host_state *h, const struct config *c, const struct policy *p,
+                                 struct routes *out)
+{
+    for (unsigned i = 0; i < p->remote.n; i++) {
+        const struct ip_range *r = &p->remote.v[i].range;
+        struct prefix v[RANGE_PREFIXES];
+        unsigned n;
+        enum err e = range_prefixes(r, v, RANGE_PREFIXES, &n);
+        if (e != OK) {
+            char text[RANGE_TEXT];
+            snprintf(h->why, sizeof h->why, "policy %s: routes for %s: %s", p->name, range_format(r, text),
+                     err_text(e));
+            return e;
+        }
+        struct ip src = route_source(h, c, p, r->first.family);
+        for (unsigned k = 0; k < n; k++) {
+            struct route route = {{v[k].ip, v[k].bits}, src};
+            TRY(routes_add(out, &route));
+        }
+    }
+    return OK;
+}
+
+static enum err routes_of(struct host_state *h, const struct config *c, struct routes *out)
+{
+    if (!c->host.routes)
+        return OK;
+    for (unsigned i = 0; i < c->policy_count; i++)
+        if (c->policies[i]->action == ACTION_PROTECT)
+            TRY(routes_of_policy(h, c, c->policies[i], out));
+    return OK;
+}
+
+static enum err netlink_failed(struct host_state *h, enum err e, const char *what, const struct netlink_prefix *p)
+{
+    char text[PREFIX_TEXT] = "";
+    if (p)
+        prefix_format(&(struct prefix){p->ip, p->bits}, text);
+    snprintf(h->why, sizeof h->why, "%s%s%s: %s", what, p ? " " : "", text, netlink_why(h->netlink));
+    return e;
+}
+
+/* The rules that lead to our table, for the IP versions that these routes have. */
+static enum err rules_for(struct host_state *h, const struct routes *r)
+{
+    bool want[2] = {false, false}, deflt[2] = {false, false};
+    for (unsigned i = 0; i < r->n; i++) {
+        bool six = r->v[i].to.ip.family == 6;
+        want[six] = true;
+        deflt[six] = deflt[six] || r->v[i].to.bits == 0;
+    }
+    bool *have[2] = {&h->rules4, &h->rules6}, *have_default[2] = {&h->default4, &h->default6};
+    for (int six = 0; six < 2; six++) {
+        if (!want[six] || (*have[six] && (*have_default[six] || !deflt[six])))
+            continue;
+        enum err e = netlink_rules_add(h->netlink, six ? 6 : 4, deflt[six]);
+        if (e != OK)
+            return netlink_failed(h, e, six ? "routing rules for IPv6" : "routing rules for IPv4", NULL);
+        *have[six] = true;
+        *have_default[six] = *have_default[six] || deflt[six];
+    }
+    return OK;
+}
+
+/* Adds to the host those of `want` that h does not have yet; all or none. */
+static enum err routes_install(struct host_state *h, const struct routes *want)
+{
+    int ifindex = tun_ifindex(h->tun);
+    unsigned before = h->routes.n;
+    enum err e = OK;
+    for (unsigned i = 0; i < want->n && e == OK; i++) {
+        if (routes_find(&h->routes, &want->v[i].to))
+            continue;
+        e = netlink_route_add(h->netlink, ifindex, &want->v[i].to, &want->v[i].src);
+        if (e != OK)
+            netlink_failed(h, e, "route", &want->v[i].to);
+        else
+            e = routes_add(&h->routes, &want->v[i]);
+    }
+    if (e == OK)
+        e = rules_for(h, want);
+    while (e != OK && h->routes.n > before) {
+        h->routes.n--;
+        enum err undo = netlink_route_del(h->netlink, ifindex, &h->routes.v[h->routes.n].to);
+        if (undo != OK)
+            log_line(LOG_WARN, "core", "a route could not be taken back: %s", netlink_why(h->netlink));
+    }
+    return e;
+}
+
+/* -- addresses -- */
+
+static enum err addresses_install(struct host_state *h, const struct config *c)
+{
+    for (unsigned i = 0; i < c->host.addresses; i++) {
+        struct netlink_prefix p = {c->host.address[i].ip, c->host.address[i].bits};
+        bool have = false;
+        for (unsigned k = 0; k < h->address_count && !have; k++)
+            have = prefix_same(&h->addresses[k], &p);
+        if (have || h->address_count == CONFIG_ADDRESSES)
+            continue;
+        enum err e = netlink_address_add(h->netlink, tun_ifindex(h->tun), &p);
+        if (e != OK)
+            return netlink_failed(h, e, "address", &p);
+        h->addresses[h->address_count++] = p;
+    }
+    return OK;
+}
+
+/* -- sockets -- */
+
+static enum err socket_open(struct host_state *h, unsigned worker, const struct ip *ip, uint16_t port)
+{
+    if (h->socket_count == sizeof h->sockets / sizeof h->sockets[0])
+        return ERR_FULL;
+    struct udp_options o = {.local = {*ip, port}, .reuseport = h->workers > 1, .mark = true, .gro = true};
+    struct socket_slot *slot = &h->sockets[h->socket_count];
+    TRY(udp_open(&o, &slot->s.fd, h->why, sizeof h->why));
+    /* Port 500 alone carries IKE without the marker (RFC 3948 section 2.2); any other port is a NAT-T port. */
+    slot->s.local = o.local;
+    slot->s.marker = port != 500;
+    slot->worker = worker;
+    h->socket_count++;
+    return OK;
+}
+
+/* A group of sockets, one for each worker, in the workers' order: the steering filter counts on it. */
+static enum err socket_group(struct host_state *h, const struct ip *ip, uint16_t port)
+{
+    unsigned first = h->socket_count;
+    for (unsigned w = 0; w < h->workers; w++)
+        TRY(socket_open(h, w, ip, port));
+    if (h->workers > 1) {
+        enum err e = udp_steer(h->sockets[first].s.fd, h->workers);
+        if (e != OK)
+            snprintf(h->why, sizeof h->why, "steering of port %u: %s", port, strerror(errno));
+        return e;
+    }
+    return OK;
+}
+
+static enum err socket_ports(struct host_state *h, const struct config *c, const struct ip *ip)
+{
+    if (c->host.port)
+        TRY(socket_group(h, ip, c->host.port));
+    if (c->host.nat_port && c->host.nat_port != c->host.port)
+        TRY(socket_group(h, ip, c->host.nat_port));
+    return OK;
+}
+
+static enum err sockets_open(struct host_state *h, const struct config *c)
+{
+    for (unsigned i = 0; i < c->host.listens; i++)
+        TRY(socket_ports(h, c, &c->host.listen[i]));
+    if (c->host.listens)
+        return OK;
+    const struct ip any4 = {.family = 4}, any6 = {.family = 6};
+    TRY(socket_ports(h, c, &any4));
+    unsigned before = h->socket_count;
+    enum err e = socket_ports(h, c, &any6);
+    if (e != ERR_SYSTEM)
+        return e;
+    /* A host without IPv6 is no reason not to start. */
+    log_line(LOG_INFO, "core", "no IPv6 here (%s): IPv4 only", h->why);
+    while (h->socket_count > before)
+        close(h->sockets[--h->socket_count].s.fd);
+    return OK;
+}
+
+/* -- all of it -- */
+
+static enum err link_up(struct host_state *h, const struct config *c)
+{
+    h->mtu = c->host.mtu ? c->host.mtu : mtu_for(c);
+    enum err e = netlink_link_up(h->netlink, tun_ifindex(h->tun), h->mtu, TXQUEUELEN);
+    if (e != OK)
+        return netlink_failed(h, e, "link", NULL);
+    TRY(addresses_install(h, c));
+    struct routes want = {0};
+    e = routes_of(h, c, &want);
+    if (e == OK)
+        e = routes_install(h, &want);
+    routes_free(&want);
+    return e;
+}
+
+static enum err host_steps(struct host_state *h, const struct config *c)
+{
+    enum err e = netlink_open(&h->netlink);
+    if (e != OK) {
+        snprintf(h->why, sizeof h->why, "netlink: %s", err_text(e));
+        return e;
+    }
+    TRY(tun_open(c->host.tun, h->workers, &h->tun, h->why, sizeof h->why));
+    /* Sockets before routes: nothing shall disappear into a tunnel that then can't come up. */
+    TRY(sockets_open(h, c));
+    TRY(link_up(h, c));
+    netlink_sweep(h->netlink);
+    return OK;
+}
+
+enum err host_up(struct host_state **out, const struct config *c, unsigned workers, char *why, size_t why_size)
+{
+    struct host_state *h = calloc(1, sizeof *h);
+    if (!h) {
+        snprintf(why, why_size, "%s", err_text(ERR_NOMEM));
+        return ERR_NOMEM;
+    }
+    h->workers = workers;
+    enum err e = host_steps(h, c);
+    if (e != OK) {
+        snprintf(why, why_size, "%s", h->why[0] ? h->why : err_text(e));
+        host_down(h);
+        return e;
+    }
+    *out = h;
+    return OK;
+}
+
+void host_down(struct host_state *h)
+{
+    if (!h)
+        return;
+    if (h->netlink) {
+        netlink_undo(h->netlink);
+        netlink_close(h->netlink);
+    }
+    for (unsigned i = 0; i < h->socket_count; i++)
+        close(h->sockets[i].s.fd);
+    tun_close(h->tun);
+    routes_free(&h->routes);
+    free(h);
+}
+
+void host_worker(const struct host_state *h, unsigned i, struct worker_params *p)
+{
+    p->tun_fd = tun_fd(h->tun, i);
+    p->uso = tun_has_uso(h->tun);
+    p->socket_count = 0;
+    for (unsigned k = 0; k < h->socket_count && p->socket_count < WORKER_SOCKETS; k++)
+        if (h->sockets[k].worker == i)
+            p->sockets[p->socket_count++] = h->sockets[k].s;
+}
+
+int host_socket(const struct host_state *h, const struct path *path)
+{
+    int any = -1;
+    for (unsigned i = 0; i < h->socket_count; i++) {
+        const struct socket_slot *s = &h->sockets[i];
+        if (s->worker != 0 || s->s.local.ip.family != path->remote.ip.family || s->s.local.port != path->local.port)
+            continue;
+        if (ip_equal(&s->s.local.ip, &path->local.ip))
+            return s->s.fd;
+        if (ip_is_any(&s->s.local.ip))
+            any = s->s.fd;
+    }
+    return any;
+}
+
+bool host_local(const struct host_state *h, const struct config *c, const struct peer *p, struct endpoint *local)
+{
+    unsigned mtu;
+    if (p->endpoint_any || !p->endpoint.ip.family || udp_route(&p->endpoint, true, &local->ip, &mtu) != OK)
+        return false;
+    local->port = p->endpoint_port_given || !c->host.port ? c->host.nat_port : c->host.port;
+    const struct ip *listening = NULL;
+    for (unsigned i = 0; i < c->host.listens; i++) {
+        if (ip_equal(&c->host.listen[i], &local->ip))
+            return true;
+        if (!listening && c->host.listen[i].family == local->ip.family)
+            listening = &c->host.listen[i];
+    }
+    if (listening)
+        local->ip = *listening;
+    struct path path = {.local = *local, .remote = p->endpoint};
+    return host_socket(h, &path) >= 0;
+}
+
+/* -- another configuration -- */
+
+enum err host_extend(struct host_state *h, const struct config *c, char *why, size_t why_size)
+{
+    struct routes want = {0};
+    h->why[0] = 0;
+    enum err e = addresses_install(h, c);
+    if (e == OK)
+        e = routes_of(h, c, &want);
+    if (e == OK)
+        e = routes_install(h, &want);
+    routes_free(&want);
+    if (e != OK)
+        snprintf(why, why_size, "%s", h->why[0] ? h->why : err_text(e));
+    return e;
+}
+
+void host_settle(struct host_state *h, const struct config *c)
+{
+    struct routes want = {0};
+    enum err e = routes_of(h, c, &want);
+    for (unsigned i = 0; i < h->routes.n && e == OK;) {
+        if (routes_find(&want, &h->routes.v[i].to)) {
+            i++;
+            continue;
+        }
+        if (netlink_route_del(h->netlink, tun_ifindex(h->tun), &h->routes.v[i].to) != OK)
+            log_line(LOG_WARN, "core", "a route could not be taken away: %s", netlink_why(h->netlink));
+        h->routes.v[i] = h->routes.v[--h->routes.n];
+    }
+    routes_free(&want);
+    unsigned mtu = c->host.mtu ? c->host.mtu : mtu_for(c);
+    if (mtu == h->mtu)
+        return;
+    if (netlink_set_mtu(h->netlink, tun_ifindex(h->tun), mtu) == OK)
+        h->mtu = mtu;
+    else
+        log_line(LOG_WARN, "core", "MTU %u: %s", mtu, netlink_why(h->netlink));
+}
+
+/* -- status -- */
+
+unsigned host_mtu(const struct host_state *h)
+{
+    return h->mtu;
+}
+
+const char *host_tun_name(const struct host_state *h)
+{
+    return tun_name(h->tun);
+}
+
+bool host_uso(const struct host_state *h)
+{
+    return tun_has_uso(h->tun);
+}
+
+unsigned host_socket_count(const struct host_state *h)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < h->socket_count; i++)
+        n += h->sockets[i].worker == 0;
+    return n;
+}
+
+const struct endpoint *host_socket_at(const struct host_state *h, unsigned i)
+{
+    for (unsigned k = 0; k < h->socket_count; k++)
+        if (h->sockets[k].worker == 0 && i-- == 0)
+            return &h->sockets[k].s.local;
+    return NULL;
+}
+
+unsigned host_route_count(const struct host_state *h)
+{
+    return h->routes.n;
+}
+
+void host_route_at(const struct host_state *h, unsigned i, struct prefix *out)
+{
+    *out = (struct prefix){h->routes.v[i].to.ip, h->routes.v[i].to.bits};
+}

@@ -1,0 +1,45 @@
+/*
+ * What a running daemon changes on its host and holds of it: the TUN device with addresses and routes, and the UDP
+ * sockets. Everything is undone by host_down (DESIGN: decisions 5 to 7). Control thread only.
+ */
+#ifndef ADIT_HOST_H
+#define ADIT_HOST_H
+
+#include "core/worker.h"
+#include "policy/config.h"
+
+struct host_state;
+
+/*
+ * Sets all of it up for that many workers, or nothing. Errors: as the rooms below give them; why gets one line that
+ * says what failed and why.
+ */
+MUST_USE enum err host_up(struct host_state **out, const struct config *c, unsigned workers, char *why,
+                          size_t why_size);
+void host_down(struct host_state *h); /* workers have been freed; NULL is fine */
+
+/* The TUN queue and the sockets of worker i. */
+void host_worker(const struct host_state *h, unsigned i, struct worker_params *p);
+
+/* The socket that fits path->local, or -1. */
+int host_socket(const struct host_state *h, const struct path *path);
+/* Where we would send to this peer from. False if there is no route or it has no address. */
+bool host_local(const struct host_state *h, const struct config *c, const struct peer *p, struct endpoint *local);
+
+/*
+ * A new configuration. host_extend adds its addresses and routes, all or none (why, as above); host_settle then takes
+ * away the routes it no longer has, and sets the MTU. What can't change at run time: config_fixed of core/reload.c.
+ */
+MUST_USE enum err host_extend(struct host_state *h, const struct config *c, char *why, size_t why_size);
+void host_settle(struct host_state *h, const struct config *c);
+
+/* -- what status shows -- */
+unsigned host_mtu(const struct host_state *h);
+const char *host_tun_name(const struct host_state *h);
+bool host_uso(const struct host_state *h);
+unsigned host_socket_count(const struct host_state *h); /* of worker 0 */
+const struct endpoint *host_socket_at(const struct host_state *h, unsigned i);
+unsigned host_route_count(const struct host_state *h);
+void host_route_at(const struct host_state *h, unsigned i, struct prefix *out);
+
+#endif

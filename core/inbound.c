@@ -1,0 +1,145 @@
+/*
+ * Wire to TUN, in one thread and without a queue: coalesced datagrams are split, told apart (keepalive, IKE, ESP), runs
+ * of one SA are opened as a batch into a slot, and the inner packets are merged into superpackets for the TUN.
+ */
+#include "core/worker_impl.h"
+
+#define MARKER_LEN 4 /* the non-ESP marker: four zero bytes where an SPI would be (RFC 3948 section 2.2) */
+
+/* Authentic packets from another address than the SA's: the peer's NAT mapping may have changed. */
+static void note_sender(struct worker *w, const struct batch *b)
+{
+    struct path path = sa_path(b->sa);
+    if (endpoint_equal(&path.remote, &b->from) || atomic_exchange(&b->sa->moved_raised, true))
+        return;
+    if (!worker_event(w, &(struct worker_event){.kind = WORKER_MOVED, .child = b->sa->params.child, .from = b->from}))
+        atomic_store(&b->sa->moved_raised, false);
+}
+
+static void deliver(struct worker *w, struct batch *b, unsigned n)
+{
+    unsigned mss4 = atomic_load_explicit(&w->p.shared->mss4, memory_order_relaxed);
+    unsigned mss6 = atomic_load_explicit(&w->p.shared->mss6, memory_order_relaxed);
+    uint64_t bytes = 0;
+    coalesce_begin(w->coalescer, w->loop, w->tun, b->slot);
+    for (unsigned i = 0; i < n; i++) {
+        struct esp_packet *p = &b->v[i];
+        if (p->verdict != OK) {
+            worker_count(w, p->drop, 1);
+            continue;
+        }
+        unsigned mss = p->next_header == NEXT_HEADER_IPV4 ? mss4 : mss6;
+        if (mss)
+            clamp_mss(p->data, p->len, (uint16_t)mss);
+        bytes += p->len;
+        coalesce_add(w->coalescer, p->data, p->len);
+    }
+    worker_count(w, STAT_TUN_WRITES, coalesce_flush(w->coalescer));
+    worker_count(w, STAT_IN_BYTES, bytes);
+}
+
+static void flush(struct worker *w)
+{
+    struct batch *b = &w->in;
+    if (!b->slot)
+        return;
+    if (b->n) {
+        unsigned events = SA_EVENT_NONE;
+        pthread_spin_lock(&b->sa->lock);
+        unsigned good = esp_open(b->sa, b->v, b->n, worker_now(w), &events);
+        pthread_spin_unlock(&b->sa->lock);
+        worker_limits(w, b->sa, events);
+        worker_count(w, STAT_IN_PACKETS, good);
+        deliver(w, b, b->n);
+        if (good)
+            note_sender(w, b);
+    }
+    loop_slot_put(w->loop, b->slot);
+    b->slot = NULL;
+    b->sa = NULL;
+    b->n = 0;
+}
+
+/* Puts one ESP packet into the batch of its SA; another SA, another sender or a full slot flushes the one before. */
+static void take_esp(struct worker *w, struct bound_socket *s, const struct loop_rx *rx, uint8_t *data, uint32_t len)
+{
+    struct batch *b = &w->in;
+    uint32_t spi = get_be32(data);
+    uint32_t room = COALESCE_HEADROOM + (len + 15) / 16 * 16;
+    if (b->n && (b->sa->params.spi != spi || b->n == TRANSFORM_BATCH || b->used + room > LOOP_SLOT_SIZE ||
+                 b->socket != &s->s || !endpoint_equal(&b->from, &rx->from)))
+        flush(w);
+    if (!b->n) {
+        struct sa *sa = sad_find_in(w->p.shared->sad, spi);
+        if (!sa) {
+            worker_count(w, STAT_DROP_IN_SPI, 1);
+            return;
+        }
+        b->slot = loop_slot_get(w->loop);
+        if (!b->slot) {
+            worker_count(w, STAT_DROP_IN_NO_BUFFER, 1);
+            return;
+        }
+        b->sa = sa;
+        b->used = 0;
+        b->from = rx->from;
+        b->socket = &s->s;
+    }
+    b->v[b->n++] = (struct esp_packet){
+        .data = data,
+        .len = len,
+        .dst = b->slot->data + b->used + COALESCE_HEADROOM,
+    };
+    b->used += room;
+}
+
+static void take_ike(struct worker *w, const struct bound_socket *s, const struct loop_rx *rx, struct span message)
+{
+    struct worker_datagram d;
+    memset(&d, 0, sizeof d);
+    d.path = (struct path){
+        .local = {.ip = rx->to, .port = s->s.local.port},
+        .remote = rx->from,
+        .transport = PATH_UDP,
+        .marker = s->s.marker,
+    };
+    (void)worker_push(w, WORKER_IKE, span_of(&d, sizeof d), message, STAT_DROP_IKE_RING);
+}
+
+/* Tells datagrams apart as RFC 3948 section 2 does; a socket without the marker carries IKE alone. */
+static void take_datagram(struct worker *w, struct bound_socket *s, const struct loop_rx *rx, uint8_t *data,
+                          uint32_t len)
+{
+    if (!s->s.marker) {
+        take_ike(w, s, rx, span_of(data, len));
+    } else if (len == 1 && data[0] == 0xff) {
+        worker_count(w, STAT_KEEPALIVES_IN, 1);
+    } else if (len < MARKER_LEN) {
+        worker_count(w, STAT_DROP_IN_RUNT, 1);
+    } else if (get_be32(data) == 0) {
+        take_ike(w, s, rx, span_of(data + MARKER_LEN, len - MARKER_LEN));
+    } else {
+        take_esp(w, s, rx, data, len);
+    }
+}
+
+void inbound_received(void *ctx, struct loop_rx *rx, unsigned n)
+{
+    struct bound_socket *s = ctx;
+    struct worker *w = s->worker;
+    uint64_t datagrams = 0;
+    for (unsigned i = 0; i < n; i++) {
+        uint32_t size = rx[i].segment && rx[i].segment < rx[i].len ? rx[i].segment : rx[i].len;
+        uint32_t at = 0;
+        do {
+            uint32_t left = rx[i].len - at;
+            take_datagram(w, s, &rx[i], rx[i].data + at, left < size ? left : size);
+            at += size;
+            datagrams++;
+        } while (at < rx[i].len);
+    }
+    /* The batch points into the received buffers, which are ours only until we return. */
+    flush(w);
+    worker_count(w, STAT_RX_CALLS, n);
+    worker_count(w, STAT_RX_DATAGRAMS, datagrams);
+}

@@ -1,0 +1,316 @@
+/* What `adit status` shows, as one JSON object. Field names are API, documented in adit(8): they are only ever added to. */
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/daemon.h"
+
+struct status {
+    const struct daemon *d;
+    ns_t now;
+    json_t *peers;    /* array, in the configuration's order */
+    json_t *children; /* "spi_i" of an IKE SA → its array of Child SAs (borrowed by the peers) */
+    unsigned half_open;
+};
+
+static void set(json_t *object, const char *key, json_t *value)
+{
+    /* Without memory a field is missing; the rest still tells something. */
+    (void)json_object_set_new(object, key, value);
+}
+
+static void append(json_t *list, json_t *value)
+{
+    (void)json_array_append_new(list, value);
+}
+
+/* Any text as JSON: names may come from a file in any encoding. */
+static json_t *text_json(const char *text)
+{
+    json_t *j = json_string(text);
+    if (j)
+        return j;
+    char plain[512];
+    snprintf(plain, sizeof plain, "%s", text);
+    for (char *p = plain; *p; p++)
+        if ((unsigned char)*p >= 0x80)
+            *p = '?';
+    return json_string(plain);
+}
+
+static json_t *spi32(uint32_t spi)
+{
+    return json_sprintf("0x%08x", spi);
+}
+
+static json_t *spi64(uint64_t spi)
+{
+    return json_sprintf("%016llx", (unsigned long long)spi);
+}
+
+static json_t *endpoint_json(const struct endpoint *e)
+{
+    char text[ENDPOINT_TEXT];
+    return json_string(endpoint_format(e, text));
+}
+
+/* Seconds since, or until; null where there is no such time. */
+static json_t *since(const struct status *s, ns_t at)
+{
+    return !at ? json_null() : json_integer(at > s->now ? 0 : (json_int_t)((s->now - at) / NS_PER_S));
+}
+
+static json_t *until(const struct status *s, ns_t at)
+{
+    return !at || at == NS_NEVER ? json_null() : json_integer(at < s->now ? 0 : (json_int_t)((at - s->now) / NS_PER_S));
+}
+
+static json_t *identity_json(const struct identity *id)
+{
+    char text[IDENTITY_TEXT];
+    return id->type == ID_NONE ? json_null() : text_json(identity_format(id, text, sizeof text));
+}
+
+static json_t *selectors_json(const struct selectors *v)
+{
+    json_t *list = json_array();
+    for (unsigned i = 0; list && i < v->n; i++) {
+        char text[SELECTOR_TEXT];
+        append(list, json_string(selector_format(&v->v[i], text)));
+    }
+    return list;
+}
+
+/* -- SAs -- */
+
+static const char *const ike_states[] = {
+    [IKE_CONNECTING] = "connecting",
+    [IKE_ESTABLISHED] = "established",
+    [IKE_REKEYING] = "rekeying",
+    [IKE_DELETING] = "deleting",
+};
+
+static size_t peer_index(const struct config *c, const struct peer *p)
+{
+    size_t i = 0;
+    while (i < c->peer_count && c->peers[i] != p)
+        i++;
+    return i;
+}
+
+static void each_sa(void *ctx, const struct ike_sa_info *info)
+{
+    struct status *s = ctx;
+    json_t *peer = info->peer ? json_array_get(s->peers, peer_index(s->d->config, info->peer)) : NULL;
+    if (!peer) {
+        s->half_open++;
+        return;
+    }
+    char suite[512], key[20];
+    json_t *sa = json_object(), *children = json_array();
+    snprintf(key, sizeof key, "%016llx", (unsigned long long)info->spi_i);
+    set(sa, "spi_i", spi64(info->spi_i));
+    set(sa, "spi_r", spi64(info->spi_r));
+    set(sa, "initiator", json_boolean(info->initiator));
+    set(sa, "state", json_string(ike_states[info->state]));
+    set(sa, "local_id", identity_json(&info->local_id));
+    set(sa, "remote_id", identity_json(&info->remote_id));
+    set(sa, "local", endpoint_json(&info->path.local));
+    set(sa, "remote", endpoint_json(&info->path.remote));
+    set(sa, "suite", json_string(proposal_format(&info->suite, suite, sizeof suite)));
+    set(sa, "nat_local", json_boolean(info->nat_local));
+    set(sa, "nat_remote", json_boolean(info->nat_remote));
+    set(sa, "age", since(s, info->established));
+    set(sa, "rekey_in", until(s, info->rekey_at));
+    set(s->children, key, json_incref(children));
+    set(sa, "children", children);
+    append(json_object_get(peer, "ike_sas"), sa);
+}
+
+static void child_traffic_json(const struct status *s, json_t *child, uint64_t id)
+{
+    struct child_counters n;
+    if (dataplane_counters(s->d->dataplane, id, &n) != OK)
+        return;
+    set(child, "crypto", json_string(n.crypto));
+    set(child, "local_endpoint", endpoint_json(&n.path.local));
+    set(child, "remote_endpoint", endpoint_json(&n.path.remote));
+    set(child, "sending", json_boolean(n.sending));
+    set(child, "in_packets", json_integer((json_int_t)n.in_packets));
+    set(child, "in_bytes", json_integer((json_int_t)n.in_bytes));
+    set(child, "in_last", since(s, n.last_in));
+    set(child, "out_packets", json_integer((json_int_t)n.out_packets));
+    set(child, "out_bytes", json_integer((json_int_t)n.out_bytes));
+    set(child, "out_last", since(s, n.last_out));
+}
+
+static void each_child(void *ctx, const struct ike_child_info *info)
+{
+    struct status *s = ctx;
+    char key[20], suite[64];
+    snprintf(key, sizeof key, "%016llx", (unsigned long long)info->ike_spi_i);
+    json_t *list = json_object_get(s->children, key), *child = json_object();
+    if (!list || !child) {
+        json_decref(child);
+        return;
+    }
+    set(child, "policy", info->policy ? text_json(info->policy->name) : json_null());
+    set(child, "state", json_string(info->rekeying ? "rekeying" : "established"));
+    set(child, "spi_in", spi32(info->spi_in));
+    set(child, "spi_out", spi32(info->spi_out));
+    set(child, "suite", json_string(suite_text(&info->suite, suite, sizeof suite)));
+    set(child, "esn", json_boolean(info->esn));
+    set(child, "local", selectors_json(&info->local));
+    set(child, "remote", selectors_json(&info->remote));
+    set(child, "age", since(s, info->established));
+    set(child, "rekey_in", until(s, info->rekey_at));
+    child_traffic_json(s, child, info->id);
+    append(list, child);
+}
+
+/* -- peers and policies -- */
+
+static const char *const start_names[] = {
+    [START_YES] = "yes",
+    [START_ON_DEMAND] = "on-demand",
+    [START_NO] = "no",
+};
+
+static json_t *peer_json(const struct status *s, const struct peer *p)
+{
+    json_t *peer = json_object();
+    ns_t when = 0;
+    const char *error = ike_last_error(s->d->engine, p, &when);
+    set(peer, "name", text_json(p->name));
+    set(peer, "endpoint", p->endpoint_any ? json_string("%any") : endpoint_json(&p->endpoint));
+    set(peer, "start", json_string(start_names[p->start]));
+    set(peer, "state", json_string("down"));
+    set(peer, "last_error", error && *error ? text_json(error) : json_null());
+    set(peer, "last_error_age", error && *error ? since(s, when) : json_null());
+    set(peer, "ike_sas", json_array());
+    return peer;
+}
+
+/* One word for a peer: the best state that one of its IKE SAs has. */
+static void peer_state(json_t *peer)
+{
+    size_t i;
+    json_t *sa;
+    const char *state = "down";
+    json_array_foreach(json_object_get(peer, "ike_sas"), i, sa)
+    {
+        const char *text = json_string_value(json_object_get(sa, "state"));
+        if (text && (strcmp(text, "established") == 0 || strcmp(text, "rekeying") == 0))
+            state = "up";
+        else if (text && strcmp(text, "connecting") == 0 && strcmp(state, "up") != 0)
+            state = "connecting";
+    }
+    set(peer, "state", json_string(state));
+}
+
+static json_t *peers_json(struct status *s)
+{
+    const struct config *c = s->d->config;
+    s->peers = json_array();
+    s->children = json_object();
+    for (unsigned i = 0; i < c->peer_count; i++)
+        append(s->peers, peer_json(s, c->peers[i]));
+    ike_each_sa(s->d->engine, each_sa, s);
+    ike_each_child(s->d->engine, each_child, s);
+    json_decref(s->children);
+    size_t i;
+    json_t *peer;
+    json_array_foreach(s->peers, i, peer) peer_state(peer);
+    return s->peers;
+}
+
+static json_t *policies_json(const struct config *c)
+{
+    static const char *const actions[] = {
+        [ACTION_PROTECT] = "protect", [ACTION_BYPASS] = "bypass", [ACTION_DISCARD] = "discard"};
+    json_t *list = json_array();
+    for (unsigned i = 0; i < c->policy_count; i++) {
+        const struct policy *p = c->policies[i];
+        json_t *policy = json_object();
+        set(policy, "name", text_json(p->name));
+        set(policy, "action", json_string(actions[p->action]));
+        set(policy, "peer", p->peer ? text_json(p->peer->name) : json_null());
+        set(policy, "mode",
+            p->action != ACTION_PROTECT ? json_null()
+                                        : json_string(p->mode == MODE_TRANSPORT ? "transport" : "tunnel"));
+        set(policy, "local", selectors_json(&p->local));
+        set(policy, "remote", selectors_json(&p->remote));
+        append(list, policy);
+    }
+    return list;
+}
+
+/* -- host and counters -- */
+
+static json_t *host_json(const struct daemon *d)
+{
+    json_t *host = json_object(), *sockets = json_array(), *routes = json_array(), *crypto = json_array();
+    for (unsigned i = 0; i < host_socket_count(d->host); i++)
+        append(sockets, endpoint_json(host_socket_at(d->host, i)));
+    for (unsigned i = 0; i < host_route_count(d->host); i++) {
+        struct prefix p;
+        char text[PREFIX_TEXT];
+        host_route_at(d->host, i, &p);
+        append(routes, json_string(prefix_format(&p, text)));
+    }
+    for (unsigned i = 0; engine_name(i); i++)
+        append(crypto, json_string(engine_name(i)));
+    set(host, "tun", text_json(host_tun_name(d->host)));
+    set(host, "mtu", json_integer(host_mtu(d->host)));
+    set(host, "uso", json_boolean(host_uso(d->host)));
+    set(host, "workers", json_integer(d->worker_count));
+    set(host, "io", json_string(worker_loop_name(d->workers[0])));
+    set(host, "io_why", text_json(d->io_why));
+    set(host, "crypto", json_string(d->config->host.crypto));
+    set(host, "crypto_engines", crypto);
+    set(host, "sockets", sockets);
+    set(host, "routes", routes);
+    return host;
+}
+
+static uint64_t counter(const struct daemon *d, enum stat n)
+{
+    uint64_t sum = stat_get(&d->stats, n);
+    for (unsigned i = 0; i < d->worker_count; i++)
+        sum += stat_get(worker_stats(d->workers[i]), n);
+    return sum;
+}
+
+static void counters_json(const struct daemon *d, json_t *out)
+{
+    json_t *counters = json_object(), *drops = json_array();
+    for (unsigned i = 0; i < STAT_COUNT; i++) {
+        uint64_t n = counter(d, (enum stat)i);
+        const char *name = stat_name((enum stat)i);
+        set(counters, name, json_integer((json_int_t)n));
+        if (!n || strncmp(name, "drop_", 5) != 0)
+            continue;
+        json_t *drop =
+            json_pack("{s:s, s:I, s:s}", "name", name, "count", (json_int_t)n, "text", stat_text((enum stat)i));
+        append(drops, drop);
+    }
+    set(out, "counters", counters);
+    set(out, "drops", drops);
+}
+
+json_t *daemon_status(const struct daemon *d)
+{
+    struct status s = {.d = d, .now = clock_now()};
+    json_t *out = json_object();
+    set(out, "ok", json_true());
+    set(out, "version", json_string(ADIT_VERSION));
+    set(out, "pid", json_integer(getpid()));
+    set(out, "uptime", since(&s, d->started));
+    set(out, "config", text_json(d->file));
+    set(out, "host", host_json(d));
+    set(out, "peers", peers_json(&s));
+    set(out, "half_open", json_integer(s.half_open));
+    set(out, "policies", policies_json(d->config));
+    counters_json(d, out);
+    return out;
+}

@@ -1,0 +1,129 @@
+/* The commands that need no daemon: check, genkey, pubkey, genpsk, version. */
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/base/loop.h"
+#include "core/cli.h"
+#include "core/daemon.h"
+#include "core/file.h"
+#include "crypto/key.h"
+#include "crypto/library.h"
+#include "crypto/secret.h"
+
+static bool start_crypto(void)
+{
+    if (crypto_init() == OK)
+        return true;
+    fputs("adit: the crypto libraries could not be started\n", stderr);
+    return false;
+}
+
+/* -- check -- */
+
+static void check_line(void *ctx, const char *file, unsigned line, const char *text)
+{
+    char out[1024];
+    config_line_text(out, sizeof out, file, line, text);
+    fprintf(stderr, "%s%s\n", (const char *)ctx, out);
+}
+
+static void check_error(void *ctx, const char *file, unsigned line, const char *text)
+{
+    (void)ctx;
+    check_line("", file, line, text);
+}
+
+static void check_warning(void *ctx, const char *file, unsigned line, const char *text)
+{
+    (void)ctx;
+    check_line("warning: ", file, line, text);
+}
+
+int cli_check(const struct cli *c)
+{
+    const struct config_report report = {.error = check_error, .warning = check_warning};
+    struct config *config = NULL;
+    if (!start_crypto() || config_load(c->args[0], &report, &config) != OK)
+        return EXIT_FAILED;
+    config_print(config, stdout);
+    config_free(config);
+    return EXIT_DONE;
+}
+
+/* -- keys -- */
+
+static int print_secret(char *text, size_t size)
+{
+    if (file_readable_by_others(STDOUT_FILENO))
+        fputs("adit: warning: others may read this file: 'umask 077' first\n", stderr);
+    puts(text);
+    fflush(stdout);
+    secret_wipe(text, size);
+    return EXIT_DONE;
+}
+
+int cli_genkey(const struct cli *c)
+{
+    char text[KEY_TEXT];
+    (void)c;
+    if (!start_crypto())
+        return EXIT_FAILED;
+    key_generate(text);
+    return print_secret(text, sizeof text);
+}
+
+int cli_genpsk(const struct cli *c)
+{
+    char text[KEY_TEXT];
+    (void)c;
+    if (!start_crypto())
+        return EXIT_FAILED;
+    psk_generate(text);
+    return print_secret(text, sizeof text);
+}
+
+int cli_pubkey(const struct cli *c)
+{
+    char private_text[256] = "", public_text[KEY_TEXT];
+    (void)c;
+    if (!start_crypto())
+        return EXIT_FAILED;
+    setvbuf(stdin, NULL, _IONBF, 0); /* no copy of the key in stdio's buffer */
+    if (fgets(private_text, sizeof private_text, stdin))
+        private_text[strcspn(private_text, " \t\r\n")] = 0;
+    enum err e = key_public(private_text, public_text);
+    secret_wipe(private_text, sizeof private_text);
+    if (e != OK) {
+        fputs("adit: stdin holds no private key: expected 44 characters of base64, as 'adit genkey' prints them\n",
+              stderr);
+        return EXIT_FAILED;
+    }
+    puts(public_text);
+    return EXIT_DONE;
+}
+
+/* -- version -- */
+
+int cli_version(const struct cli *c)
+{
+    char why[160] = "", library[64];
+    struct loop_hooks hooks = {0};
+    struct loop *loop = NULL;
+    (void)c;
+    if (!start_crypto())
+        return EXIT_FAILED;
+    printf("adit %s\n", ADIT_VERSION);
+    printf("libraries: jansson %s", jansson_version_str());
+    for (unsigned i = 0; library_text(i, library, sizeof library); i++)
+        printf(", %s", library);
+    printf("\ncrypto engines:");
+    for (unsigned i = 0; engine_name(i); i++)
+        printf("%s %s", i ? "," : "", engine_name(i));
+    enum err e = loop_uring_new(&hooks, &loop, why, sizeof why);
+    printf("\nio_uring: %s%s%s\n", e == OK ? "usable" : "not usable", why[0] ? ": " : "", why);
+    if (e == OK)
+        loop_free(loop);
+    return EXIT_DONE;
+}

@@ -1,0 +1,74 @@
+/* What the three files of the worker share: worker.c (life, events), outbound.c (TUN to wire), inbound.c (wire to TUN). */
+#ifndef ADIT_WORKER_IMPL_H
+#define ADIT_WORKER_IMPL_H
+
+#include <pthread.h>
+
+#include "core/worker.h"
+#include "esp/esp.h"
+#include "tun/offload.h"
+
+#define ACQUIRE_SLOTS 64 /* policies whose last acquire is remembered; collisions only send one more */
+
+/* Packets of one SA on their way through seal or open, all in one slot. */
+struct batch {
+    struct sa *sa;
+    struct loop_slot *slot;
+    uint32_t used; /* bytes of the slot */
+    unsigned n;
+    struct esp_packet v[TRANSFORM_BATCH];
+    struct endpoint from;               /* inbound: who sent them */
+    const struct worker_socket *socket; /* inbound: where they came in */
+};
+
+struct bound_socket { /* one loop_io and its way back to the worker */
+    struct worker *worker;
+    struct loop_io *io;
+    struct worker_socket s;
+};
+
+struct worker {
+    struct worker_params p;
+    struct loop *loop;
+    bool own_loop, started;
+    atomic_bool stop;
+    pthread_t thread;
+    int stop_fd;
+    struct loop_watch *stop_watch;
+    struct loop_hooks hooks;
+    struct worker *self; /* what the hooks of a loop of our own point to */
+
+    struct ring *ring;
+    bool ring_filled; /* records were pushed in this turn: wake the control thread at its end */
+    struct flow_cache *flows;
+    struct coalescer *coalescer;
+    struct loop_io *tun;
+    struct bound_socket sockets[WORKER_SOCKETS];
+    struct batch out, in;
+    struct {
+        uint32_t policy_id;
+        ns_t at;
+    } acquired[ACQUIRE_SLOTS];
+    struct stat_block stats;
+};
+
+static inline ns_t worker_now(const struct worker *w)
+{
+    return w->p.now(w->p.now_ctx);
+}
+static inline void worker_count(struct worker *w, enum stat s, uint64_t n)
+{
+    stat_add(&w->stats, s, n);
+}
+
+/* Push one record for the control thread. False: the ring is full, which is counted under `full`. */
+bool worker_push(struct worker *w, enum worker_message type, struct span a, struct span b, enum stat full);
+bool worker_event(struct worker *w, const struct worker_event *e);
+/* Turns what esp_seal and esp_open report into events. */
+void worker_limits(struct worker *w, struct sa *sa, unsigned events);
+
+/* loop_io_handler.received of the TUN and of the sockets; ctx: struct worker, struct bound_socket. */
+void outbound_received(void *ctx, struct loop_rx *rx, unsigned n);
+void inbound_received(void *ctx, struct loop_rx *rx, unsigned n);
+
+#endif

@@ -1,0 +1,209 @@
+/* Every suite by mbedTLS: not fast, but portable C; what the other backends lack falls to it. */
+#include <mbedtls/aes.h>
+#include <mbedtls/chachapoly.h>
+#include <mbedtls/gcm.h>
+#include <mbedtls/md.h>
+
+#include "crypto/secret.h"
+#include "crypto/transform.h"
+
+#define NONCE_LEN 12
+
+struct state {
+    union {
+        mbedtls_gcm_context gcm;
+        mbedtls_chachapoly_context chachapoly;
+        mbedtls_aes_context aes;
+    };
+    mbedtls_md_context_t hmac; /* keyed, for MAC suites */
+    uint8_t salt[4];
+};
+
+static mbedtls_md_type_t hash_of(uint16_t integ)
+{
+    switch (integ) {
+    case INTEG_HMAC_SHA2_256_128:
+        return MBEDTLS_MD_SHA256;
+    case INTEG_HMAC_SHA2_384_192:
+        return MBEDTLS_MD_SHA384;
+    case INTEG_HMAC_SHA2_512_256:
+        return MBEDTLS_MD_SHA512;
+    default:
+        return MBEDTLS_MD_NONE;
+    }
+}
+
+static bool mbed_has(const struct suite *s)
+{
+    switch (s->encr.id) {
+    case ENCR_AES_GCM_16:
+    case ENCR_CHACHA20_POLY1305:
+        return true;
+    case ENCR_AES_CBC:
+    case ENCR_NULL:
+        return hash_of(s->integ.id) != MBEDTLS_MD_NONE;
+    default:
+        return false;
+    }
+}
+
+static int key_cipher(struct state *st, const struct suite *s, enum transform_dir dir, struct span key)
+{
+    switch (s->encr.id) {
+    case ENCR_AES_GCM_16:
+        mbedtls_gcm_init(&st->gcm);
+        return mbedtls_gcm_setkey(&st->gcm, MBEDTLS_CIPHER_ID_AES, key.data, s->encr.key_bits);
+    case ENCR_CHACHA20_POLY1305:
+        mbedtls_chachapoly_init(&st->chachapoly);
+        return mbedtls_chachapoly_setkey(&st->chachapoly, key.data);
+    case ENCR_AES_CBC:
+        mbedtls_aes_init(&st->aes);
+        return dir == TRANSFORM_SEAL ? mbedtls_aes_setkey_enc(&st->aes, key.data, s->encr.key_bits)
+                                     : mbedtls_aes_setkey_dec(&st->aes, key.data, s->encr.key_bits);
+    default:
+        return 0;
+    }
+}
+
+static void free_cipher(struct state *st, const struct suite *s)
+{
+    switch (s->encr.id) {
+    case ENCR_AES_GCM_16:
+        mbedtls_gcm_free(&st->gcm);
+        break;
+    case ENCR_CHACHA20_POLY1305:
+        mbedtls_chachapoly_free(&st->chachapoly);
+        break;
+    case ENCR_AES_CBC:
+        mbedtls_aes_free(&st->aes);
+        break;
+    default:
+        break;
+    }
+}
+
+static void mbed_unkey(void *state, const struct suite *s)
+{
+    struct state *st = state;
+    free_cipher(st, s);
+    mbedtls_md_free(&st->hmac);
+    secret_free(st);
+}
+
+static enum err mbed_key(void **state, const struct suite *s, enum transform_dir dir, struct span key,
+                         struct span integ_key)
+{
+    struct state *st = secret_alloc(sizeof *st);
+    if (!st)
+        return ERR_NOMEM;
+    mbedtls_md_init(&st->hmac);
+    int failed = key_cipher(st, s, dir, key);
+    if (s->aead) {
+        memcpy(st->salt, key.data + key.len - sizeof st->salt, sizeof st->salt);
+    } else if (!failed) {
+        failed = mbedtls_md_setup(&st->hmac, mbedtls_md_info_from_type(hash_of(s->integ.id)), 1);
+        if (!failed)
+            failed = mbedtls_md_hmac_starts(&st->hmac, integ_key.data, integ_key.len);
+    }
+    if (failed) {
+        mbed_unkey(st, s);
+        return ERR_CRYPTO;
+    }
+    *state = st;
+    return OK;
+}
+
+/* RFC 4106 section 4, RFC 7634 section 2: salt, then the IV of the packet. */
+static void nonce_of(const struct state *st, const struct transform_op *op, uint8_t nonce[NONCE_LEN])
+{
+    memcpy(nonce, st->salt, 4);
+    memcpy(nonce + 4, op->iv, 8);
+}
+
+static int aead_seal(struct state *st, const struct suite *s, struct transform_op *op)
+{
+    uint8_t nonce[NONCE_LEN];
+    nonce_of(st, op, nonce);
+    if (s->encr.id == ENCR_AES_GCM_16)
+        return mbedtls_gcm_crypt_and_tag(&st->gcm, MBEDTLS_GCM_ENCRYPT, op->len, nonce, NONCE_LEN, op->aad, op->aad_len,
+                                         op->src, op->dst, s->icv_len, op->icv);
+    return mbedtls_chachapoly_encrypt_and_tag(&st->chachapoly, op->len, nonce, op->aad, op->aad_len, op->src, op->dst,
+                                              op->icv);
+}
+
+static int aead_open(struct state *st, const struct suite *s, struct transform_op *op)
+{
+    uint8_t nonce[NONCE_LEN];
+    nonce_of(st, op, nonce);
+    if (s->encr.id == ENCR_AES_GCM_16)
+        return mbedtls_gcm_auth_decrypt(&st->gcm, op->len, nonce, NONCE_LEN, op->aad, op->aad_len, op->icv, s->icv_len,
+                                        op->src, op->dst);
+    return mbedtls_chachapoly_auth_decrypt(&st->chachapoly, op->len, nonce, op->aad, op->aad_len, op->icv, op->src,
+                                           op->dst);
+}
+
+/* The MAC over aad, IV, ciphertext and tail (RFC 4303 section 3.3.2.1). */
+static int mac_of(struct state *st, const struct suite *s, const struct transform_op *op, const uint8_t *text,
+                  uint8_t *mac)
+{
+    int failed = mbedtls_md_hmac_reset(&st->hmac);
+    const struct span parts[] = {
+        {op->aad, op->aad_len}, {op->iv, s->iv_len}, {text, op->len}, {op->tail, op->tail_len}};
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0] && !failed; i++)
+        if (parts[i].len)
+            failed = mbedtls_md_hmac_update(&st->hmac, parts[i].data, parts[i].len);
+    return failed ? failed : mbedtls_md_hmac_finish(&st->hmac, mac);
+}
+
+static int cipher_run(struct state *st, const struct suite *s, int mode, const struct transform_op *op)
+{
+    if (s->encr.id == ENCR_NULL) {
+        if (op->len && op->dst != op->src)
+            memcpy(op->dst, op->src, op->len);
+        return 0;
+    }
+    uint8_t iv[16]; /* the library chains through it */
+    memcpy(iv, op->iv, sizeof iv);
+    return mbedtls_aes_crypt_cbc(&st->aes, mode, op->len, iv, op->src, op->dst);
+}
+
+static int mac_seal(struct state *st, const struct suite *s, struct transform_op *op)
+{
+    uint8_t mac[MBEDTLS_MD_MAX_SIZE];
+    int failed = cipher_run(st, s, MBEDTLS_AES_ENCRYPT, op);
+    if (!failed)
+        failed = mac_of(st, s, op, op->dst, mac);
+    if (!failed)
+        memcpy(op->icv, mac, s->icv_len);
+    return failed;
+}
+
+static bool mac_open(struct state *st, const struct suite *s, struct transform_op *op)
+{
+    uint8_t mac[MBEDTLS_MD_MAX_SIZE];
+    return mac_of(st, s, op, op->src, mac) == 0 && secret_equal(mac, op->icv, s->icv_len) &&
+           cipher_run(st, s, MBEDTLS_AES_DECRYPT, op) == 0;
+}
+
+static enum err mbed_seal(void *state, const struct suite *s, struct transform_op *ops, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        if ((s->aead ? aead_seal : mac_seal)(state, s, &ops[i]) != 0)
+            return ERR_CRYPTO;
+    return OK;
+}
+
+static void mbed_open(void *state, const struct suite *s, struct transform_op *ops, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        ops[i].ok = s->aead ? aead_open(state, s, &ops[i]) == 0 : mac_open(state, s, &ops[i]);
+}
+
+const struct backend backend_mbedtls = {
+    .name = "mbedtls",
+    .has = mbed_has,
+    .key = mbed_key,
+    .unkey = mbed_unkey,
+    .seal = mbed_seal,
+    .open = mbed_open,
+};

@@ -1,0 +1,142 @@
+#include "crypto/algorithm.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define CBC(bits)                                                                                               \
+    {                                                                                                           \
+        .t = {TRANSFORM_ENCR, ENCR_AES_CBC, bits}, .keyword = "aes" #bits, .key_len = (bits) / 8, .iv_len = 16, \
+        .block = 16                                                                                             \
+    }
+/* RFC 4106: a salt of 4 bytes follows the key, the IV on the wire has 8, the ICV 16. */
+#define GCM(bits)                                                                                            \
+    {                                                                                                        \
+        .t = {TRANSFORM_ENCR, ENCR_AES_GCM_16, bits}, .keyword = "aes" #bits "gcm16", .aead = true,          \
+        .counter_iv = true, .key_len = (bits) / 8 + 4, .salt_len = 4, .iv_len = 8, .block = 1, .icv_len = 16 \
+    }
+/* RFC 4868 section 2.3: the key is as long as the hash, the ICV half of it. */
+#define INTEG(num, hash, bytes)                                                                   \
+    {                                                                                             \
+        .t = {TRANSFORM_INTEG, num, 0}, .keyword = hash, .key_len = bytes, .icv_len = (bytes) / 2 \
+    }
+#define PRF(num, name, bytes)                                                             \
+    {                                                                                     \
+        .t = {TRANSFORM_PRF, num, 0}, .keyword = name, .key_len = bytes, .out_len = bytes \
+    }
+#define KE(num, name, bytes)                                           \
+    {                                                                  \
+        .t = {TRANSFORM_KE, num, 0}, .keyword = name, .out_len = bytes \
+    }
+#define ESN(num, name)                                \
+    {                                                 \
+        .t = {TRANSFORM_ESN, num, 0}, .keyword = name \
+    }
+
+static const struct algorithm table[] = {
+    GCM(256),
+    GCM(192),
+    GCM(128),
+    /* RFC 7634: a key of 32 bytes and a salt of 4; the IV has 8, as AES-GCM's. */
+    {.t = {TRANSFORM_ENCR, ENCR_CHACHA20_POLY1305, 0},
+     .keyword = "chacha20poly1305",
+     .aead = true,
+     .counter_iv = true,
+     .key_len = 36,
+     .salt_len = 4,
+     .iv_len = 8,
+     .block = 1,
+     .icv_len = 16},
+    CBC(256),
+    CBC(192),
+    CBC(128),
+    {.t = {TRANSFORM_ENCR, ENCR_NULL, 0}, .keyword = "null", .block = 1}, /* RFC 2410 */
+    INTEG(INTEG_HMAC_SHA2_256_128, "sha256", 32),
+    INTEG(INTEG_HMAC_SHA2_384_192, "sha384", 48),
+    INTEG(INTEG_HMAC_SHA2_512_256, "sha512", 64),
+    PRF(PRF_HMAC_SHA2_256, "prfsha256", 32),
+    PRF(PRF_HMAC_SHA2_384, "prfsha384", 48),
+    PRF(PRF_HMAC_SHA2_512, "prfsha512", 64),
+    KE(KE_CURVE25519, "x25519", 32),
+    KE(KE_ECP_256, "ecp256", 64),
+    KE(KE_ECP_384, "ecp384", 96),
+    KE(KE_ECP_521, "ecp521", 132),
+    KE(KE_MODP_2048, "modp2048", 256),
+    KE(KE_MODP_3072, "modp3072", 384),
+    KE(KE_MODP_4096, "modp4096", 512),
+    ESN(ESN_YES, "esn"),
+    ESN(ESN_NO, "noesn"),
+};
+
+static const struct {
+    const char *alias, *keyword;
+} aliases[] = {
+    {"aes", "aes128"},
+    {"aes128cbc", "aes128"},
+    {"aes192cbc", "aes192"},
+    {"aes256cbc", "aes256"},
+    {"aes128gcm128", "aes128gcm16"},
+    {"aes192gcm128", "aes192gcm16"},
+    {"aes256gcm128", "aes256gcm16"},
+    {"aes128gcm", "aes128gcm16"},
+    {"aes192gcm", "aes192gcm16"},
+    {"aes256gcm", "aes256gcm16"},
+    {"sha2_256", "sha256"},
+    {"sha2_384", "sha384"},
+    {"sha2_512", "sha512"},
+    {"prfsha2_256", "prfsha256"},
+    {"prfsha2_384", "prfsha384"},
+    {"prfsha2_512", "prfsha512"},
+    {"curve25519", "x25519"},
+};
+
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+const struct algorithm *algorithm_find(uint8_t type, uint16_t id, uint16_t key_bits)
+{
+    for (size_t i = 0; i < COUNT(table); i++) {
+        const struct transform *t = &table[i].t;
+        if (t->type == type && t->id == id && (t->key_bits == 0 || t->key_bits == key_bits))
+            return &table[i];
+    }
+    return NULL;
+}
+
+static bool same(const char *word, const char *text, size_t len)
+{
+    return strlen(word) == len && memcmp(word, text, len) == 0;
+}
+
+const struct algorithm *algorithm_by_keyword(const char *keyword, size_t len)
+{
+    for (size_t i = 0; i < COUNT(aliases); i++)
+        if (same(aliases[i].alias, keyword, len)) {
+            keyword = aliases[i].keyword;
+            len = strlen(keyword);
+            break;
+        }
+    for (size_t i = 0; i < COUNT(table); i++)
+        if (same(table[i].keyword, keyword, len))
+            return &table[i];
+    return NULL;
+}
+
+const struct algorithm *algorithm_at(unsigned i)
+{
+    return i < COUNT(table) ? &table[i] : NULL;
+}
+
+const char *transform_text(const struct transform *t, char *text, size_t size)
+{
+    static const char *const type_names[] = {"type0", "encr", "prf", "integ", "ke", "esn"};
+
+    const struct algorithm *a = algorithm_find(t->type, t->id, t->key_bits);
+    if (a)
+        snprintf(text, size, "%s", a->keyword);
+    else if (t->type == TRANSFORM_KE && t->id == KE_NONE)
+        snprintf(text, size, "modpnone"); /* strongSwan's word for "no key exchange" */
+    else if (t->type < COUNT(type_names))
+        snprintf(text, size, t->key_bits ? "%s:%u/%u" : "%s:%u", type_names[t->type], t->id, t->key_bits);
+    else
+        snprintf(text, size, "type%u:%u", t->type, t->id);
+    return text;
+}

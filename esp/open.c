@@ -1,0 +1,295 @@
+#include <assert.h>
+#include <string.h>
+
+#include "esp/esp.h"
+
+#define AAD_ESN 12 /* as in seal.c: SPI, high half, low half */
+
+#define IPV4_HEADER 20
+#define IPV6_HEADER 40
+/* Enough for a transport header behind extension headers, when the ports of a transport mode packet decide. */
+#define TRANSPORT_LOOK 128
+
+/* One batch on its way: the packets that passed the screening, at[k] being the place of the k-th of them in v. */
+struct batch {
+    struct transform_op ops[TRANSFORM_BATCH];
+    uint64_t seq[TRANSFORM_BATCH];
+    uint8_t aad[TRANSFORM_BATCH][AAD_ESN];
+    uint8_t at[TRANSFORM_BATCH];
+    unsigned n, authentic;
+    uint64_t packets, bytes; /* the SA's counters, with what this batch delivers */
+};
+
+static bool drop(struct esp_packet *p, enum err why, enum stat counter)
+{
+    p->verdict = why;
+    p->drop = counter;
+    return false;
+}
+
+/* Length and sequence number, before any cryptography: replays cost nothing (RFC 4303 section 3.4.3). */
+static bool screen(const struct sa *sa, struct esp_packet *p, uint64_t *seq)
+{
+    const struct suite *s = &sa->params.suite;
+    uint32_t fixed = esp_headroom(s) + s->icv_len, align = esp_align(s);
+    if (p->len < fixed + align || ((p->len - fixed) & (align - 1)) != 0)
+        return drop(p, ERR_TRUNCATED, STAT_DROP_IN_RUNT);
+    *seq = replay_infer(&sa->replay, get_be32(p->data + 4), sa->params.esn);
+    if (!replay_check(&sa->replay, *seq))
+        return drop(p, ERR_REPLAY, STAT_DROP_IN_REPLAY);
+    return true;
+}
+
+static void prepare(const struct sa *sa, const struct esp_packet *p, uint64_t seq, struct transform_op *op,
+                    uint8_t aad[AAD_ESN])
+{
+    const struct suite *s = &sa->params.suite;
+    uint32_t head = esp_headroom(s);
+    op->aad = p->data;
+    op->aad_len = 8;
+    op->iv = p->data + 8;
+    op->src = p->data + head;
+    op->dst = p->dst;
+    op->len = p->len - head - s->icv_len;
+    op->icv = p->data + p->len - s->icv_len;
+    op->tail_len = 0;
+    op->ok = false;
+    if (!sa->params.esn)
+        return;
+    uint32_t high = (uint32_t)(seq >> 32);
+    if (s->aead) {
+        memcpy(aad, p->data, 4);
+        put_be32(aad + 4, high);
+        put_be32(aad + 8, (uint32_t)seq);
+        op->aad = aad;
+        op->aad_len = AAD_ESN;
+    } else {
+        put_be32(op->tail, high);
+        op->tail_len = sizeof op->tail;
+    }
+}
+
+/* -- selectors -- */
+
+static bool below(const uint64_t a[2], const uint64_t b[2])
+{
+    return a[0] < b[0] || (a[0] == b[0] && a[1] < b[1]);
+}
+
+static bool within(const struct inner_range *r, const uint64_t a[2])
+{
+    return !below(a, r->first) && !below(r->last, a);
+}
+
+static void number_of(uint8_t family, const uint8_t *bytes, uint64_t out[2])
+{
+    out[0] = family == 4 ? 0 : get_be64(bytes);
+    out[1] = family == 4 ? get_be32(bytes) : get_be64(bytes + 8);
+}
+
+/* The range of a list that contains an address, as numbers. False: none. */
+static bool range_around(const struct selectors *list, const struct ip *ip, struct inner_range *out)
+{
+    for (unsigned i = 0; i < list->n; i++) {
+        const struct ip_range *r = &list->v[i].range;
+        if (range_contains(r, ip)) {
+            number_of(ip->family, r->first.b, out->first);
+            number_of(ip->family, r->last.b, out->last);
+            return true;
+        }
+    }
+    return false;
+}
+
+/*
+ * Where addresses alone decide. The ranges that the last packet fell into are tried first: site-to-site traffic stays in
+ * one pair of them.
+ */
+static bool addresses_selected(struct sa *sa, const uint8_t *addresses, uint8_t family)
+{
+    if (sa->seen_family == family) {
+        uint64_t src[2], dst[2];
+        number_of(family, addresses, src);
+        number_of(family, addresses + ip_len(family), dst);
+        if (within(&sa->seen_src, src) && within(&sa->seen_dst, dst))
+            return true;
+    }
+    struct ip src = ip_from_bytes(family, addresses), dst = ip_from_bytes(family, addresses + ip_len(family));
+    struct inner_range from, to;
+    if (!range_around(&sa->params.remote, &src, &from) || !range_around(&sa->params.local, &dst, &to))
+        return false;
+    sa->seen_src = from;
+    sa->seen_dst = to;
+    sa->seen_family = family;
+    return true;
+}
+
+/* RFC 4301 section 5.2 step 4 by the packet's flow. Errors: SYNTAX (no flow to be seen), MISMATCH. */
+static enum err flow_selected(const struct sa *sa, struct span packet)
+{
+    struct flow f;
+    if (flow_of(packet, &f) != OK)
+        return ERR_SYNTAX;
+    return selectors_match_in(&sa->params.local, &sa->params.remote, &f) ? OK : ERR_MISMATCH;
+}
+
+/* Tunnel mode: an inner packet whose header was found sound. */
+static enum err tunnel_selected(struct sa *sa, struct span inner, uint8_t family)
+{
+    if (!sa->address_only)
+        return flow_selected(sa, inner);
+    return addresses_selected(sa, inner.data + (family == 4 ? 12 : 8), family) ? OK : ERR_MISMATCH;
+}
+
+/* Transport mode: the header that the payload would have had on the path is put before its beginning. */
+static enum err transport_selected(const struct sa *sa, struct span payload, uint8_t next_header)
+{
+    uint8_t packet[TRANSPORT_LOOK] = {0};
+    struct path path = sa_path(sa);
+    uint8_t family = path.remote.ip.family;
+    if (ip_len(family) == 0)
+        return ERR_MISMATCH;
+    size_t header = family == 4 ? IPV4_HEADER : IPV6_HEADER, look = sizeof packet - header;
+    if (look > payload.len)
+        look = payload.len;
+    if (family == 4) {
+        packet[0] = 4 << 4 | IPV4_HEADER / 4;
+        put_be16(packet + 2, (uint16_t)(header + look));
+        packet[9] = next_header;
+    } else {
+        packet[0] = 6 << 4;
+        put_be16(packet + 4, (uint16_t)look);
+        packet[6] = next_header;
+    }
+    unsigned len = ip_len(family);
+    memcpy(packet + header - 2 * len, path.remote.ip.b, len);
+    memcpy(packet + header - len, path.local.ip.b, len);
+    if (look > 0)
+        memcpy(packet + header, payload.data, look);
+    return flow_selected(sa, span_of(packet, header + look));
+}
+
+/* -- what was decrypted -- */
+
+/* RFC 4303 section 3.4.4.1: pad bytes are 1, 2, 3 … */
+static bool padding_ok(const uint8_t *pad, unsigned n)
+{
+    unsigned wrong = 0;
+    for (unsigned i = 0; i < n; i++)
+        wrong |= pad[i] ^ (i + 1);
+    return wrong == 0;
+}
+
+/* The length of the IP packet at the beginning of p, TFC padding behind it not counted; 0: it is none. */
+static uint32_t inner_len(const uint8_t *p, uint32_t len, uint8_t family)
+{
+    if (len < IPV4_HEADER || p[0] >> 4 != family)
+        return 0;
+    if (family == 4) {
+        uint32_t header = (p[0] & 15u) * 4, total = get_be16(p + 2);
+        return header >= IPV4_HEADER && total >= header && total <= len ? total : 0;
+    }
+    if (len < IPV6_HEADER)
+        return 0;
+    uint32_t total = IPV6_HEADER + get_be16(p + 4);
+    return total <= len ? total : 0;
+}
+
+/* Takes the trailer off (RFC 4303 section 3.4.4.1) and checks what is left. */
+static bool unwrap(struct sa *sa, struct esp_packet *p, uint32_t text_len)
+{
+    const uint8_t *text = p->dst;
+    uint32_t len = text_len - 2, pad = text[text_len - 2];
+    uint8_t next = text[text_len - 1];
+    if (pad > len || !padding_ok(text + len - pad, pad))
+        return drop(p, ERR_SYNTAX, STAT_DROP_IN_PADDING);
+    len -= pad;
+    if (next == NEXT_HEADER_NONE) /* section 2.6: a dummy has nothing inside */
+        return drop(p, ERR_NOTFOUND, STAT_DROP_IN_DUMMY);
+    enum err e;
+    if (sa->params.mode == MODE_TUNNEL) {
+        uint8_t family = next == NEXT_HEADER_IPV4 ? 4 : next == NEXT_HEADER_IPV6 ? 6 : 0;
+        len = family ? inner_len(text, len, family) : 0;
+        if (len == 0)
+            return drop(p, ERR_SYNTAX, STAT_DROP_IN_MALFORMED);
+        e = tunnel_selected(sa, span_of(text, len), family);
+    } else {
+        e = transport_selected(sa, span_of(text, len), next);
+    }
+    if (e != OK)
+        return drop(p, e, e == ERR_MISMATCH ? STAT_DROP_IN_SELECTOR : STAT_DROP_IN_MALFORMED);
+    p->data = p->dst;
+    p->len = len;
+    p->next_header = next;
+    return true;
+}
+
+/* What the cryptography said about one packet, and all checks after it. */
+static bool finish(struct sa *sa, struct esp_packet *p, struct batch *b, unsigned k)
+{
+    if (!b->ops[k].ok)
+        return drop(p, ERR_AUTH, STAT_DROP_IN_AUTH);
+    b->authentic++;
+    if (!replay_commit(&sa->replay, b->seq[k]))
+        return drop(p, ERR_REPLAY, STAT_DROP_IN_REPLAY);
+    if (!unwrap(sa, p, b->ops[k].len))
+        return false;
+    if (b->packets >= sa->packet_hard || p->len > sa->byte_hard - b->bytes) {
+        sa->packet_hard = b->packets; /* over for good, as in seal.c */
+        return drop(p, ERR_EXPIRED, STAT_DROP_IN_EXPIRED);
+    }
+    b->packets++;
+    b->bytes += p->len;
+    p->verdict = OK;
+    return true;
+}
+
+/* What the counters have passed now, each event once. */
+static unsigned passed(struct sa *sa, const struct batch *b)
+{
+    unsigned events = SA_EVENT_NONE;
+    if (b->packets < sa->packet_soft && b->packets < sa->packet_hard && b->bytes < sa->byte_soft)
+        return events;
+    if (!atomic_exchange_explicit(&sa->soft_raised, true, memory_order_relaxed))
+        events |= SA_EVENT_SOFT;
+    if ((b->packets >= sa->packet_hard || b->bytes >= sa->byte_hard) &&
+        !atomic_exchange_explicit(&sa->hard_raised, true, memory_order_relaxed))
+        events |= SA_EVENT_HARD;
+    return events;
+}
+
+static void account(struct sa *sa, const struct batch *b, ns_t now)
+{
+    atomic_store_explicit(&sa->packets, b->packets, memory_order_relaxed);
+    atomic_store_explicit(&sa->bytes, b->bytes, memory_order_relaxed);
+    atomic_store_explicit(&sa->last_used, now, memory_order_relaxed);
+    if (!atomic_load_explicit(&sa->in_use, memory_order_relaxed))
+        atomic_store_explicit(&sa->in_use, true, memory_order_relaxed);
+}
+
+unsigned esp_open(struct sa *sa, struct esp_packet *v, unsigned n, ns_t now, unsigned *events)
+{
+    assert(n <= TRANSFORM_BATCH);
+    struct batch b;
+    b.n = b.authentic = 0;
+    b.packets = atomic_load_explicit(&sa->packets, memory_order_relaxed);
+    b.bytes = atomic_load_explicit(&sa->bytes, memory_order_relaxed);
+    bool expired = b.packets >= sa->packet_hard || b.bytes >= sa->byte_hard;
+    for (unsigned i = 0; i < n; i++) {
+        if (expired) {
+            (void)drop(&v[i], ERR_EXPIRED, STAT_DROP_IN_EXPIRED);
+        } else if (screen(sa, &v[i], &b.seq[b.n])) {
+            prepare(sa, &v[i], b.seq[b.n], &b.ops[b.n], b.aad[b.n]);
+            b.at[b.n++] = (uint8_t)i;
+        }
+    }
+    unsigned good = 0;
+    if (b.n > 0)
+        keyed_open(sa->keyed, b.ops, b.n);
+    for (unsigned k = 0; k < b.n; k++)
+        good += finish(sa, &v[b.at[k]], &b, k);
+    if (b.authentic > 0)
+        account(sa, &b, now);
+    *events = passed(sa, &b);
+    return good;
+}

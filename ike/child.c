@@ -1,0 +1,506 @@
+/* Child SAs as objects, and what IKE_AUTH and CREATE_CHILD_SA have in common about them (RFC 7296 sections 2.8, 2.9). */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "ike/internal.h"
+
+#define SPI_MIN 256 /* 1..255 are reserved (RFC 4303 section 2.1) */
+
+struct path child_path(const struct ike_sa *sa)
+{
+    struct path p = sa->path;
+    if (!p.marker) { /* IKE stayed on port 500; ESP in UDP lives on the NAT-T ports only (RFC 3948 section 2.1) */
+        p.local.port = sa->e->config->host.nat_port;
+        p.remote.port = NATT_PORT;
+        p.marker = true;
+    }
+    return p;
+}
+
+static void add_transform(struct proposal *p, uint8_t type, uint16_t id)
+{
+    for (unsigned i = 0; i < p->n; i++)
+        if (p->t[i].type == type && p->t[i].id == id)
+            return;
+    if (p->n < PROPOSAL_TRANSFORMS)
+        p->t[p->n++] = (struct transform){.type = type, .id = id};
+}
+
+/* One proposal without what doesn't belong: KE in IKE_AUTH, extended sequence numbers where they are off. */
+static void filter(const struct proposal *in, const struct policy *policy, bool with_ke, struct proposal *out)
+{
+    out->protocol = in->protocol;
+    out->n = 0;
+    for (unsigned i = 0; i < in->n; i++) {
+        const struct transform *t = &in->t[i];
+        bool unwanted = (t->type == TRANSFORM_KE && !with_ke) ||
+                        (t->type == TRANSFORM_ESN && t->id == ESN_YES && !policy->esn);
+        if (!unwanted)
+            out->t[out->n++] = *t;
+    }
+    if (!proposal_has(out, TRANSFORM_ESN))
+        add_transform(out, TRANSFORM_ESN, ESN_NO);
+}
+
+void child_offer(const struct ike_sa *sa, const struct policy *policy, bool with_ke, struct proposals *out)
+{
+    out->n = policy->esp.n;
+    for (unsigned i = 0; i < policy->esp.n; i++) {
+        struct proposal *p = &out->v[i];
+        filter(&policy->esp.v[i], policy, with_ke, p);
+        if (with_ke && !proposal_has(p, TRANSFORM_KE)) {
+            add_transform(p, TRANSFORM_KE, sa->choice.ke.id);
+            add_transform(p, TRANSFORM_KE, KE_NONE);
+        }
+    }
+}
+
+/* A responder without groups of its own follows the initiator's choice, among all that IKE itself may use. */
+static void child_acceptable(const struct ike_sa *sa, const struct policy *policy, bool with_ke, struct proposals *out)
+{
+    const struct proposals *ike = &sa->run->peer->ike;
+    child_offer(sa, policy, with_ke, out);
+    if (!with_ke)
+        return;
+    for (unsigned i = 0; i < out->n; i++) {
+        if (proposal_has(&policy->esp.v[i], TRANSFORM_KE))
+            continue;
+        for (unsigned j = 0; j < ike->n; j++)
+            for (unsigned k = 0; k < ike->v[j].n; k++)
+                if (ike->v[j].t[k].type == TRANSFORM_KE)
+                    add_transform(&out->v[i], TRANSFORM_KE, ike->v[j].t[k].id);
+    }
+}
+
+void child_put_request(struct ike_builder *b, const struct policy *policy, const struct proposals *offered,
+                       uint32_t spi)
+{
+    struct span none = span_of(NULL, 0);
+    if (policy->mode == MODE_TRANSPORT)
+        ike_put_notify(b, PROTOCOL_NONE, none, NOTIFY_USE_TRANSPORT_MODE, none);
+    proposal_put_offer(b, offered, spi, 4);
+    ike_put_ts(b, PAYLOAD_TSI, &policy->local);
+    ike_put_ts(b, PAYLOAD_TSR, &policy->remote);
+}
+
+static void describe_overlap(const struct ike_sa *sa, const struct ike_message *m, const struct policy *only,
+                             char *why, size_t size)
+{
+    char a[200], b[200], own[TEXT_MAX / 2] = "no policy";
+    const struct config *config = sa->e->config;
+    size_t at = 0;
+    for (unsigned i = 0; i < config->policy_count && at + 1 < sizeof own; i++) {
+        const struct policy *p = config->policies[i];
+        if (p->action != ACTION_PROTECT || p->peer != sa->run->peer || (only && p != only))
+            continue;
+        int n = snprintf(own + at, sizeof own - at, "%spolicy \"%s\" has %s === %s", at ? ", " : "", p->name,
+                         selectors_format(&p->local, a, sizeof a), selectors_format(&p->remote, b, sizeof b));
+        at += n > 0 ? (size_t)n : 0;
+    }
+    snprintf(why, size, "selectors have no overlap: peer offers %s === %s, %s",
+             selectors_format(&m->tsi.v, a, sizeof a), selectors_format(&m->tsr.v, b, sizeof b), own);
+}
+
+static const struct policy *match_policy(struct ike_sa *sa, const struct ike_message *m, const struct policy *only,
+                                         struct child_terms *out)
+{
+    const struct config *config = sa->e->config;
+    for (unsigned i = 0; i < config->policy_count; i++) {
+        const struct policy *p = config->policies[i];
+        if (p->action != ACTION_PROTECT || p->peer != sa->run->peer || (only && p != only))
+            continue;
+        if (narrow_offer(&m->tsi.v, &m->tsr.v, p, &out->local, &out->remote) == OK)
+            return p;
+    }
+    return NULL;
+}
+
+uint16_t child_answer(struct ike_sa *sa, const struct ike_message *m, const struct policy *only, bool with_ke,
+                      struct child_terms *out, char *why, size_t why_size)
+{
+    struct proposals ours;
+    char detail[TEXT_MAX / 2];
+    bool ke = m->seen & PAYLOAD_BIT(PAYLOAD_KE);
+    out->policy = match_policy(sa, m, only, out);
+    if (!out->policy) {
+        describe_overlap(sa, m, only, why, why_size);
+        return NOTIFY_TS_UNACCEPTABLE;
+    }
+    child_acceptable(sa, out->policy, with_ke, &ours);
+    if (proposal_choose(m->sa, &ours, ke ? m->ke_group : KE_NONE, with_ke, &out->choice, detail, sizeof detail) != OK ||
+        out->choice.spi < SPI_MIN) {
+        snprintf(why, why_size, "no ESP proposal in common for policy \"%s\": %s", out->policy->name, detail);
+        return NOTIFY_NO_PROPOSAL_CHOSEN;
+    }
+    if (with_ke && out->choice.ke.id != KE_NONE && (!ke || m->ke_group != out->choice.ke.id))
+        return NOTIFY_INVALID_KE_PAYLOAD;
+    bool transport = out->policy->mode == MODE_TRANSPORT && ike_find_notify(m, NOTIFY_USE_TRANSPORT_MODE);
+    out->mode = transport ? MODE_TRANSPORT : MODE_TUNNEL;
+    out->initiator = false;
+    if (sa->e->env.spi_reserve(sa->e->env.ctx, &out->spi_in) != OK) {
+        snprintf(why, why_size, "no SPI left");
+        return NOTIFY_NO_ADDITIONAL_SAS;
+    }
+    return 0;
+}
+
+void child_put_answer(struct ike_builder *b, const struct child_terms *t)
+{
+    struct span none = span_of(NULL, 0);
+    if (t->mode == MODE_TRANSPORT)
+        ike_put_notify(b, PROTOCOL_NONE, none, NOTIFY_USE_TRANSPORT_MODE, none);
+    proposal_put_answer(b, &t->choice, t->spi_in, 4);
+    ike_put_ts(b, PAYLOAD_TSI, t->initiator ? &t->local : &t->remote);
+    ike_put_ts(b, PAYLOAD_TSR, t->initiator ? &t->remote : &t->local);
+}
+
+static void describe_error(const struct ike_sa *sa, const struct ike_notify *error, const struct task *task, char *why,
+                           size_t size)
+{
+    char name[64], a[200], b[200], offered[TEXT_MAX / 2];
+    const struct policy *p = task->policy;
+    notify_name(error->type, name, sizeof name);
+    if (error->type == NOTIFY_TS_UNACCEPTABLE)
+        snprintf(why, size, "%s answers %s: its policy has no overlap with ours, policy \"%s\": %s === %s",
+                 sa_peer_name(sa), name, p->name, selectors_format(&p->local, a, sizeof a),
+                 selectors_format(&p->remote, b, sizeof b));
+    else if (error->type == NOTIFY_NO_PROPOSAL_CHOSEN)
+        snprintf(why, size, "%s answers %s: it accepts none of our ESP proposals for policy \"%s\" (%s)",
+                 sa_peer_name(sa), name, p->name, proposals_format(&task->offered, offered, sizeof offered));
+    else
+        snprintf(why, size, "%s answers %s to policy \"%s\"", sa_peer_name(sa), name, p->name);
+}
+
+bool child_accept(struct ike_sa *sa, const struct ike_message *m, const struct task *task, bool with_ke,
+                  struct child_terms *out, char *why, size_t why_size)
+{
+    char a[200], b[200];
+    const struct policy *p = task->policy;
+    const struct ike_notify *error = ike_find_error(m);
+    if (error) {
+        describe_error(sa, error, task, why, why_size);
+        return false;
+    }
+    if (!m->sa.data || !m->tsi.present || !m->tsr.present) {
+        snprintf(why, why_size, "%s answers policy \"%s\" without a Child SA", sa_peer_name(sa), p->name);
+        return false;
+    }
+    if (proposal_accept(m->sa, &task->offered, with_ke, &out->choice) != OK || out->choice.spi < SPI_MIN) {
+        snprintf(why, why_size, "%s answers policy \"%s\" with a suite that was not offered", sa_peer_name(sa), p->name);
+        return false;
+    }
+    if (narrow_check(&m->tsi.v, &p->local) != OK || narrow_check(&m->tsr.v, &p->remote) != OK) {
+        snprintf(why, why_size, "%s answers policy \"%s\" with selectors wider than offered: %s === %s",
+                 sa_peer_name(sa), p->name, selectors_format(&m->tsi.v, a, sizeof a),
+                 selectors_format(&m->tsr.v, b, sizeof b));
+        return false;
+    }
+    bool transport = ike_find_notify(m, NOTIFY_USE_TRANSPORT_MODE);
+    if (transport && p->mode != MODE_TRANSPORT) {
+        snprintf(why, why_size, "%s answers policy \"%s\" in transport mode, which was not offered", sa_peer_name(sa),
+                 p->name);
+        return false;
+    }
+    out->policy = p;
+    out->spi_in = task->spi;
+    out->local = m->tsi.v;
+    out->remote = m->tsr.v;
+    out->mode = transport ? MODE_TRANSPORT : MODE_TUNNEL;
+    out->initiator = true;
+    return true;
+}
+
+static void child_life(struct timer *t, void *ctx, ns_t now)
+{
+    struct child *c = CONTAINER_OF(t, struct child, life);
+    struct ike_engine *e = ctx;
+    if (c->state == CHILD_DOOMED)
+        child_delete(c, true);
+    if (c->state != CHILD_LIVE)
+        return;
+    if (now >= c->hard_at) {
+        child_expired(c);
+        return;
+    }
+    timer_set(&e->timers, &c->life, c->hard_at);
+    child_rekey(c);
+}
+
+static enum err install(struct ike_sa *sa, struct child *c, const struct child_terms *t, const struct nonce *ni,
+                        const struct nonce *nr, const struct kex_secret *g, bool sending)
+{
+    struct child_keys *k = secret_alloc(sizeof *k);
+    if (!k)
+        return ERR_NOMEM;
+    enum err err = keymat_child(k, sa->keys, &c->suite, nonce_span(ni), nonce_span(nr), g);
+    if (err == OK) {
+        struct ike_child ic = {
+            .id = c->id,
+            .peer = sa_peer(sa),
+            .policy = c->policy,
+            .spi_in = c->spi_in,
+            .spi_out = c->spi_out,
+            .suite = c->suite,
+            .esn = c->esn,
+            .key_in = secret_span(t->initiator ? &k->encr_r : &k->encr_i),
+            .integ_in = secret_span(t->initiator ? &k->integ_r : &k->integ_i),
+            .key_out = secret_span(t->initiator ? &k->encr_i : &k->encr_r),
+            .integ_out = secret_span(t->initiator ? &k->integ_i : &k->integ_r),
+            .local = c->local,
+            .remote = c->remote,
+            .mode = c->mode,
+            .path = child_path(sa),
+            .udp = true,
+        };
+        err = sa->e->env.child_install(sa->e->env.ctx, &ic, sending);
+    }
+    secret_free(k);
+    return err;
+}
+
+static void set_lifetime(struct ike_engine *e, struct child *c)
+{
+    ns_t life = c->policy->lifetime;
+    c->established = e->now;
+    if (!life)
+        return;
+    c->soft_at = e->now + life - random_below(e, life / 10 + 1); /* jitter against collisions (section 2.8) */
+    c->hard_at = e->now + life + life / 10;
+    timer_set(&e->timers, &c->life, c->soft_at);
+}
+
+struct child *child_create(struct ike_sa *sa, const struct child_terms *t, const struct nonce *ni,
+                           const struct nonce *nr, const struct kex_secret *g, bool sending)
+{
+    struct ike_engine *e = sa->e;
+    struct child *c = calloc(1, sizeof *c);
+    enum err err = c ? timer_add(&e->timers, &c->life, child_life) : ERR_NOMEM;
+    if (err == OK) {
+        c->sa = sa;
+        c->id = e->next_child++;
+        c->policy = t->policy;
+        c->spi_in = t->spi_in;
+        c->spi_out = (uint32_t)t->choice.spi;
+        c->esn = t->choice.esn.id == ESN_YES;
+        c->mode = t->mode;
+        c->local = t->local;
+        c->remote = t->remote;
+        err = choice_suite(&t->choice, &c->suite);
+        if (err == OK)
+            err = install(sa, c, t, ni, nr, g, sending);
+        if (err != OK)
+            timer_drop(&e->timers, &c->life);
+    }
+    if (err != OK) {
+        free(c);
+        e->env.spi_release(e->env.ctx, t->spi_in);
+        child_failed(sa, t->policy, "the Child SA of policy \"%s\" could not be installed: %s", t->policy->name,
+                     err_text(err));
+        return NULL;
+    }
+    c->installed = true;
+    c->sending = sending;
+    set_lifetime(e, c);
+    c->next = sa->children;
+    sa->children = c;
+    run_well(sa->run, c->policy);
+    return c;
+}
+
+struct child *child_find(const struct ike_engine *e, uint64_t id)
+{
+    for (struct ike_sa *sa = e->sas; sa; sa = sa->next)
+        for (struct child *c = sa->children; c; c = c->next)
+            if (c->id == id)
+                return c;
+    return NULL;
+}
+
+struct child *child_by_spi(const struct ike_sa *sa, uint32_t spi_out)
+{
+    for (struct child *c = sa->children; c; c = c->next)
+        if (c->spi_out == spi_out)
+            return c;
+    return NULL;
+}
+
+struct child *child_live(const struct ike_engine *e, const struct policy *policy)
+{
+    struct child *best = NULL;
+    for (struct ike_sa *sa = e->sas; sa; sa = sa->next)
+        for (struct child *c = sa->children; c; c = c->next)
+            if (c->state == CHILD_LIVE && c->installed && c->policy == policy && (!best || c->id > best->id))
+                best = c;
+    return best;
+}
+
+bool child_any(const struct ike_engine *e, const struct run *run)
+{
+    for (struct ike_sa *sa = e->sas; sa; sa = sa->next)
+        if (sa->run == run && sa->children)
+            return true;
+    return false;
+}
+
+void child_activate(struct child *c)
+{
+    c->sending = true;
+    c->sa->e->env.child_activate(c->sa->e->env.ctx, c->id);
+}
+
+void child_activate_best(struct ike_engine *e, const struct policy *policy)
+{
+    struct child *best = policy ? child_live(e, policy) : NULL;
+    if (best)
+        child_activate(best);
+}
+
+static void uninstall(struct child *c, bool linger)
+{
+    struct ike_engine *e = c->sa->e;
+    if (!c->installed)
+        return;
+    c->installed = false;
+    /* The successor takes the traffic over first: nothing falls into the gap. */
+    child_activate_best(e, c->policy);
+    e->env.child_remove(e->env.ctx, c->id, linger);
+}
+
+void child_drop(struct child *c, bool linger)
+{
+    struct ike_sa *sa = c->sa;
+    for (struct child **p = &sa->children; *p; p = &(*p)->next)
+        if (*p == c) {
+            *p = c->next;
+            break;
+        }
+    tasks_drop(sa, c->id);
+    uninstall(c, linger);
+    timer_drop(&sa->e->timers, &c->life);
+    free(c);
+}
+
+void child_retire(struct child *c)
+{
+    c->state = CHILD_DELETING;
+    timer_cancel(&c->sa->e->timers, &c->life);
+    uninstall(c, true);
+}
+
+void child_delete(struct child *c, bool now)
+{
+    struct ike_sa *sa = c->sa;
+    struct task *t;
+    if (c->state == CHILD_DELETING)
+        return;
+    c->state = CHILD_DELETING;
+    timer_cancel(&sa->e->timers, &c->life);
+    tasks_drop(sa, c->id);
+    if (now)
+        uninstall(c, true);
+    t = task_new(TASK_CHILD_DELETE);
+    if (!t)
+        return; /* it goes with its IKE SA */
+    t->child = c->id;
+    task_queue(sa, t, false);
+}
+
+void child_doom(struct child *c)
+{
+    if (c->state != CHILD_LIVE)
+        return;
+    c->state = CHILD_DOOMED;
+    timer_set(&c->sa->e->timers, &c->life, c->sa->e->now + REPLACED_LIFE);
+}
+
+void child_disown(struct ike_sa *sa, struct task *from)
+{
+    struct task *t = task_new(TASK_CHILD_DELETE);
+    if (!t)
+        return;
+    t->spi = from->spi;
+    from->spi = 0;
+    task_queue(sa, t, false);
+}
+
+void child_rekey(struct child *c)
+{
+    struct task *t;
+    if (c->state != CHILD_LIVE || task_waits(c->sa, TASK_CHILD_REKEY, c->id, NULL))
+        return;
+    t = task_new(TASK_CHILD_REKEY);
+    if (!t)
+        return; /* the hard limit stands */
+    t->child = c->id;
+    t->policy = c->policy;
+    task_queue(c->sa, t, false);
+}
+
+void child_expired(struct child *c)
+{
+    struct run *run = c->sa->run;
+    child_report(c, IKE_EVENT_CHILD_DOWN, "down: it reached its hard limit");
+    child_delete(c, true);
+    if (run)
+        run_later(run, 0);
+}
+
+void child_report(const struct child *c, enum ike_event_kind kind, const char *fmt, ...)
+{
+    char text[TEXT_MAX / 2], a[200], b[200], suite[64];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    report(c->sa->e, kind, sa_peer(c->sa), c->policy, &c->sa->path, "Child SA of policy \"%s\" is %s (%s === %s, %s%s)",
+           c->policy ? c->policy->name : "(gone)", text, selectors_format(&c->local, a, sizeof a),
+           selectors_format(&c->remote, b, sizeof b), suite_text(&c->suite, suite, sizeof suite), c->esn ? ", esn" : "");
+}
+
+void child_failed(struct ike_sa *sa, const struct policy *policy, const char *fmt, ...)
+{
+    char text[TEXT_MAX];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    report(sa->e, IKE_EVENT_FAILED, sa_peer(sa), policy, &sa->path, "%s", text);
+    if (!sa->run)
+        return;
+    if (policy) {
+        run_failed(sa->run, policy, text);
+    } else { /* the peer's attempt, not ours */
+        snprintf(sa->run->error, sizeof sa->run->error, "%s", text);
+        sa->run->error_at = sa->e->now;
+    }
+}
+
+void ike_child_soft(struct ike_engine *e, uint64_t child, ns_t now)
+{
+    e->now = now;
+    struct child *c = child_find(e, child);
+    if (c)
+        child_rekey(c);
+    engine_leave(e);
+}
+
+void ike_child_hard(struct ike_engine *e, uint64_t child, ns_t now)
+{
+    e->now = now;
+    struct child *c = child_find(e, child);
+    if (c && c->state != CHILD_DELETING)
+        child_expired(c);
+    engine_leave(e);
+}
+
+void ike_child_moved(struct ike_engine *e, uint64_t child, const struct endpoint *remote, ns_t now)
+{
+    e->now = now;
+    struct child *c = child_find(e, child);
+    if (c && c->installed && c->sa->state == SA_UP) {
+        struct path path = c->sa->path;
+        path.remote = *remote;
+        sa_follow(c->sa, &path);
+    }
+    engine_leave(e);
+}

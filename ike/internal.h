@@ -1,0 +1,436 @@
+/*
+ * What the engine's files share. An IKE SA lives in sa.c, a Child SA in child.c, what is wanted of a peer and the
+ * commands about it in run.c; each exchange has a file of its own that builds its request, handles it as responder and
+ * handles its response as initiator: sa_init.c, auth.c, create.c (Child SAs), rekey.c (IKE SA), informational.c.
+ *
+ * Lifetimes: sa_kill only unlinks an SA and marks it dead; its memory goes in engine_reap, at the end of each entry
+ * into the engine, so that no handler ever holds a pointer to freed memory.
+ */
+#ifndef ADIT_IKE_INTERNAL_H
+#define ADIT_IKE_INTERNAL_H
+
+#include <stdarg.h>
+
+#include "core/base/buf.h"
+#include "core/base/log.h"
+#include "core/base/timer.h"
+#include "crypto/kex.h"
+#include "crypto/secret.h"
+#include "ike/engine.h"
+#include "ike/keymat.h"
+#include "ike/msgid.h"
+#include "ike/narrow.h"
+#include "ike/nat.h"
+#include "ike/payload.h"
+#include "ike/proposal.h"
+
+#define CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
+
+#define NONCE_LEN 32                       /* ours: half of the longest PRF's key, at least (section 2.10) */
+#define TEXT_MAX 768                       /* one line for a person */
+#define NATT_PORT 4500                     /* the peer's, after floating (RFC 3947 section 4, RFC 7296 section 2.23) */
+#define HALF_OPEN_LIFE (30 * NS_PER_S)     /* a responder waits this long for IKE_AUTH */
+#define ERROR_GRACE (3 * NS_PER_S)         /* an unauthenticated refusal is believed after this (section 2.21.1) */
+#define LINGER (10 * NS_PER_S)             /* a refused SA answers retransmissions */
+#define REPLACED_LIFE (90 * NS_PER_S)      /* the peer has this long to delete what a rekey replaced */
+#define KEEPALIVE_EVERY (20 * NS_PER_S)    /* RFC 3948 section 4 */
+#define KEX_RETRIES 4                      /* INVALID_KE_PAYLOAD answers followed in one exchange */
+#define COOKIE_RETRIES 4                   /* cookies followed in one attempt */
+#define REFUSED_MAX (4 * 60 * NS_PER_S)    /* of TEMPORARY_FAILURE, then the IKE SA is closed (section 2.25) */
+#define MESSAGE_ID_SOFT (UINT32_MAX / 2)   /* rekey from here on (section 2.2) */
+
+enum sa_state {
+    SA_CONNECTING,  /* initiator, IKE_SA_INIT: key pair being made, request out, or secret being computed */
+    SA_AUTH_SENT,   /* initiator, IKE_AUTH request out */
+    SA_RESPONDING,  /* responder, IKE_SA_INIT: secret being computed */
+    SA_HALF_OPEN,   /* responder, IKE_SA_INIT answered */
+    SA_UP,          /* authenticated */
+    SA_REPLACED,    /* rekeyed; the Child SAs have moved on; one end will delete it */
+    SA_DELETING,    /* our Delete is out, or waits for its turn */
+    SA_FAILED,      /* responder: refused in IKE_AUTH; answers retransmissions for a while */
+    SA_DEAD,
+};
+
+enum child_state {
+    CHILD_LIVE,
+    CHILD_DOOMED,   /* lost a rekey collision or was replaced: one end is about to delete it */
+    CHILD_DELETING, /* our Delete is out, or waits for its turn; gone from the data plane unless it lingers there */
+};
+
+struct ike_sa;
+
+struct nonce {
+    uint16_t len;
+    uint8_t b[IKE_NONCE_MAX];
+};
+
+struct child {
+    struct child *next;
+    struct ike_sa *sa;
+    uint64_t id;
+    enum child_state state;
+    const struct policy *policy; /* NULL once its policy left the configuration */
+    uint32_t spi_in, spi_out;
+    struct suite suite;
+    bool esn;
+    enum policy_mode mode;
+    struct selectors local, remote;
+    bool installed, sending;
+    ns_t established, soft_at, hard_at;
+    struct timer life;
+};
+
+struct child_terms { /* the outcome of a negotiation */
+    const struct policy *policy;
+    struct choice choice;
+    uint32_t spi_in;
+    struct selectors local, remote;
+    enum policy_mode mode;
+    bool initiator; /* of the exchange */
+};
+
+enum task_kind {
+    TASK_CONNECT, /* IKE_SA_INIT and IKE_AUTH */
+    TASK_CHILD_NEW,
+    TASK_CHILD_REKEY,
+    TASK_CHILD_DELETE,
+    TASK_IKE_REKEY,
+    TASK_IKE_DELETE,
+    TASK_LIVENESS,
+};
+
+/* The peer's half of a simultaneous rekey, noted while ours is under way (section 2.8). */
+struct collision {
+    bool seen;
+    struct nonce lowest; /* of its two */
+    uint64_t child;      /* what it made: a Child SA … */
+    struct ike_sa *sa;   /* … or an IKE SA */
+};
+
+/* Something this end wants of the peer: waits in its SA's queue, then is the SA's one exchange. */
+struct task {
+    struct task *next;
+    enum task_kind kind;
+    const struct policy *policy; /* CONNECT, CHILD_NEW */
+    uint64_t child;              /* CHILD_REKEY, CHILD_DELETE */
+    ns_t not_before;
+    ns_t refused_since; /* first TEMPORARY_FAILURE */
+    unsigned retries;   /* INVALID_KE_PAYLOAD answers followed */
+    struct proposals offered;
+    uint16_t group; /* of our KE payload, KE_NONE without one */
+    struct kex *kex;
+    struct kex_public pub;
+    bool sent; /* the request is out, or was answered */
+    struct nonce nonce, peer_nonce;
+    uint32_t spi; /* reserved for a Child SA */
+    uint64_t ike_spi;
+    struct child_terms terms; /* what was agreed, while the secret is being computed */
+    struct collision collision;
+};
+
+/* A request of the peer that waits for its key exchange to be computed. */
+struct pending {
+    struct child_terms terms; /* a Child SA; an IKE SA only has the choice */
+    struct nonce theirs, ours;
+    uint64_t rekeyed; /* Child SA that is replaced; 0: none */
+};
+
+enum job_kind { JOB_OFFER, JOB_RESPOND, JOB_FINISH };
+
+struct ike_job { /* secret memory */
+    struct ike_job *next;
+    struct ike_sa *sa; /* NULL: gone meanwhile */
+    enum job_kind kind;
+    uint16_t group;
+    struct random_source random;
+    struct kex *kex;
+    struct kex_public pub; /* OFFER, RESPOND: out */
+    struct kex_public peer;
+    struct kex_secret secret;
+    enum err result;
+    void (*done)(struct ike_sa *sa, struct ike_job *job);
+};
+
+struct policy_run {
+    const struct policy *policy;
+    bool once; /* asked for by a command or by traffic, until it is up or failed */
+    bool held; /* taken down by hand: not started by itself */
+    ns_t not_before; /* failed lately */
+};
+
+/* What the engine knows about a configured peer beside its SAs. */
+struct run {
+    struct ike_engine *e;
+    const struct peer *peer;
+    struct policy_run *policies;
+    unsigned policy_count;
+    bool held;
+    struct endpoint hint;
+    unsigned failures; /* in a row */
+    struct timer retry;
+    char error[TEXT_MAX];
+    ns_t error_at;
+};
+
+enum command_kind { COMMAND_UP, COMMAND_DOWN, COMMAND_REKEY };
+struct command {
+    struct command *next;
+    uint64_t id;
+    enum command_kind kind;
+    struct run *run;
+    const struct policy *policy;
+    bool vanished; /* its policy left the configuration */
+};
+
+struct ike_sa {
+    struct ike_engine *e;
+    struct ike_sa *prev, *next;             /* all SAs, oldest first */
+    struct ike_sa *spi_chain, *first_chain; /* hash chains of table.c */
+    enum sa_state state;
+    bool initiator; /* of this SA: who sent IKE_SA_INIT or, after a rekey, CREATE_CHILD_SA */
+    bool redundant; /* another SA to this peer won: delete this one as soon as it is up */
+    bool restart;   /* DELETING: bring the peer up again afterwards, if it shall be kept up */
+    bool successor; /* REPLACED or DELETING: a rekey made another one, nothing is lost */
+    bool halfway;   /* counted as half-open */
+    uint64_t spi_i, spi_r;
+    struct run *run; /* NULL: not known yet, or gone from the configuration */
+    struct identity local_id, remote_id;
+    struct path path;
+    ns_t created, established, rekey_at, hard_at;
+
+    struct choice choice;
+    struct suite suite;
+    uint16_t prf;
+    struct ike_keys *keys;
+    struct keyed *seal, *open;
+    uint64_t iv;
+
+    struct buf first_own, first_peer; /* the IKE_SA_INIT messages, which AUTH covers */
+    struct endpoint first_remote;     /* responder: where the first message came from */
+    struct nonce nonce_own, nonce_peer;
+    struct buf cookie;
+    unsigned cookies;
+    uint16_t noted; /* an unauthenticated error of the peer; 0: none */
+    bool nat_local, nat_remote;
+
+    struct msgid_out tx;
+    struct msgid_in rx;
+    struct task *queue, *current;
+    struct pending *pending;
+    struct ike_job *jobs;
+    struct child *children;
+    struct ike_sa *undecided_of; /* made by the peer's half of a collision: the SA being rekeyed */
+
+    ns_t last_in, last_out, unanswered;
+    struct timer retransmit, life, poll, wake, grace;
+};
+
+struct sa_table { /* hash tables with chains inside the SAs; grows with its load */
+    struct ike_sa **by_spi, **by_first;
+    size_t size, count;
+};
+
+struct ike_engine {
+    struct ike_env env;
+    const struct config *config;
+    struct ike_limits limits;
+    ns_t now;
+    bool started, stopping;
+    struct timer_heap timers;
+    struct sa_table table;
+    struct ike_sa *sas, *sas_last, *dead;
+    struct run **runs; /* as config->peers */
+    unsigned run_count;
+    struct command *commands;
+    struct cookie_jar jar;
+    unsigned half_open;
+    uint64_t next_child;
+    struct log_limit log_limit;
+    ns_t plain_window; /* rate limit of unprotected error replies */
+    unsigned plain_sent;
+    uint8_t *in, *out; /* IKE_MESSAGE_MAX each */
+};
+
+/* -- table.c: SAs by our SPI, and responders' by the first message's sender and SPI -- */
+MUST_USE enum err table_init(struct sa_table *t);
+void table_free(struct sa_table *t);
+void table_add(struct sa_table *t, struct ike_sa *sa);
+void table_add_first(struct sa_table *t, struct ike_sa *sa); /* after table_add */
+void table_remove(struct sa_table *t, struct ike_sa *sa);
+struct ike_sa *table_find(const struct sa_table *t, uint64_t own_spi);
+/* The responder SA that this very IKE_SA_INIT request made, or NULL. */
+struct ike_sa *table_find_first(const struct sa_table *t, uint64_t spi_i, const struct endpoint *remote,
+                                struct span message);
+uint64_t sa_own_spi(const struct ike_sa *sa);
+
+/* -- job.c -- */
+/* Starts a job; done runs on completion unless the SA is gone by then. kex is consumed by FINISH. */
+MUST_USE enum err job_start(struct ike_sa *sa, enum job_kind kind, uint16_t group, struct kex *kex, struct span peer,
+                            void (*done)(struct ike_sa *, struct ike_job *));
+void jobs_detach(struct ike_sa *sa);
+
+/* -- sa.c -- */
+struct ike_sa *ike_sa_new(struct ike_engine *e, bool initiator, uint64_t own_spi); /* NULL: no memory */
+uint64_t sa_spi_make(struct ike_engine *e);
+/* Forgets it at once, with its Child SAs; sends nothing, reports nothing. */
+void sa_kill(struct ike_sa *sa);
+/* The same, and the data plane keeps its Child SAs. */
+void sa_kill_quietly(struct ike_sa *sa);
+/* The same for an SA that was up: reports, and brings the peer up again if it shall be kept up. */
+void sa_lost(struct ike_sa *sa, const char *fmt, ...) PRINTF_LIKE(2, 3);
+/* An attempt of ours failed: reports the reason and forgets the SA. */
+void sa_fail(struct ike_sa *sa, const char *fmt, ...) PRINTF_LIKE(2, 3);
+/* Deletes it at the peer; the Child SAs leave the data plane now. */
+void sa_delete(struct ike_sa *sa, bool restart);
+void sa_not_half_open(struct ike_sa *sa);
+/* Refused in IKE_AUTH: lives on only to answer retransmissions. */
+void sa_refused(struct ike_sa *sa);
+void sa_replaced(struct ike_sa *sa); /* by the peer's INITIAL_CONTACT */
+/* Keys from a first exchange or (old != NULL) from a rekey; choice, nonces and SPIs are set. Errors: all of crypto. */
+MUST_USE enum err sa_derive(struct ike_sa *sa, const struct ike_sa *old, const struct kex_secret *secret);
+/* Authenticated: lifetimes start, liveness is watched. */
+void sa_up(struct ike_sa *sa);
+void sa_follow(struct ike_sa *sa, const struct path *path);
+void engine_reap(struct ike_engine *e);
+bool sa_connecting(const struct ike_sa *sa); /* an attempt of ours that is not up yet */
+const char *sa_peer_name(const struct ike_sa *sa);
+const struct peer *sa_peer(const struct ike_sa *sa);
+
+/* -- task.c: what an SA wants of the peer, one exchange after the other -- */
+struct task *task_new(enum task_kind kind); /* NULL: no memory */
+void task_free(struct ike_engine *e, struct task *t);
+void task_reset(struct ike_engine *e, struct task *t); /* gives back the key pair and the SPI of an exchange */
+void task_queue(struct ike_sa *sa, struct task *t, bool first);
+bool task_waits(const struct ike_sa *sa, enum task_kind kind, uint64_t child, const struct policy *policy);
+void task_next(struct ike_sa *sa); /* starts what waits, if nothing is under way */
+/* The exchange is over: the current task ends, the next one starts. */
+void task_done(struct ike_sa *sa);
+/* The peer said TEMPORARY_FAILURE: the current task goes back to the queue for a while. */
+void task_later(struct ike_sa *sa);
+void tasks_drop(struct ike_sa *sa, uint64_t child); /* waiting tasks about this Child SA */
+
+/* -- message.c: SK messages of an SA, and plain replies -- */
+void request_begin(struct ike_sa *sa, struct ike_builder *b, uint8_t exchange);
+void request_send(struct ike_sa *sa, struct ike_builder *b); /* kills the SA when it can't be sent */
+void reply_begin(struct ike_sa *sa, struct ike_builder *b, uint8_t exchange);
+void reply_send(struct ike_sa *sa, struct ike_builder *b);
+void reply_notify(struct ike_sa *sa, uint8_t exchange, uint8_t protocol, struct span spi, uint16_t type,
+                  struct span data);
+void request_transmit(struct ike_sa *sa); /* sends (again) what waits for an answer */
+void request_expired(struct ike_sa *sa);  /* nobody answered */
+/* A reply without an SA (or before keys): header of the request, one notify. limited: counts against the rate. */
+void plain_notify(struct ike_engine *e, const struct path *path, const struct ike_header *h, uint8_t exchange,
+                  uint16_t type, struct span data, bool limited);
+void sa_input(struct ike_sa *sa, const struct path *path, struct span message, struct ike_message *m);
+
+/* -- sa_init.c -- */
+void sa_init_start(struct run *run, const struct policy *first);
+void sa_init_request(struct ike_engine *e, const struct path *path, struct span message, struct ike_message *m);
+void sa_init_response(struct ike_sa *sa, const struct path *path, struct span message, struct ike_message *m);
+void sa_init_expired(struct ike_sa *sa);
+
+/* -- auth.c -- */
+void auth_start(struct ike_sa *sa);
+void auth_request(struct ike_sa *sa, const struct ike_message *m);
+void auth_response(struct ike_sa *sa, const struct ike_message *m);
+
+/* -- child.c: Child SAs as objects, and what their negotiation has in common -- */
+/* What is offered: IKE_AUTH without KE (section 1.2), otherwise the policy's groups or {IKE's, NONE}. */
+void child_offer(const struct ike_sa *sa, const struct policy *policy, bool with_ke, struct proposals *out);
+struct path child_path(const struct ike_sa *sa); /* of ESP: always a NAT-T port */
+void child_put_request(struct ike_builder *b, const struct policy *policy, const struct proposals *offered,
+                       uint32_t spi);
+/*
+ * Responder: what to answer to an offer. only: the one policy it may be for, or NULL. Returns 0 or the error notify to
+ * send; why says it in words.
+ */
+uint16_t child_answer(struct ike_sa *sa, const struct ike_message *m, const struct policy *only, bool with_ke,
+                      struct child_terms *out, char *why, size_t why_size);
+void child_put_answer(struct ike_builder *b, const struct child_terms *t);
+/* Initiator: reads the answer. False: why says what is wrong with it. */
+bool child_accept(struct ike_sa *sa, const struct ike_message *m, const struct task *task, bool with_ke,
+                  struct child_terms *out, char *why, size_t why_size);
+/* Derives keys and installs; on failure the SPI is released. NULL: failed. */
+struct child *child_create(struct ike_sa *sa, const struct child_terms *t, const struct nonce *ni,
+                           const struct nonce *nr, const struct kex_secret *g, bool sending);
+/* Out of the data plane and out of memory. */
+void child_drop(struct child *c, bool linger);
+/* Deletes it at the peer. gone: it leaves the data plane now, else when the peer has answered. */
+void child_delete(struct child *c, bool now);
+/* What the peer set up for an answer that we can't take: a Delete for the SPI that `from` had offered. */
+void child_disown(struct ike_sa *sa, struct task *from);
+void child_expired(struct child *c);
+void child_doom(struct child *c); /* the peer is about to delete it; if it does not, we do */
+void child_activate(struct child *c);
+bool child_any(const struct ike_engine *e, const struct run *run); /* some Child SA of that peer is there */
+void child_retire(struct child *c); /* out of the data plane; the object stays */
+struct child *child_find(const struct ike_engine *e, uint64_t id);
+struct child *child_by_spi(const struct ike_sa *sa, uint32_t spi_out);
+struct child *child_live(const struct ike_engine *e, const struct policy *policy);
+/* Traffic of a policy goes to its newest live Child SA. */
+void child_activate_best(struct ike_engine *e, const struct policy *policy);
+void child_rekey(struct child *c);
+void child_report(const struct child *c, enum ike_event_kind kind, const char *fmt, ...) PRINTF_LIKE(3, 4);
+void child_failed(struct ike_sa *sa, const struct policy *policy, const char *fmt, ...) PRINTF_LIKE(3, 4);
+
+/* -- create.c: CREATE_CHILD_SA for Child SAs -- */
+void create_start(struct ike_sa *sa); /* the current task: CHILD_NEW or CHILD_REKEY */
+void create_request(struct ike_sa *sa, const struct ike_message *m);
+void create_response(struct ike_sa *sa, const struct ike_message *m);
+
+/* -- rekey.c: CREATE_CHILD_SA for the IKE SA -- */
+void rekey_start(struct ike_sa *sa);
+void rekey_request(struct ike_sa *sa, const struct ike_message *m);
+void rekey_response(struct ike_sa *sa, const struct ike_message *m);
+/* The SA goes away (the peer deletes it) while a rekey of it is undecided: what the peer made inherits. */
+void rekey_settle(struct ike_sa *sa);
+/* The group that INVALID_KE_PAYLOAD names, if it was offered and is another than ours; else KE_NONE. */
+uint16_t invalid_ke_group(const struct ike_message *m, const struct task *t);
+void nonce_make(struct ike_engine *e, struct nonce *n);
+bool nonce_set(struct nonce *n, struct span s);
+struct span nonce_span(const struct nonce *n);
+uint16_t first_group(const struct proposals *p); /* KE_NONE without any */
+/* The lower of two, octet by octet; a prefix is lower (section 2.8.1). */
+const struct nonce *nonce_lower(const struct nonce *a, const struct nonce *b);
+
+/* -- informational.c -- */
+void informational_start(struct ike_sa *sa); /* the current task: deletes and liveness */
+void informational_request(struct ike_sa *sa, const struct ike_message *m);
+void informational_response(struct ike_sa *sa, const struct ike_message *m);
+/* One INFORMATIONAL that nobody waits for, before the SA is forgotten. */
+void informational_farewell(struct ike_sa *sa, uint16_t notify);
+void poll_fire(struct timer *t, void *ctx, ns_t now); /* liveness, keepalives, overdue activation */
+
+/* -- run.c -- */
+MUST_USE enum err run_new(struct ike_engine *e, const struct config *config, const struct peer *peer,
+                          struct run **out);
+MUST_USE enum err run_policies(struct run *r, const struct config *config); /* (re)makes its list */
+/* Ends the commands of a run that is going (NULL: those marked vanished). */
+void commands_orphan(struct ike_engine *e, const struct run *r);
+void run_free(struct run *r);
+MUST_USE enum err runs_load(struct ike_engine *e, const struct config *config);
+struct run *run_of(const struct ike_engine *e, const struct peer *peer);
+struct policy_run *run_policy(const struct run *r, const struct policy *policy);
+bool run_needs(const struct run *r, const struct policy_run *p);
+void run_kick(struct run *r);            /* starts what is needed and not under way */
+void run_later(struct run *r, ns_t in);  /* kicks after a while */
+void run_failed(struct run *r, const struct policy *policy, const char *text);
+void run_well(struct run *r, const struct policy *policy); /* a Child SA of it is up */
+void commands_check(struct ike_engine *e);
+void commands_end(struct ike_engine *e, enum command_kind kind, const struct run *r, const struct policy *policy,
+                  bool ok, const char *text);
+
+/* -- engine.c -- */
+/* At the end of each entry: frees what died, ends commands that came true. */
+void engine_leave(struct ike_engine *e);
+void report(struct ike_engine *e, enum ike_event_kind kind, const struct peer *peer, const struct policy *policy,
+            const struct path *path, const char *fmt, ...) PRINTF_LIKE(6, 7);
+void drop(struct ike_engine *e, enum stat s);
+/* random in 0..max - 1 */
+uint64_t random_below(struct ike_engine *e, uint64_t max);
+void keylog(const struct ike_sa *sa);
+
+/* -- identity of an end -- */
+struct identity local_identity(const struct ike_engine *e, const struct peer *peer, const struct path *path);
+
+#endif

@@ -1,0 +1,64 @@
+#include "ike/internal.h"
+
+enum err job_start(struct ike_sa *sa, enum job_kind kind, uint16_t group, struct kex *kex, struct span peer,
+                   void (*done)(struct ike_sa *, struct ike_job *))
+{
+    struct ike_job *job = peer.len <= KEX_PUBLIC_MAX ? secret_alloc(sizeof *job) : NULL;
+    if (!job) {
+        kex_free(kex);
+        return peer.len <= KEX_PUBLIC_MAX ? ERR_NOMEM : ERR_RANGE;
+    }
+    job->kind = kind;
+    job->group = group;
+    job->random = sa->e->env.random;
+    job->kex = kex;
+    if (peer.len)
+        memcpy(job->peer.b, peer.data, peer.len);
+    job->peer.len = (uint16_t)peer.len;
+    job->done = done;
+    job->sa = sa;
+    job->next = sa->jobs;
+    sa->jobs = job;
+    sa->e->env.job(sa->e->env.ctx, job);
+    return OK;
+}
+
+void jobs_detach(struct ike_sa *sa)
+{
+    for (struct ike_job *j = sa->jobs; j; j = j->next)
+        j->sa = NULL;
+    sa->jobs = NULL;
+}
+
+void ike_job_run(struct ike_job *job)
+{
+    struct span peer = span_of(job->peer.b, job->peer.len);
+    switch (job->kind) {
+    case JOB_OFFER:
+        job->result = kex_offer(job->group, &job->random, &job->kex, &job->pub);
+        break;
+    case JOB_RESPOND:
+        job->result = kex_respond(job->group, &job->random, peer, &job->pub, &job->secret);
+        break;
+    case JOB_FINISH:
+        job->result = kex_finish(job->kex, peer, &job->secret);
+        break;
+    }
+}
+
+void ike_complete(struct ike_engine *e, struct ike_job *job, ns_t now)
+{
+    struct ike_sa *sa = job->sa;
+    e->now = now;
+    if (sa) {
+        for (struct ike_job **p = &sa->jobs; *p; p = &(*p)->next)
+            if (*p == job) {
+                *p = job->next;
+                break;
+            }
+        job->done(sa, job);
+    }
+    kex_free(job->kex); /* unless its SA took it */
+    secret_free(job);
+    engine_leave(e);
+}

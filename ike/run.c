@@ -1,0 +1,423 @@
+/* What is wanted of each peer: starting, restarting with back-off, and the commands that wait for an outcome. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "ike/internal.h"
+
+#define BACKOFF_MAX (60 * NS_PER_S)
+
+static void retry_fire(struct timer *t, void *ctx, ns_t now)
+{
+    (void)ctx;
+    (void)now;
+    run_kick(CONTAINER_OF(t, struct run, retry));
+}
+
+static unsigned count_policies(const struct config *config, const struct peer *peer)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < config->policy_count; i++)
+        n += config->policies[i]->action == ACTION_PROTECT && config->policies[i]->peer == peer;
+    return n;
+}
+
+enum err run_policies(struct run *r, const struct config *config)
+{
+    unsigned n = count_policies(config, r->peer);
+    r->policies = calloc(n ? n : 1, sizeof *r->policies);
+    if (!r->policies)
+        return ERR_NOMEM;
+    r->policy_count = 0;
+    for (unsigned i = 0; i < config->policy_count; i++)
+        if (config->policies[i]->action == ACTION_PROTECT && config->policies[i]->peer == r->peer)
+            r->policies[r->policy_count++].policy = config->policies[i];
+    return OK;
+}
+
+enum err run_new(struct ike_engine *e, const struct config *config, const struct peer *peer, struct run **out)
+{
+    struct run *r = calloc(1, sizeof *r);
+    if (!r)
+        return ERR_NOMEM;
+    r->e = e;
+    r->peer = peer;
+    enum err err = run_policies(r, config);
+    if (err == OK)
+        err = timer_add(&e->timers, &r->retry, retry_fire);
+    if (err != OK) {
+        free(r->policies);
+        free(r);
+        return err;
+    }
+    *out = r;
+    return OK;
+}
+
+void run_free(struct run *r)
+{
+    if (!r)
+        return;
+    timer_drop(&r->e->timers, &r->retry);
+    free(r->policies);
+    free(r);
+}
+
+enum err runs_load(struct ike_engine *e, const struct config *config)
+{
+    e->runs = calloc(config->peer_count ? config->peer_count : 1, sizeof(struct run *));
+    if (!e->runs)
+        return ERR_NOMEM;
+    for (unsigned i = 0; i < config->peer_count; i++) {
+        TRY(run_new(e, config, config->peers[i], &e->runs[i]));
+        e->run_count++;
+    }
+    return OK;
+}
+
+struct run *run_of(const struct ike_engine *e, const struct peer *peer)
+{
+    for (unsigned i = 0; i < e->run_count; i++)
+        if (e->runs[i]->peer == peer)
+            return e->runs[i];
+    return NULL;
+}
+
+struct policy_run *run_policy(const struct run *r, const struct policy *policy)
+{
+    for (unsigned i = 0; i < r->policy_count; i++)
+        if (r->policies[i].policy == policy)
+            return &r->policies[i];
+    return NULL;
+}
+
+bool run_needs(const struct run *r, const struct policy_run *p)
+{
+    bool kept = r->e->started && r->peer->start == START_YES && !r->held && !p->held;
+    return !r->e->stopping && (kept || p->once) && !child_live(r->e, p->policy);
+}
+
+/* The SA on which Child SAs are to be made, or NULL. */
+static struct ike_sa *usable(const struct run *r)
+{
+    for (struct ike_sa *sa = r->e->sas_last; sa; sa = sa->prev)
+        if (sa->run == r && sa->state == SA_UP && !sa->undecided_of && !sa->redundant)
+            return sa;
+    return NULL;
+}
+
+/* Something that will bring up this policy, or try, is under way. */
+static bool under_way(const struct run *r, const struct policy *policy)
+{
+    for (const struct ike_sa *sa = r->e->sas; sa; sa = sa->next)
+        if (sa->run == r && ((sa_connecting(sa) && !sa->redundant) || sa->undecided_of ||
+                             task_waits(sa, TASK_CHILD_NEW, 0, policy)))
+            return true;
+    return false;
+}
+
+void run_kick(struct run *r)
+{
+    struct ike_engine *e = r->e;
+    ns_t next = NS_NEVER;
+    for (unsigned i = 0; i < r->policy_count; i++) {
+        struct policy_run *p = &r->policies[i];
+        if (!run_needs(r, p) || under_way(r, p->policy))
+            continue;
+        if (p->not_before > e->now) {
+            next = p->not_before < next ? p->not_before : next;
+            continue;
+        }
+        struct ike_sa *sa = usable(r);
+        if (!sa) {
+            sa_init_start(r, p->policy);
+            continue;
+        }
+        struct task *t = task_new(TASK_CHILD_NEW);
+        if (t) {
+            t->policy = p->policy;
+            task_queue(sa, t, false);
+        }
+    }
+    if (next != NS_NEVER)
+        timer_set(&e->timers, &r->retry, next);
+}
+
+void run_later(struct run *r, ns_t in)
+{
+    ns_t at = r->e->now + in;
+    if (!timer_is_set(&r->retry) || r->retry.at > at)
+        timer_set(&r->e->timers, &r->retry, at);
+}
+
+void run_failed(struct run *r, const struct policy *policy, const char *text)
+{
+    struct ike_engine *e = r->e;
+    snprintf(r->error, sizeof r->error, "%s", text);
+    r->error_at = e->now;
+    ns_t wait = NS_PER_S << (r->failures < 6 ? r->failures : 6);
+    wait = wait < BACKOFF_MAX ? wait : BACKOFF_MAX;
+    wait += random_below(e, wait / 4 + 1);
+    r->failures++;
+    bool again = false;
+    for (unsigned i = 0; i < r->policy_count; i++) {
+        struct policy_run *p = &r->policies[i];
+        if (policy && p->policy != policy)
+            continue;
+        p->once = false;
+        p->not_before = e->now + wait;
+        again |= run_needs(r, p);
+    }
+    commands_end(e, COMMAND_UP, r, policy, false, text);
+    if (again)
+        run_later(r, wait);
+}
+
+void run_well(struct run *r, const struct policy *policy)
+{
+    struct policy_run *p = run_policy(r, policy);
+    r->failures = 0;
+    r->error[0] = 0;
+    if (p) {
+        p->once = false;
+        p->not_before = 0;
+    }
+}
+
+/* -- commands -- */
+
+static void end_command(struct ike_engine *e, struct command **at, bool ok, const char *text)
+{
+    struct command *c = *at;
+    struct ike_event event = {.kind = ok ? IKE_EVENT_NOTICE : IKE_EVENT_FAILED,
+                              .peer = c->run ? c->run->peer : NULL,
+                              .policy = c->policy,
+                              .text = text,
+                              .command = c->id,
+                              .command_ok = ok};
+    *at = c->next;
+    free(c);
+    e->env.event(e->env.ctx, &event);
+}
+
+static void instant(struct ike_engine *e, uint64_t id, const struct peer *peer, const struct policy *policy,
+                    const char *text)
+{
+    struct ike_event event = {
+        .kind = IKE_EVENT_FAILED, .peer = peer, .policy = policy, .text = text, .command = id, .command_ok = false};
+    if (id)
+        e->env.event(e->env.ctx, &event);
+}
+
+void commands_end(struct ike_engine *e, enum command_kind kind, const struct run *r, const struct policy *policy,
+                  bool ok, const char *text)
+{
+    for (struct command **p = &e->commands; *p;) {
+        const struct command *c = *p;
+        bool concerned = c->policy == policy || (!ok && (!policy || kind == COMMAND_UP) && (!policy || !c->policy));
+        if (c->kind == kind && c->run == r && concerned)
+            end_command(e, p, ok, text);
+        else
+            p = &(*p)->next;
+    }
+}
+
+void commands_orphan(struct ike_engine *e, const struct run *r)
+{
+    for (struct command **p = &e->commands; *p;) {
+        if (r ? (*p)->run == r : (*p)->vanished) {
+            (*p)->run = NULL;
+            (*p)->policy = NULL;
+            end_command(e, p, (*p)->kind == COMMAND_DOWN, "the configuration was changed meanwhile");
+        } else {
+            p = &(*p)->next;
+        }
+    }
+}
+
+static bool all_up(const struct command *c)
+{
+    for (unsigned i = 0; i < c->run->policy_count; i++) {
+        const struct policy *p = c->run->policies[i].policy;
+        if ((!c->policy || c->policy == p) && !child_live(c->run->e, p))
+            return false;
+    }
+    return true;
+}
+
+static bool all_down(const struct command *c)
+{
+    for (const struct ike_sa *sa = c->run->e->sas; sa; sa = sa->next) {
+        if (sa->run != c->run)
+            continue;
+        if (!c->policy && sa->state != SA_REPLACED)
+            return false;
+        for (const struct child *ch = sa->children; ch; ch = ch->next)
+            if (!c->policy || ch->policy == c->policy)
+                return false;
+    }
+    return true;
+}
+
+static bool rekey_vain(const struct command *c)
+{
+    return c->policy ? !child_live(c->run->e, c->policy) : !usable(c->run) && !under_way(c->run, NULL);
+}
+
+void commands_check(struct ike_engine *e)
+{
+    for (struct command **p = &e->commands; *p;) {
+        const struct command *c = *p;
+        if (c->kind == COMMAND_UP && all_up(c))
+            end_command(e, p, true, "up");
+        else if (c->kind == COMMAND_DOWN && all_down(c))
+            end_command(e, p, true, "down");
+        else if (c->kind == COMMAND_REKEY && rekey_vain(c))
+            end_command(e, p, false, "the SA to be rekeyed is gone");
+        else
+            p = &(*p)->next;
+    }
+}
+
+/* The run of a peer, with everything a command needs; NULL: the command has failed and said so. */
+static struct run *command_begin(struct ike_engine *e, enum command_kind kind, const struct peer *peer,
+                                 const struct policy *policy, uint64_t id)
+{
+    struct run *r = run_of(e, peer);
+    const char *why = e->stopping                             ? "the daemon is stopping"
+                      : !r                                    ? "no such peer"
+                      : policy && !run_policy(r, policy)      ? "the peer has no such policy"
+                      : r->policy_count == 0 && kind == COMMAND_UP ? "the peer has no policy (local and remote)"
+                                                              : NULL;
+    struct command *c = why || !id ? NULL : calloc(1, sizeof *c);
+    if (!why && id && !c)
+        why = "out of memory";
+    if (why) {
+        instant(e, id, peer, policy, why);
+        return NULL;
+    }
+    if (c) {
+        *c = (struct command){.next = e->commands, .id = id, .kind = kind, .run = r, .policy = policy};
+        e->commands = c;
+    }
+    return r;
+}
+
+void ike_up(struct ike_engine *e, const struct peer *peer, const struct policy *policy, uint64_t command, ns_t now)
+{
+    e->now = now;
+    struct run *r = command_begin(e, COMMAND_UP, peer, policy, command);
+    if (!r)
+        return;
+    r->held = false;
+    for (unsigned i = 0; i < r->policy_count; i++) {
+        struct policy_run *p = &r->policies[i];
+        if (policy && p->policy != policy)
+            continue;
+        p->held = false;
+        p->once = !child_live(e, p->policy);
+        p->not_before = 0;
+    }
+    run_kick(r);
+    engine_leave(e);
+}
+
+static void down_all(struct run *r)
+{
+    r->held = true;
+    timer_cancel(&r->e->timers, &r->retry);
+    for (unsigned i = 0; i < r->policy_count; i++)
+        r->policies[i].once = false;
+    commands_end(r->e, COMMAND_UP, r, NULL, false, "it was taken down");
+    for (struct ike_sa *sa = r->e->sas, *next; sa; sa = next) {
+        next = sa->next;
+        if (sa->run == r && sa->state != SA_DELETING && sa->state != SA_REPLACED)
+            sa_delete(sa, false);
+        else if (sa->run == r)
+            sa->restart = false;
+    }
+}
+
+static void down_policy(struct run *r, struct policy_run *p)
+{
+    p->held = true;
+    p->once = false;
+    commands_end(r->e, COMMAND_UP, r, p->policy, false, "it was taken down");
+    for (struct ike_sa *sa = r->e->sas; sa; sa = sa->next)
+        for (struct child *c = sa->children, *next; c; c = next) {
+            next = c->next;
+            if (c->policy != p->policy || c->state == CHILD_DELETING)
+                continue;
+            if (c->state == CHILD_LIVE)
+                child_report(c, IKE_EVENT_CHILD_DOWN, "down: taken down by hand");
+            child_delete(c, true);
+        }
+}
+
+void ike_down(struct ike_engine *e, const struct peer *peer, const struct policy *policy, uint64_t command, ns_t now)
+{
+    e->now = now;
+    struct run *r = command_begin(e, COMMAND_DOWN, peer, policy, command);
+    if (!r)
+        return;
+    if (policy)
+        down_policy(r, run_policy(r, policy));
+    else
+        down_all(r);
+    engine_leave(e);
+}
+
+void ike_rekey(struct ike_engine *e, const struct peer *peer, const struct policy *policy, uint64_t command, ns_t now)
+{
+    e->now = now;
+    struct run *r = command_begin(e, COMMAND_REKEY, peer, policy, command);
+    if (!r)
+        return;
+    struct child *c = policy ? child_live(e, policy) : NULL;
+    struct ike_sa *sa = policy ? NULL : usable(r);
+    if (c)
+        child_rekey(c);
+    else if (sa && !task_waits(sa, TASK_IKE_REKEY, 0, NULL)) {
+        struct task *t = task_new(TASK_IKE_REKEY);
+        if (t)
+            task_queue(sa, t, false);
+    } else if (!sa) {
+        commands_end(e, COMMAND_REKEY, r, policy, false, policy ? "it has no Child SA" : "there is no IKE SA");
+    }
+    engine_leave(e);
+}
+
+void ike_start(struct ike_engine *e, ns_t now)
+{
+    e->now = now;
+    e->started = true;
+    for (unsigned i = 0; i < e->run_count; i++)
+        run_kick(e->runs[i]);
+    engine_leave(e);
+}
+
+void ike_acquire(struct ike_engine *e, const struct policy *policy, ns_t now)
+{
+    e->now = now;
+    struct run *r = policy->peer ? run_of(e, policy->peer) : NULL;
+    struct policy_run *p = r ? run_policy(r, policy) : NULL;
+    if (!p || r->held || p->held || r->peer->start == START_NO || p->not_before > now || child_live(e, policy))
+        return;
+    p->once = true;
+    run_kick(r);
+    engine_leave(e);
+}
+
+void ike_local_hint(struct ike_engine *e, const struct peer *peer, const struct endpoint *local)
+{
+    struct run *r = run_of(e, peer);
+    if (r)
+        r->hint = *local;
+}
+
+const char *ike_last_error(const struct ike_engine *e, const struct peer *peer, ns_t *when)
+{
+    const struct run *r = run_of(e, peer);
+    if (when)
+        *when = r && r->error[0] ? r->error_at : 0;
+    return r ? r->error : "";
+}

@@ -1,0 +1,344 @@
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "ike/internal.h"
+
+static void retransmit_fire(struct timer *t, void *ctx, ns_t now)
+{
+    (void)ctx;
+    (void)now;
+    struct ike_sa *sa = CONTAINER_OF(t, struct ike_sa, retransmit);
+    if (!sa->tx.pending)
+        return;
+    if (sa->tx.tries >= RETRANSMIT_TRIES) {
+        request_expired(sa);
+        return;
+    }
+    sa->tx.tries++;
+    stat_add(sa->e->env.stats, STAT_IKE_RETRANSMITS, 1);
+    request_transmit(sa);
+}
+
+static void life_fire(struct timer *t, void *ctx, ns_t now)
+{
+    (void)ctx;
+    struct ike_sa *sa = CONTAINER_OF(t, struct ike_sa, life);
+    if (sa->state == SA_RESPONDING || sa->state == SA_HALF_OPEN || sa->state == SA_FAILED) {
+        sa_kill(sa);
+    } else if (sa->state == SA_REPLACED) { /* who had to delete it did not */
+        sa_delete(sa, false);
+    } else if (sa->state == SA_UP && now >= sa->hard_at) {
+        report(sa->e, IKE_EVENT_NOTICE, sa_peer(sa), NULL, &sa->path, "IKE SA with %s reached the end of its life",
+               sa_peer_name(sa));
+        sa_delete(sa, true);
+    } else if (sa->state == SA_UP) {
+        struct task *task = task_waits(sa, TASK_IKE_REKEY, 0, NULL) ? NULL : task_new(TASK_IKE_REKEY);
+        timer_set(&sa->e->timers, &sa->life, sa->hard_at);
+        if (task)
+            task_queue(sa, task, false);
+    }
+}
+
+static void wake_fire(struct timer *t, void *ctx, ns_t now)
+{
+    (void)ctx;
+    (void)now;
+    task_next(CONTAINER_OF(t, struct ike_sa, wake));
+}
+
+static void grace_fire(struct timer *t, void *ctx, ns_t now)
+{
+    (void)ctx;
+    (void)now;
+    struct ike_sa *sa = CONTAINER_OF(t, struct ike_sa, grace);
+    if (sa->state == SA_CONNECTING)
+        sa_init_expired(sa);
+}
+
+uint64_t sa_spi_make(struct ike_engine *e)
+{
+    uint64_t spi;
+    do
+        random_fill(&e->env.random, &spi, sizeof spi);
+    while (spi == 0 || table_find(&e->table, spi));
+    return spi;
+}
+
+static bool add_timers(struct ike_sa *sa)
+{
+    struct timer_heap *h = &sa->e->timers;
+    if (timer_add(h, &sa->retransmit, retransmit_fire) != OK)
+        return false;
+    if (timer_add(h, &sa->life, life_fire) != OK) {
+        timer_drop(h, &sa->retransmit);
+        return false;
+    }
+    if (timer_add(h, &sa->poll, poll_fire) != OK)
+        goto drop_two;
+    if (timer_add(h, &sa->wake, wake_fire) != OK)
+        goto drop_three;
+    if (timer_add(h, &sa->grace, grace_fire) == OK)
+        return true;
+    timer_drop(h, &sa->wake);
+drop_three:
+    timer_drop(h, &sa->poll);
+drop_two:
+    timer_drop(h, &sa->life);
+    timer_drop(h, &sa->retransmit);
+    return false;
+}
+
+struct ike_sa *ike_sa_new(struct ike_engine *e, bool initiator, uint64_t own_spi)
+{
+    struct ike_sa *sa = calloc(1, sizeof *sa);
+    if (!sa)
+        return NULL;
+    sa->e = e;
+    sa->initiator = initiator;
+    sa->keys = secret_alloc(sizeof *sa->keys);
+    if (!sa->keys || !add_timers(sa)) {
+        secret_free(sa->keys);
+        free(sa);
+        return NULL;
+    }
+    if (initiator)
+        sa->spi_i = own_spi;
+    else
+        sa->spi_r = own_spi;
+    sa->created = sa->last_in = e->now;
+    sa->prev = e->sas_last;
+    if (e->sas_last)
+        e->sas_last->next = sa;
+    else
+        e->sas = sa;
+    e->sas_last = sa;
+    table_add(&e->table, sa);
+    return sa;
+}
+
+void sa_not_half_open(struct ike_sa *sa)
+{
+    if (sa->halfway) {
+        sa->halfway = false;
+        sa->e->half_open--;
+    }
+}
+
+void sa_refused(struct ike_sa *sa)
+{
+    sa_not_half_open(sa);
+    sa->state = SA_FAILED;
+    timer_set(&sa->e->timers, &sa->life, sa->e->now + LINGER);
+}
+
+void sa_replaced(struct ike_sa *sa)
+{
+    struct run *run = sa->run;
+    report(sa->e, IKE_EVENT_IKE_DOWN, sa_peer(sa), NULL, &sa->path,
+           "an old IKE SA with %s is gone: the peer says that it has started anew", sa_peer_name(sa));
+    commands_end(sa->e, COMMAND_REKEY, run, NULL, false, "the peer has started anew");
+    sa_kill(sa);
+}
+
+static void forget_references(struct ike_sa *gone)
+{
+    for (struct ike_sa *sa = gone->e->sas; sa; sa = sa->next) {
+        if (sa->undecided_of == gone)
+            sa->undecided_of = NULL;
+        if (sa->current && sa->current->collision.sa == gone)
+            sa->current->collision.sa = NULL;
+    }
+}
+
+static void unlink_sa(struct ike_sa *sa)
+{
+    struct ike_engine *e = sa->e;
+    struct timer *timers[] = {&sa->retransmit, &sa->life, &sa->poll, &sa->wake, &sa->grace};
+    table_remove(&e->table, sa);
+    for (unsigned i = 0; i < sizeof timers / sizeof *timers; i++)
+        timer_drop(&e->timers, timers[i]);
+    *(sa->prev ? &sa->prev->next : &e->sas) = sa->next;
+    *(sa->next ? &sa->next->prev : &e->sas_last) = sa->prev;
+    sa->prev = NULL;
+    sa->next = e->dead;
+    e->dead = sa;
+}
+
+static void kill_sa(struct ike_sa *sa, bool data_plane)
+{
+    struct ike_engine *e = sa->e;
+    if (sa->state == SA_DEAD)
+        return;
+    sa->state = SA_DEAD;
+    sa_not_half_open(sa);
+    jobs_detach(sa);
+    while (sa->children) {
+        if (!data_plane)
+            sa->children->installed = false;
+        child_drop(sa->children, true);
+    }
+    if (sa->pending && sa->pending->terms.spi_in)
+        e->env.spi_release(e->env.ctx, sa->pending->terms.spi_in);
+    free(sa->pending);
+    sa->pending = NULL;
+    unlink_sa(sa);
+    forget_references(sa);
+    if (sa->current)
+        task_free(e, sa->current);
+    sa->current = NULL;
+    while (sa->queue) {
+        struct task *t = sa->queue;
+        sa->queue = t->next;
+        task_free(e, t);
+    }
+}
+
+void sa_kill(struct ike_sa *sa)
+{
+    kill_sa(sa, true);
+}
+
+void sa_kill_quietly(struct ike_sa *sa)
+{
+    kill_sa(sa, false);
+}
+
+void engine_reap(struct ike_engine *e)
+{
+    while (e->dead) {
+        struct ike_sa *sa = e->dead;
+        e->dead = sa->next;
+        keyed_free(sa->seal);
+        keyed_free(sa->open);
+        secret_free(sa->keys);
+        buf_free(&sa->first_own);
+        buf_free(&sa->first_peer);
+        buf_free(&sa->cookie);
+        msgid_free(&sa->rx, &sa->tx);
+        free(sa);
+    }
+}
+
+const struct peer *sa_peer(const struct ike_sa *sa)
+{
+    return sa->run ? sa->run->peer : NULL;
+}
+
+const char *sa_peer_name(const struct ike_sa *sa)
+{
+    return sa->run ? sa->run->peer->name : "(unknown)";
+}
+
+bool sa_connecting(const struct ike_sa *sa)
+{
+    return sa->state == SA_CONNECTING || sa->state == SA_AUTH_SENT;
+}
+
+void sa_lost(struct ike_sa *sa, const char *fmt, ...)
+{
+    char text[TEXT_MAX];
+    struct run *run = sa->run;
+    struct ike_engine *e = sa->e;
+    bool replaced = sa->state == SA_REPLACED || sa->state == SA_DELETING || sa->undecided_of;
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    if (!replaced)
+        report(e, IKE_EVENT_IKE_DOWN, sa_peer(sa), NULL, &sa->path, "%s", text);
+    bool restart = !replaced || sa->restart;
+    sa_kill(sa);
+    if (!run || !restart)
+        return;
+    commands_end(e, COMMAND_REKEY, run, NULL, false, text);
+    run_later(run, NS_PER_S + random_below(e, NS_PER_S));
+}
+
+void sa_fail(struct ike_sa *sa, const char *fmt, ...)
+{
+    char text[TEXT_MAX];
+    struct run *run = sa->run;
+    struct ike_engine *e = sa->e;
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    bool redundant = sa->redundant;
+    struct path path = sa->path;
+    sa_kill(sa);
+    if (redundant || !run)
+        return;
+    report(e, IKE_EVENT_FAILED, run->peer, NULL, &path, "%s", text);
+    run_failed(run, NULL, text);
+}
+
+void sa_delete(struct ike_sa *sa, bool restart)
+{
+    if (sa->state == SA_AUTH_SENT) { /* the peer may count it as up: wait for the answer, then delete */
+        sa->redundant = true;
+        return;
+    }
+    if (sa->state != SA_UP && sa->state != SA_REPLACED) {
+        if (sa->state != SA_DELETING)
+            sa_kill(sa);
+        return;
+    }
+    struct task *t = task_new(TASK_IKE_DELETE);
+    if (!t) {
+        sa_kill(sa);
+        return;
+    }
+    sa->restart = restart;
+    sa->state = SA_DELETING;
+    timer_cancel(&sa->e->timers, &sa->life);
+    for (struct child *c = sa->children; c; c = c->next)
+        child_retire(c);
+    task_queue(sa, t, true);
+}
+
+enum err sa_derive(struct ike_sa *sa, const struct ike_sa *old, const struct kex_secret *secret)
+{
+    TRY(choice_suite(&sa->choice, &sa->suite));
+    sa->prf = sa->choice.prf.id;
+    struct span ni = nonce_span(sa->initiator ? &sa->nonce_own : &sa->nonce_peer);
+    struct span nr = nonce_span(sa->initiator ? &sa->nonce_peer : &sa->nonce_own);
+    if (old)
+        TRY(keymat_ike_rekey(sa->keys, sa->prf, &sa->suite, old->keys, ni, nr, sa->spi_i, sa->spi_r, secret));
+    else
+        TRY(keymat_ike(sa->keys, sa->prf, &sa->suite, ni, nr, sa->spi_i, sa->spi_r, secret));
+    struct ike_keys *k = sa->keys;
+    const struct secret *own[2] = {&k->ei, &k->ai}, *peer[2] = {&k->er, &k->ar};
+    const struct secret **out = sa->initiator ? own : peer, **in = sa->initiator ? peer : own;
+    TRY(keyed_new(&sa->seal, &sa->suite, TRANSFORM_SEAL, NULL, secret_span(out[0]), secret_span(out[1])));
+    TRY(keyed_new(&sa->open, &sa->suite, TRANSFORM_OPEN, NULL, secret_span(in[0]), secret_span(in[1])));
+    keylog(sa);
+    return OK;
+}
+
+void sa_up(struct ike_sa *sa)
+{
+    struct ike_engine *e = sa->e;
+    sa->state = SA_UP;
+    sa_not_half_open(sa);
+    sa->established = sa->last_in = e->now;
+    ns_t rekey = sa->run->peer->rekey;
+    timer_cancel(&e->timers, &sa->life);
+    if (rekey) { /* 10 % of jitter, so that the ends rarely collide (section 2.8) */
+        sa->rekey_at = e->now + rekey - random_below(e, rekey / 10 + 1);
+        sa->hard_at = e->now + rekey + rekey / 10;
+        timer_set(&e->timers, &sa->life, sa->rekey_at);
+    }
+    timer_set(&e->timers, &sa->poll, e->now + NS_PER_S);
+}
+
+void sa_follow(struct ike_sa *sa, const struct path *path)
+{
+    /* Behind a NAT ourselves, it is ours that rewrites: the peer's address is what it is (section 2.23). */
+    if (path_equal(&sa->path, path) || (sa->nat_local && sa->state != SA_HALF_OPEN))
+        return;
+    sa->path = *path;
+    struct path esp = child_path(sa);
+    for (struct child *c = sa->children; c; c = c->next)
+        if (c->installed)
+            sa->e->env.child_move(sa->e->env.ctx, c->id, &esp);
+}

@@ -1,0 +1,414 @@
+/* IKE_SA_INIT (RFC 7296 section 1.2), with cookies (2.6), the wrong group (1.2, 2.7) and NAT detection (2.23). */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "ike/internal.h"
+
+#define NO_NATT "does not support NAT traversal; raw ESP is not supported by this version"
+
+/*
+ * The SOURCE hash is altered on purpose, so that the peer takes us for being behind a NAT and encapsulates ESP in UDP;
+ * the DESTINATION hash is true, so that nobody is told a NAT of his own that isn't there.
+ */
+static void put_nat_detection(struct ike_builder *b, const struct ike_sa *sa, const struct path *path)
+{
+    uint8_t hash[NAT_HASH_LEN];
+    struct span none = span_of(NULL, 0);
+    nat_hash(sa->spi_i, sa->spi_r, &path->local, hash);
+    for (unsigned i = 0; i < sizeof hash; i++)
+        hash[i] = (uint8_t)~hash[i];
+    ike_put_notify(b, PROTOCOL_NONE, none, NOTIFY_NAT_DETECTION_SOURCE_IP, span_of(hash, sizeof hash));
+    nat_hash(sa->spi_i, sa->spi_r, &path->remote, hash);
+    ike_put_notify(b, PROTOCOL_NONE, none, NOTIFY_NAT_DETECTION_DESTINATION_IP, span_of(hash, sizeof hash));
+}
+
+/* -- initiator -- */
+
+static void offer_made(struct ike_sa *sa, struct ike_job *job);
+
+static void send_request(struct ike_sa *sa)
+{
+    struct ike_engine *e = sa->e;
+    struct task *t = sa->current;
+    struct ike_builder b;
+    size_t len;
+    struct ike_header h = {
+        .spi_i = sa->spi_i, .version = 0x20, .exchange = EXCHANGE_SA_INIT, .flags = IKE_FLAG_INITIATOR};
+    ike_begin(&b, e->out, IKE_MESSAGE_MAX, &h);
+    if (sa->cookie.len)
+        ike_put_notify(&b, PROTOCOL_NONE, span_of(NULL, 0), NOTIFY_COOKIE, buf_span(&sa->cookie));
+    proposal_put_offer(&b, &t->offered, 0, 0);
+    ike_put_ke(&b, t->group, span_of(t->pub.b, t->pub.len));
+    ike_put(&b, PAYLOAD_NONCE, nonce_span(&sa->nonce_own));
+    put_nat_detection(&b, sa, &sa->path);
+    enum err err = ike_finish(&b, &len);
+    if (err == OK)
+        err = buf_set(&sa->first_own, span_of(e->out, len));
+    sa->tx.next = 0; /* a retry with a cookie or another group is message 0 again (section 2.2) */
+    if (err == OK)
+        err = msgid_request(&sa->tx, buf_span(&sa->first_own));
+    if (err != OK)
+        sa_fail(sa, "IKE_SA_INIT to %s could not be made: %s", sa_peer_name(sa), err_text(err));
+    else
+        request_transmit(sa);
+}
+
+static void make_offer(struct ike_sa *sa)
+{
+    enum err err = job_start(sa, JOB_OFFER, sa->current->group, NULL, span_of(NULL, 0), offer_made);
+    if (err != OK)
+        sa_fail(sa, "no key exchange with %s: %s", sa_peer_name(sa), err_text(err));
+}
+
+static void offer_made(struct ike_sa *sa, struct ike_job *job)
+{
+    struct task *t = sa->current;
+    if (job->result != OK) {
+        sa_fail(sa, "no key exchange with %s: %s", sa_peer_name(sa), err_text(job->result));
+        return;
+    }
+    t->kex = job->kex;
+    t->pub = job->pub;
+    job->kex = NULL;
+    send_request(sa);
+}
+
+static struct path first_path(const struct run *run)
+{
+    const struct host *host = &run->e->config->host;
+    struct path p = {.remote = run->peer->endpoint, .transport = PATH_UDP};
+    if (run->hint.ip.family == p.remote.ip.family)
+        p.local.ip = run->hint.ip;
+    p.local.port = host->port;
+    if (run->peer->endpoint_port_given || host->port == 0) {
+        p.local.port = host->nat_port;
+        p.marker = true;
+        if (!run->peer->endpoint_port_given)
+            p.remote.port = NATT_PORT;
+    }
+    return p;
+}
+
+void sa_init_start(struct run *run, const struct policy *first)
+{
+    struct ike_engine *e = run->e;
+    const struct peer *peer = run->peer;
+    struct ike_sa *sa = ike_sa_new(e, true, sa_spi_make(e));
+    if (!sa) {
+        run_failed(run, NULL, "out of memory");
+        return;
+    }
+    sa->run = run;
+    sa->state = SA_CONNECTING;
+    sa->path = first_path(run);
+    sa->current = task_new(TASK_CONNECT);
+    if (peer->endpoint_any || !sa->path.remote.ip.family) {
+        sa_fail(sa, "%s has no address to connect to (endpoint)", peer->name);
+        return;
+    }
+    if (peer->encap == ENCAP_RAW || !sa->current) {
+        sa_fail(sa, "%s: %s", peer->name,
+                sa->current ? "encap = raw: raw ESP is not supported by this version" : "out of memory");
+        return;
+    }
+    nonce_make(e, &sa->nonce_own);
+    sa->current->policy = first;
+    sa->current->offered = peer->ike;
+    sa->current->group = first_group(&peer->ike);
+    make_offer(sa);
+}
+
+/* Anybody on the way can send these: they end nothing at once, they are what gets reported in the end (2.21.1). */
+static void note_error(struct ike_sa *sa, uint16_t type)
+{
+    sa->noted = type;
+    if (type == NOTIFY_NO_PROPOSAL_CHOSEN && !timer_is_set(&sa->grace))
+        timer_set(&sa->e->timers, &sa->grace, sa->e->now + ERROR_GRACE);
+}
+
+void sa_init_expired(struct ike_sa *sa)
+{
+    char at[ENDPOINT_TEXT], name[64], offered[TEXT_MAX / 2];
+    endpoint_format(&sa->path.remote, at);
+    if (sa->noted == NOTIFY_NO_PROPOSAL_CHOSEN)
+        sa_fail(sa, "%s at %s answers NO_PROPOSAL_CHOSEN: it accepts none of our IKE proposals (%s)", sa_peer_name(sa),
+                at, proposals_format(&sa->current->offered, offered, sizeof offered));
+    else if (sa->noted)
+        sa_fail(sa, "%s at %s answers IKE_SA_INIT with %s", sa_peer_name(sa), at,
+                notify_name(sa->noted, name, sizeof name));
+    else
+        sa_fail(sa, "%s at %s does not answer IKE_SA_INIT", sa_peer_name(sa), at);
+}
+
+static void retry_with_cookie(struct ike_sa *sa, const struct ike_notify *cookie)
+{
+    if (cookie->data.len < 1 || cookie->data.len > 64 || sa->cookies >= COOKIE_RETRIES) {
+        note_error(sa, NOTIFY_COOKIE);
+        return;
+    }
+    sa->cookies++;
+    if (buf_set(&sa->cookie, cookie->data) == OK)
+        send_request(sa);
+}
+
+static void retry_with_group(struct ike_sa *sa, uint16_t group)
+{
+    struct task *t = sa->current;
+    if (group == KE_NONE || t->retries >= KEX_RETRIES) {
+        note_error(sa, NOTIFY_INVALID_KE_PAYLOAD);
+        return;
+    }
+    t->retries++;
+    t->group = group;
+    task_reset(sa->e, t);
+    timer_cancel(&sa->e->timers, &sa->retransmit);
+    msgid_done(&sa->tx);
+    make_offer(sa);
+}
+
+/* From here on everything goes to the NAT-T ports: the peer has been made to believe in a NAT (section 2.23). */
+static void float_path(struct ike_sa *sa)
+{
+    if (sa->path.marker)
+        return;
+    sa->path.local.port = sa->e->config->host.nat_port;
+    sa->path.remote.port = NATT_PORT;
+    sa->path.marker = true;
+}
+
+static void secret_made(struct ike_sa *sa, struct ike_job *job)
+{
+    enum err err = job->result;
+    if (err == OK)
+        err = sa_derive(sa, NULL, &job->secret);
+    if (err != OK) {
+        sa_fail(sa, "key exchange with %s failed: %s", sa_peer_name(sa), err_text(err));
+        return;
+    }
+    float_path(sa);
+    auth_start(sa);
+}
+
+static void accept_response(struct ike_sa *sa, const struct path *path, struct span message,
+                            const struct ike_message *m)
+{
+    struct ike_engine *e = sa->e;
+    struct task *t = sa->current;
+    struct choice choice;
+    bool natt;
+    if (proposal_accept(m->sa, &t->offered, true, &choice) != OK || choice.ke.id != t->group ||
+        m->ke_group != t->group || !nonce_set(&sa->nonce_peer, m->nonce)) {
+        note_error(sa, NOTIFY_INVALID_SYNTAX);
+        drop(e, STAT_DROP_IKE_SYNTAX);
+        return;
+    }
+    sa->choice = choice;
+    nat_detect(m, path, &natt, &sa->nat_local, &sa->nat_remote);
+    if (!natt && !sa->path.marker) {
+        sa_fail(sa, "%s " NO_NATT, sa_peer_name(sa));
+        return;
+    }
+    sa->spi_r = m->h.spi_r;
+    sa->path.local.ip = path->local.ip;
+    timer_cancel(&e->timers, &sa->retransmit);
+    timer_cancel(&e->timers, &sa->grace);
+    msgid_done(&sa->tx);
+    struct kex *kex = t->kex;
+    t->kex = NULL;
+    enum err err = buf_set(&sa->first_peer, message);
+    if (err == OK)
+        err = job_start(sa, JOB_FINISH, t->group, kex, m->ke, secret_made);
+    else
+        kex_free(kex);
+    if (err != OK)
+        sa_fail(sa, "key exchange with %s failed: %s", sa_peer_name(sa), err_text(err));
+}
+
+void sa_init_response(struct ike_sa *sa, const struct path *path, struct span message, struct ike_message *m)
+{
+    struct ike_engine *e = sa->e;
+    if (!msgid_awaited(&sa->tx, m->h.message_id) || !ip_equal(&path->remote.ip, &sa->path.remote.ip)) {
+        drop(e, STAT_DROP_IKE_MSGID);
+        return;
+    }
+    if (ike_message_legal(m) != OK) {
+        drop(e, STAT_DROP_IKE_SYNTAX);
+        return;
+    }
+    const struct ike_notify *error = ike_find_error(m), *cookie = ike_find_notify(m, NOTIFY_COOKIE);
+    if (error && error->type == NOTIFY_INVALID_KE_PAYLOAD)
+        retry_with_group(sa, invalid_ke_group(m, sa->current));
+    else if (error)
+        note_error(sa, error->type);
+    else if (cookie && !(m->seen & PAYLOAD_BIT(PAYLOAD_SA)))
+        retry_with_cookie(sa, cookie);
+    else
+        accept_response(sa, path, message, m);
+}
+
+/* -- responder -- */
+
+static bool cookie_holds(struct ike_engine *e, const struct path *path, const struct ike_message *m)
+{
+    uint8_t cookie[COOKIE_LEN];
+    const struct ike_notify *n = ike_find_notify(m, NOTIFY_COOKIE);
+    if (n && cookie_valid(&e->jar, m->h.spi_i, &path->remote, m->nonce, n->data))
+        return true;
+    cookie_make(&e->jar, &e->env.random, e->now, m->h.spi_i, &path->remote, m->nonce, cookie);
+    plain_notify(e, path, &m->h, EXCHANGE_SA_INIT, NOTIFY_COOKIE, span_of(cookie, sizeof cookie), false);
+    return false;
+}
+
+/*
+ * Before IKE_AUTH only the address tells who that may be: peers with this very address first, then those with %any.
+ * False: nobody, or nothing in common; who is the peer to blame, if there is one.
+ */
+static bool choose(struct ike_engine *e, const struct path *path, const struct ike_message *m, struct choice *out,
+                   struct run **who, char *why, size_t why_size)
+{
+    *who = NULL;
+    for (unsigned any = 0; any < 2; any++) {
+        for (unsigned i = 0; i < e->run_count; i++) {
+            const struct peer *p = e->runs[i]->peer;
+            if (p->endpoint_any != (any == 1) || (!any && !ip_equal(&p->endpoint.ip, &path->remote.ip)))
+                continue;
+            if (proposal_choose(m->sa, &p->ike, m->ke_group, true, out, why, why_size) == OK)
+                return true;
+            *who = e->runs[i];
+        }
+    }
+    return false;
+}
+
+static void refuse(struct ike_engine *e, const struct path *path, const struct ike_message *m, struct run *run,
+                   const char *why)
+{
+    char from[ENDPOINT_TEXT];
+    endpoint_format(&path->remote, from);
+    if (run)
+        log_limited(&e->log_limit, LOG_WARN, "ike", "%s at %s: no IKE proposal in common: %s", run->peer->name, from,
+                    why);
+    else
+        log_limited(&e->log_limit, LOG_WARN, "ike", "%s wants to connect: no peer has that address, none has %%any",
+                    from);
+    if (run && !run->error[0]) { /* unauthenticated: never hides what is known for sure */
+        snprintf(run->error, sizeof run->error, "no IKE proposal in common: %s", why);
+        run->error_at = e->now;
+        report(e, IKE_EVENT_FAILED, run->peer, NULL, path, "%s at %s: %s", run->peer->name, from, run->error);
+    }
+    plain_notify(e, path, &m->h, EXCHANGE_SA_INIT, NOTIFY_NO_PROPOSAL_CHOSEN, span_of(NULL, 0), true);
+}
+
+static void send_response(struct ike_sa *sa, const struct kex_public *pub)
+{
+    struct ike_engine *e = sa->e;
+    struct ike_builder b;
+    size_t len;
+    struct ike_header h = {.spi_i = sa->spi_i,
+                           .spi_r = sa->spi_r,
+                           .version = 0x20,
+                           .exchange = EXCHANGE_SA_INIT,
+                           .flags = IKE_FLAG_RESPONSE};
+    ike_begin(&b, e->out, IKE_MESSAGE_MAX, &h);
+    proposal_put_answer(&b, &sa->choice, 0, 0);
+    ike_put_ke(&b, sa->choice.ke.id, span_of(pub->b, pub->len));
+    ike_put(&b, PAYLOAD_NONCE, nonce_span(&sa->nonce_own));
+    put_nat_detection(&b, sa, &sa->rx.path);
+    if (ike_finish(&b, &len) != OK || buf_set(&sa->first_own, span_of(e->out, len)) != OK ||
+        msgid_answer(&sa->rx, buf_span(&sa->first_own)) != OK) {
+        sa_kill(sa);
+        return;
+    }
+    sa->state = SA_HALF_OPEN;
+    e->env.send(e->env.ctx, &sa->rx.path, buf_span(&sa->rx.response));
+}
+
+static void responded(struct ike_sa *sa, struct ike_job *job)
+{
+    enum err err = job->result;
+    nonce_make(sa->e, &sa->nonce_own);
+    if (err == OK)
+        err = sa_derive(sa, NULL, &job->secret);
+    if (err == OK) {
+        send_response(sa, &job->pub);
+        return;
+    }
+    drop(sa->e, STAT_DROP_IKE_SYNTAX); /* a public value that isn't one (RFC 6989) */
+    struct ike_header h = {.spi_i = sa->spi_i, .flags = IKE_FLAG_INITIATOR};
+    plain_notify(sa->e, &sa->rx.path, &h, EXCHANGE_SA_INIT, NOTIFY_INVALID_SYNTAX, span_of(NULL, 0), true);
+    sa_kill(sa);
+}
+
+static void respond(struct ike_engine *e, const struct path *path, struct span message, const struct ike_message *m,
+                    const struct choice *choice, bool nat_local, bool nat_remote)
+{
+    struct ike_sa *sa = ike_sa_new(e, false, sa_spi_make(e));
+    if (!sa)
+        return;
+    sa->state = SA_RESPONDING;
+    sa->halfway = true;
+    e->half_open++;
+    sa->spi_i = m->h.spi_i;
+    sa->first_remote = path->remote;
+    sa->path = *path;
+    sa->choice = *choice;
+    sa->nat_local = nat_local;
+    sa->nat_remote = nat_remote;
+    table_add_first(&e->table, sa);
+    timer_set(&e->timers, &sa->life, e->now + HALF_OPEN_LIFE);
+    if (!nonce_set(&sa->nonce_peer, m->nonce) || buf_set(&sa->first_peer, message) != OK ||
+        msgid_accept(&sa->rx, message, path) != OK ||
+        job_start(sa, JOB_RESPOND, choice->ke.id, NULL, m->ke, responded) != OK)
+        sa_kill(sa);
+}
+
+static void answer_repeat(struct ike_sa *sa, const struct path *path)
+{
+    if (sa->state == SA_HALF_OPEN) {
+        stat_add(sa->e->env.stats, STAT_IKE_REPLAYED, 1);
+        sa->e->env.send(sa->e->env.ctx, path, buf_span(&sa->rx.response));
+    } else {
+        drop(sa->e, STAT_DROP_IKE_STATE);
+    }
+}
+
+void sa_init_request(struct ike_engine *e, const struct path *path, struct span message, struct ike_message *m)
+{
+    char why[TEXT_MAX / 2] = "";
+    struct run *run;
+    struct choice choice;
+    bool natt, nat_local, nat_remote;
+    struct ike_sa *sa = table_find_first(&e->table, m->h.spi_i, &path->remote, message);
+    if (sa) {
+        answer_repeat(sa, path);
+        return;
+    }
+    if (e->stopping || ike_message_legal(m) != OK) {
+        drop(e, e->stopping ? STAT_DROP_IKE_STATE : STAT_DROP_IKE_SYNTAX);
+        return;
+    }
+    if (e->half_open >= e->limits.half_open) {
+        drop(e, STAT_DROP_IKE_LIMIT);
+        return;
+    }
+    if (e->half_open >= e->limits.cookie_threshold && !cookie_holds(e, path, m))
+        return;
+    if (!choose(e, path, m, &choice, &run, why, sizeof why)) {
+        refuse(e, path, m, run, why);
+        return;
+    }
+    if (choice.ke.id != m->ke_group) {
+        uint8_t group[2];
+        put_be16(group, choice.ke.id);
+        plain_notify(e, path, &m->h, EXCHANGE_SA_INIT, NOTIFY_INVALID_KE_PAYLOAD, span_of(group, 2), false);
+        return;
+    }
+    nat_detect(m, path, &natt, &nat_local, &nat_remote);
+    if (!natt && !path->marker) {
+        char from[ENDPOINT_TEXT];
+        log_limited(&e->log_limit, LOG_WARN, "ike", "%s " NO_NATT, endpoint_format(&path->remote, from));
+        plain_notify(e, path, &m->h, EXCHANGE_SA_INIT, NOTIFY_NO_PROPOSAL_CHOSEN, span_of(NULL, 0), true);
+        return;
+    }
+    respond(e, path, message, m, &choice, nat_local, nat_remote);
+}

@@ -1,0 +1,236 @@
+/* What only the whole configuration shows, and the names of endpoints. */
+#include <netdb.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "policy/config_internal.h"
+
+/* -- policies -- */
+
+/* Could a packet match both sides? */
+static bool compatible(const struct selector *local, const struct selector *remote)
+{
+    return local->range.first.family == remote->range.first.family &&
+           (local->proto == 0 || remote->proto == 0 || local->proto == remote->proto);
+}
+
+static void check_pairs(struct loading *l, const struct policy *p)
+{
+    for (unsigned i = 0; i < p->local.n; i++)
+        for (unsigned j = 0; j < p->remote.n; j++)
+            if (compatible(&p->local.v[i], &p->remote.v[j]))
+                return;
+    if (p->local.n && p->remote.n)
+        complain(l, p->line,
+                 "found 'local' and 'remote' of '%s' that no packet can match together, expected one family "
+                 "and protocol on both sides",
+                 p->name);
+}
+
+static bool all_within(const struct selectors *inner, const struct selectors *outer)
+{
+    for (unsigned i = 0; i < inner->n; i++) {
+        bool covered = false;
+        for (unsigned j = 0; j < outer->n && !covered; j++)
+            covered = selector_within(&inner->v[i], &outer->v[j]);
+        if (!covered)
+            return false;
+    }
+    return inner->n > 0;
+}
+
+static void check_shadow(struct loading *l, const struct policy *const *earlier, unsigned n, const struct policy *p)
+{
+    for (unsigned i = 0; i < n; i++) {
+        if (all_within(&p->local, &earlier[i]->local) && all_within(&p->remote, &earlier[i]->remote)) {
+            warn(l, p->line, "policy '%s' never matches: '%s' on line %u comes first and covers it", p->name,
+                 earlier[i]->name, earlier[i]->line);
+            return;
+        }
+    }
+}
+
+static void check_policies(struct loading *l)
+{
+    const struct config *c = l->config;
+    for (unsigned i = 0; i < c->policy_count; i++) {
+        const struct policy *p = c->policies[i];
+        check_pairs(l, p);
+        check_shadow(l, (const struct policy *const *)c->policies, i, p);
+        for (unsigned j = 0; j < i; j++)
+            if (strcmp(c->policies[j]->name, p->name) == 0)
+                complain(l, p->line,
+                         "found a second policy of the name '%s', expected another name: the first is on line %u",
+                         p->name, c->policies[j]->line);
+    }
+}
+
+/* -- peers and host -- */
+
+static void check_peers(struct loading *l)
+{
+    const struct config *c = l->config;
+    for (unsigned i = 0; i < c->peer_count; i++) {
+        bool used = false;
+        for (unsigned j = 0; j < c->policy_count && !used; j++)
+            used = c->policies[j]->peer == c->peers[i];
+        if (!used)
+            warn(l, c->peers[i]->line, "peer '%s' has neither 'local' and 'remote' nor a [policy] that names it",
+                 c->peers[i]->name);
+    }
+}
+
+static bool covers(const struct selectors *list, const struct ip_range *range)
+{
+    for (unsigned i = 0; i < list->n; i++)
+        if (range_within(range, &list->v[i].range))
+            return true;
+    return false;
+}
+
+static void check_addresses(struct loading *l)
+{
+    const struct config *c = l->config;
+    for (unsigned i = 0; i < c->host.addresses; i++) {
+        char text[PREFIX_TEXT];
+        struct ip_range range = prefix_range(&c->host.address[i]);
+        bool covered = false;
+        for (unsigned j = 0; j < c->policy_count && !covered; j++)
+            covered = covers(&c->policies[j]->local, &range) || covers(&c->policies[j]->remote, &range);
+        if (!covered)
+            warn(l, c->host.address_line, "no policy covers the network of address %s: its packets are discarded",
+                 prefix_format(&c->host.address[i], text));
+    }
+}
+
+void config_check(struct loading *l)
+{
+    if (l->errors == 0 && l->config->peer_count == 0 && l->config->policy_count == 0)
+        warn(l, 0, "the file has neither a peer nor a policy: every packet is discarded");
+    if (l->inline_secret && l->exposed)
+        warn(l, l->inline_secret,
+             "this file holds a secret and can be read by others than its owner: chmod 600 it, or "
+             "use file:PATH");
+    check_policies(l);
+    check_peers(l);
+    check_addresses(l);
+}
+
+/* -- names -- */
+
+#define RESOLVE_SECONDS 5
+
+/*
+ * getaddrinfo has no deadline, so each name gets a thread that may outlive the wait. Whoever of the two lets go last
+ * frees the lookup.
+ */
+struct lookup {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    unsigned holders;
+    bool done;
+    char host[256];
+    struct ip found; /* family 0: nothing */
+    int error;       /* of getaddrinfo */
+};
+
+static void lookup_release(struct lookup *k)
+{
+    pthread_mutex_lock(&k->lock);
+    unsigned left = --k->holders;
+    pthread_mutex_unlock(&k->lock);
+    if (left)
+        return;
+    pthread_cond_destroy(&k->changed);
+    pthread_mutex_destroy(&k->lock);
+    free(k);
+}
+
+static void *lookup_run(void *arg)
+{
+    struct lookup *k = arg;
+    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_DGRAM, .ai_flags = AI_ADDRCONFIG};
+    struct addrinfo *list = NULL;
+    struct endpoint e = {0};
+    int error = getaddrinfo(k->host, NULL, &hints, &list);
+    for (const struct addrinfo *a = list; !error && a && !e.ip.family; a = a->ai_next) {
+        struct sockaddr_storage address = {0};
+        memcpy(&address, a->ai_addr, a->ai_addrlen);
+        if (endpoint_from_sockaddr(&address, &e) != OK)
+            e = (struct endpoint){0};
+    }
+    if (list)
+        freeaddrinfo(list);
+    pthread_mutex_lock(&k->lock);
+    k->found = e.ip;
+    k->error = error;
+    k->done = true;
+    pthread_cond_signal(&k->changed);
+    pthread_mutex_unlock(&k->lock);
+    lookup_release(k);
+    return NULL;
+}
+
+/* NULL if it could not be started. */
+static struct lookup *lookup_start(const char *host)
+{
+    pthread_t thread;
+    pthread_condattr_t monotonic;
+    struct lookup *k = calloc(1, sizeof(*k));
+    if (!k)
+        return NULL;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_mutex_init(&k->lock, NULL);
+    pthread_cond_init(&k->changed, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    memcpy(k->host, host, strlen(host) + 1);
+    k->holders = 2;
+    if (pthread_create(&thread, NULL, lookup_run, k) != 0) {
+        k->holders = 1;
+        lookup_release(k);
+        return NULL;
+    }
+    pthread_detach(thread);
+    return k;
+}
+
+/* Waits for the answer and lets go of the lookup. */
+static void lookup_finish(struct loading *l, struct lookup *k, const struct timespec *deadline, struct peer *p)
+{
+    const char *reason = "no answer in time";
+    if (!k) {
+        warn(l, p->line, "endpoint '%s' was not looked up: no thread for it", p->endpoint_host);
+        return;
+    }
+    pthread_mutex_lock(&k->lock);
+    while (!k->done && pthread_cond_timedwait(&k->changed, &k->lock, deadline) == 0)
+        ;
+    if (k->done) {
+        p->endpoint.ip = k->found;
+        reason = k->error ? gai_strerror(k->error) : "no address";
+    }
+    pthread_mutex_unlock(&k->lock);
+    if (!p->endpoint.ip.family)
+        warn(l, p->line, "endpoint '%s' has no address yet: %s", p->endpoint_host, reason);
+    lookup_release(k);
+}
+
+void config_resolve(struct loading *l)
+{
+    const struct config *c = l->config;
+    struct lookup **lookups = calloc(c->peer_count + 1, sizeof(struct lookup *));
+    struct timespec deadline;
+    if (!lookups)
+        return;
+    for (unsigned i = 0; i < c->peer_count; i++)
+        if (c->peers[i]->endpoint_host[0])
+            lookups[i] = lookup_start(c->peers[i]->endpoint_host);
+    clock_gettime(CLOCK_MONOTONIC, &deadline);
+    deadline.tv_sec += RESOLVE_SECONDS;
+    for (unsigned i = 0; i < c->peer_count; i++)
+        if (c->peers[i]->endpoint_host[0])
+            lookup_finish(l, lookups[i], &deadline, c->peers[i]);
+    free(lookups);
+}

@@ -1,0 +1,116 @@
+/* Between the files that read a configuration; nobody else includes this. */
+#ifndef ADIT_CONFIG_INTERNAL_H
+#define ADIT_CONFIG_INTERNAL_H
+
+#include "core/base/cursor.h"
+#include "policy/config.h"
+
+/* -- keys -- */
+
+enum section_kind { SECTION_HOST = 1, SECTION_PEER = 2, SECTION_POLICY = 4 };
+
+/* Bounds of one file: far above any use, low enough that checks which compare all with all end soon. */
+#define CONFIG_SECTIONS 4096
+#define CONFIG_KEYS 80
+#define CONFIG_FILE_MAX (1024 * 1024)
+
+struct section;
+struct loading;
+
+/* What a key's value is applied to. */
+struct target {
+    struct loading *load;
+    const struct section *section;
+    struct host *host;
+    struct peer *peer;     /* NULL outside of [peer] */
+    struct policy *policy; /* of a [policy], or a peer's own; else NULL */
+};
+
+struct key {
+    const char *name;
+    unsigned sections; /* enum section_kind bits: where it may stand */
+    bool list;         /* indented lines extend it */
+    bool of_policy;    /* in a [peer]: belongs to the peer's own policy */
+    void (*apply)(struct target *t, const char *value, unsigned line); /* NULL: planned, not built yet */
+};
+
+/* Row i of the table, NULL past its end; fewer than CONFIG_KEYS. */
+const struct key *key_at(unsigned i);
+/* The row of a name in a section of that kind; -1 if there is none. */
+int key_find(enum section_kind kind, const char *name);
+/* Explains why there is none: misspelt, or of another section. */
+void key_unknown(struct loading *l, enum section_kind kind, const char *name, unsigned line);
+const char *section_kind_name(enum section_kind kind);
+
+/* -- the file as it was read: sections with the text of their values -- */
+
+struct section {
+    enum section_kind kind;
+    char name[64]; /* empty for [host] */
+    unsigned line;
+    const char *value[CONFIG_KEYS]; /* by row of the key table, NULL: not there; in memory for secrets */
+    unsigned line_of[CONFIG_KEYS];
+};
+
+struct ini {
+    struct section *sections; /* in file order */
+    unsigned n, cap;
+    char *arena; /* holds the values; secret_alloc */
+    size_t used, size;
+};
+
+MUST_USE enum err ini_read(struct loading *l, struct span text, struct ini *out);
+void ini_free(struct ini *ini);
+
+/* -- complaints: collected, so that they come out in the order of the lines -- */
+
+struct complaint {
+    unsigned line;
+    bool warning;
+    char *text;
+};
+
+#define COMPLAINTS_MAX 200
+
+struct loading {
+    const struct config_report *report;
+    const char *file;
+    char folder[256];       /* of the file, with its slash; empty: the working directory */
+    bool exposed;           /* others can read the file */
+    unsigned inline_secret; /* line of the first secret that stands in the file itself, or 0 */
+    struct config *config;
+    struct complaint complaints[COMPLAINTS_MAX];
+    unsigned n, left_out, errors;
+};
+
+void complain(struct loading *l, unsigned line, const char *fmt, ...) PRINTF_LIKE(3, 4);
+void warn(struct loading *l, unsigned line, const char *fmt, ...) PRINTF_LIKE(3, 4);
+
+/* -- values: each returns false after it complained -- */
+
+bool value_word(struct loading *l, unsigned line, const char *value, const char *const *words, unsigned *out);
+bool value_number(struct loading *l, unsigned line, const char *value, unsigned min, unsigned max, unsigned *out);
+bool value_duration(struct loading *l, unsigned line, const char *value, bool off, ns_t *out); /* off: "no" is 0 */
+bool value_size(struct loading *l, unsigned line, const char *value, unsigned kilo, uint64_t *out);
+bool value_text(struct loading *l, unsigned line, const char *value, char *out, size_t size);
+bool value_identity(struct loading *l, unsigned line, const char *value, struct identity *out);
+bool value_selectors(struct loading *l, unsigned line, const char *value, struct selectors *out);
+bool value_proposals(struct loading *l, unsigned line, const char *value, enum protocol_id p, struct proposals *out);
+bool value_secret(struct loading *l, unsigned line, const char *value, struct secret *out);
+bool value_endpoint(struct loading *l, unsigned line, const char *value, struct peer *out);
+
+/* -- after reading -- */
+
+/* Applies the sections to the configuration: keys, defaults, required keys. Errors: NOMEM. */
+MUST_USE enum err config_apply(struct loading *l, const struct ini *ini);
+void config_check(struct loading *l);   /* what only the whole shows: names, shadows, coverage */
+void config_resolve(struct loading *l); /* DNS names of endpoints, all at once, for a few seconds */
+
+/*
+ * All of config_load but reading the file and resolving names: file serves for messages and the folder of secrets.
+ * exposed: others can read it. Errors: SYNTAX, NOMEM.
+ */
+MUST_USE enum err config_parse(struct span text, const char *file, bool exposed, const struct config_report *report,
+                               struct config **out);
+
+#endif

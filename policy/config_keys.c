@@ -1,0 +1,643 @@
+/* The keys of the ini file, what each one sets, defaults, and required keys. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "policy/config_internal.h"
+#include "policy/spelling.h"
+
+#define HOST SECTION_HOST
+#define PEER SECTION_PEER
+#define POLICY SECTION_POLICY
+#define WORKERS_MAX 15 /* four bits of an SPI name the worker; zero names none */
+
+/* -- [host] -- */
+
+static void host_id(struct target *t, const char *value, unsigned line)
+{
+    value_identity(t->load, line, value, &t->host->id);
+}
+
+static void host_tun(struct target *t, const char *value, unsigned line)
+{
+    size_t len = strlen(value);
+    if (len == 0 || len >= sizeof(t->host->tun) || strpbrk(value, "/ \t:%") || strcmp(value, ".") == 0 ||
+        strcmp(value, "..") == 0)
+        complain(t->load, line, "found '%s', expected an interface name of at most %zu characters", value,
+                 sizeof(t->host->tun) - 1);
+    else
+        memcpy(t->host->tun, value, len + 1);
+}
+
+/* The next item of a comma-separated list into item, or false at its end; what does not fit is cut. */
+static bool next_item(const char **list, char *item, size_t size)
+{
+    const char *space = " \t";
+    if (!*list)
+        return false;
+    const char *at = *list + strspn(*list, space);
+    size_t n = strcspn(at, ","), len = n;
+    *list = at[n] ? at + n + 1 : NULL;
+    while (len > 0 && strchr(space, at[len - 1]))
+        len--;
+    snprintf(item, size, "%.*s", (int)(len < size ? len : size - 1), at);
+    return true;
+}
+
+static void host_address(struct target *t, const char *value, unsigned line)
+{
+    char item[PREFIX_TEXT];
+    struct prefix p;
+    t->host->address_line = line;
+    while (next_item(&value, item, sizeof(item))) {
+        if (t->host->addresses == CONFIG_ADDRESSES) {
+            complain(t->load, line, "found more than %d addresses", CONFIG_ADDRESSES);
+            return;
+        }
+        if (prefix_parse(item, &p) != OK) {
+            complain(t->load, line, "found '%s', expected an address with its prefix length, such as 10.1.0.1/24",
+                     *item ? item : "nothing");
+            return;
+        }
+        t->host->address[t->host->addresses++] = p;
+    }
+}
+
+static void host_mtu(struct target *t, const char *value, unsigned line)
+{
+    if (strcmp(value, "auto") != 0)
+        value_number(t->load, line, value, 576, 65535, &t->host->mtu);
+}
+
+static void host_listen(struct target *t, const char *value, unsigned line)
+{
+    const unsigned max = sizeof(t->host->listen) / sizeof(t->host->listen[0]);
+    char item[IP_TEXT];
+    struct ip ip;
+    while (next_item(&value, item, sizeof(item))) {
+        if (t->host->listens == max || ip_parse(item, &ip) != OK) {
+            complain(t->load, line, "found '%s', expected at most %u addresses of this host", *item ? item : "nothing",
+                     max);
+            return;
+        }
+        t->host->listen[t->host->listens++] = ip;
+    }
+}
+
+static void host_port(struct target *t, const char *value, unsigned line)
+{
+    unsigned port;
+    if (value_number(t->load, line, value, 0, 65535, &port))
+        t->host->port = (uint16_t)port;
+}
+
+static void host_nat_port(struct target *t, const char *value, unsigned line)
+{
+    unsigned port;
+    if (value_number(t->load, line, value, 1, 65535, &port))
+        t->host->nat_port = (uint16_t)port;
+}
+
+static void host_workers(struct target *t, const char *value, unsigned line)
+{
+    if (strcmp(value, "auto") != 0)
+        value_number(t->load, line, value, 1, WORKERS_MAX, &t->host->workers);
+}
+
+static void host_io(struct target *t, const char *value, unsigned line)
+{
+    static const char *const words[] = {"auto", "uring", "epoll", NULL};
+    static const enum loop_kind kinds[] = {LOOP_AUTO, LOOP_URING, LOOP_EPOLL};
+    unsigned i;
+    if (value_word(t->load, line, value, words, &i))
+        t->host->io = kinds[i];
+}
+
+static void host_crypto(struct target *t, const char *value, unsigned line)
+{
+    value_text(t->load, line, value, t->host->crypto, sizeof(t->host->crypto));
+}
+
+static void host_routes(struct target *t, const char *value, unsigned line)
+{
+    static const char *const words[] = {"auto", "no", NULL};
+    unsigned i;
+    if (value_word(t->load, line, value, words, &i))
+        t->host->routes = i == 0;
+}
+
+static void host_log(struct target *t, const char *value, unsigned line)
+{
+    static const char *const words[] = {"error", "warn", "info", "debug", NULL};
+    static const enum log_level levels[] = {LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG};
+    unsigned i;
+    if (value_word(t->load, line, value, words, &i))
+        t->host->log = levels[i];
+}
+
+static void host_log_format(struct target *t, const char *value, unsigned line)
+{
+    static const char *const words[] = {"text", "json", NULL};
+    static const enum log_format formats[] = {LOG_TEXT, LOG_JSON};
+    unsigned i;
+    if (value_word(t->load, line, value, words, &i))
+        t->host->log_format = formats[i];
+}
+
+static void host_keylog(struct target *t, const char *value, unsigned line)
+{
+    char path[sizeof(t->host->keylog)];
+    if (!value_text(t->load, line, value, path, sizeof(path)))
+        return;
+    const char *folder = path[0] == '/' ? "" : t->load->folder;
+    if (strlen(folder) + strlen(path) >= sizeof(t->host->keylog))
+        complain(t->load, line, "found a path that is too long, expected at most %zu bytes", sizeof(path) - 1);
+    else
+        stpcpy(stpcpy(t->host->keylog, folder), path);
+}
+
+static void host_control(struct target *t, const char *value, unsigned line)
+{
+    value_text(t->load, line, value, t->host->control, sizeof(t->host->control));
+}
+
+/* -- [peer] -- */
+
+static void peer_endpoint(struct target *t, const char *value, unsigned line)
+{
+    value_endpoint(t->load, line, value, t->peer);
+}
+
+static void peer_id(struct target *t, const char *value, unsigned line)
+{
+    if (strcmp(value, "%any") == 0)
+        t->peer->remote_id_any = true;
+    else
+        value_identity(t->load, line, value, &t->peer->remote_id);
+}
+
+static void peer_local_id(struct target *t, const char *value, unsigned line)
+{
+    value_identity(t->load, line, value, &t->peer->local_id);
+}
+
+static void peer_psk(struct target *t, const char *value, unsigned line)
+{
+    value_secret(t->load, line, value, &t->peer->psk);
+}
+
+static void peer_ike(struct target *t, const char *value, unsigned line)
+{
+    value_proposals(t->load, line, value, PROTOCOL_IKE, &t->peer->ike);
+}
+
+static void peer_start(struct target *t, const char *value, unsigned line)
+{
+    static const char *const words[] = {"yes", "on-demand", "no", NULL};
+    static const enum start_mode modes[] = {START_YES, START_ON_DEMAND, START_NO};
+    unsigned i;
+    if (value_word(t->load, line, value, words, &i))
+        t->peer->start = modes[i];
+}
+
+static void peer_encap(struct target *t, const char *value, unsigned line)
+{
+    static const char *const words[] = {"auto", "udp", "raw", NULL};
+    static const enum encap_mode modes[] = {ENCAP_AUTO, ENCAP_UDP, ENCAP_RAW};
+    unsigned i;
+    if (!value_word(t->load, line, value, words, &i))
+        return;
+    t->peer->encap = modes[i];
+    if (modes[i] == ENCAP_RAW)
+        complain(t->load, line, "found 'raw', which is not supported by this version, expected auto or udp");
+}
+
+static void peer_rekey(struct target *t, const char *value, unsigned line)
+{
+    value_duration(t->load, line, value, false, &t->peer->rekey);
+}
+
+static void peer_dpd(struct target *t, const char *value, unsigned line)
+{
+    value_duration(t->load, line, value, true, &t->peer->dpd);
+}
+
+/* -- [policy], and a peer's own -- */
+
+static void policy_action(struct target *t, const char *value, unsigned line)
+{
+    static const char *const words[] = {"protect", "bypass", "discard", NULL};
+    static const enum policy_action actions[] = {ACTION_PROTECT, ACTION_BYPASS, ACTION_DISCARD};
+    unsigned i;
+    if (value_word(t->load, line, value, words, &i))
+        t->policy->action = actions[i];
+}
+
+static void policy_peer(struct target *t, const char *value, unsigned line)
+{
+    struct spelling near = spelling_of(value, strlen(value));
+    t->policy->peer = config_peer(t->load->config, value);
+    if (t->policy->peer)
+        return;
+    for (unsigned i = 0; i < t->load->config->peer_count; i++)
+        spelling_offer(&near, t->load->config->peers[i]->name);
+    complain(t->load, line,
+             near.nearest ? "found '%s', expected the name of a [peer], perhaps '%s'"
+                          : "found '%s', expected the name of a [peer]",
+             value, near.nearest);
+}
+
+static void policy_local(struct target *t, const char *value, unsigned line)
+{
+    value_selectors(t->load, line, value, &t->policy->local);
+}
+
+static void policy_remote(struct target *t, const char *value, unsigned line)
+{
+    value_selectors(t->load, line, value, &t->policy->remote);
+}
+
+static void policy_mode(struct target *t, const char *value, unsigned line)
+{
+    static const char *const words[] = {"tunnel", "transport", NULL};
+    unsigned i;
+    if (value_word(t->load, line, value, words, &i) && i == 1)
+        complain(t->load, line, "found 'transport', which is not supported by this version, expected tunnel");
+}
+
+static void policy_esp(struct target *t, const char *value, unsigned line)
+{
+    value_proposals(t->load, line, value, PROTOCOL_ESP, &t->policy->esp);
+}
+
+static void policy_lifetime(struct target *t, const char *value, unsigned line)
+{
+    value_duration(t->load, line, value, true, &t->policy->lifetime);
+}
+
+static void policy_bytes(struct target *t, const char *value, unsigned line)
+{
+    value_size(t->load, line, value, 1024, &t->policy->bytes);
+}
+
+static void policy_packets(struct target *t, const char *value, unsigned line)
+{
+    value_size(t->load, line, value, 1000, &t->policy->packets);
+}
+
+static void policy_window(struct target *t, const char *value, unsigned line)
+{
+    unsigned n;
+    if (value_number(t->load, line, value, 32, 65536, &n))
+        t->policy->replay_window = n;
+}
+
+/* Takes one of the two ESN values out of every proposal. False: nothing was left of one of them. */
+static bool drop_esn(struct proposals *esp, uint16_t id)
+{
+    bool left = true;
+    for (unsigned i = 0; i < esp->n; i++) {
+        struct proposal *p = &esp->v[i];
+        unsigned kept = 0;
+        for (unsigned j = 0; j < p->n; j++)
+            if (p->t[j].type != TRANSFORM_ESN || p->t[j].id != id)
+                p->t[kept++] = p->t[j];
+        p->n = (uint8_t)kept;
+        left = left && proposal_has(p, TRANSFORM_ESN);
+    }
+    return left;
+}
+
+/* Stands behind "esp" in the table, so that its proposals are there. */
+static void policy_esn(struct target *t, const char *value, unsigned line)
+{
+    static const char *const words[] = {"yes", "no", NULL};
+    unsigned i;
+    if (!value_word(t->load, line, value, words, &i))
+        return;
+    t->policy->esn = i == 0;
+    if (!t->policy->esn && !drop_esn(&t->policy->esp, ESN_YES))
+        complain(t->load, line, "found 'no', expected 'yes': the esp proposals ask for 'esn'");
+}
+
+/* -- the table -- */
+
+#define OWN (PEER | POLICY)
+
+static const struct key keys[] = {
+    {"id", HOST, false, false, host_id},
+    {"tun", HOST, false, false, host_tun},
+    {"address", HOST, true, false, host_address},
+    {"mtu", HOST, false, false, host_mtu},
+    {"listen", HOST, true, false, host_listen},
+    {"port", HOST, false, false, host_port},
+    {"nat-port", HOST, false, false, host_nat_port},
+    {"workers", HOST, false, false, host_workers},
+    {"io", HOST, false, false, host_io},
+    {"crypto", HOST, false, false, host_crypto},
+    {"routes", HOST, false, false, host_routes},
+    {"log", HOST, false, false, host_log},
+    {"log-format", HOST, false, false, host_log_format},
+    {"keylog", HOST, false, false, host_keylog},
+    {"control", HOST, false, false, host_control},
+
+    {"endpoint", PEER, false, false, peer_endpoint},
+    {"id", PEER, false, false, peer_id},
+    {"local-id", PEER, false, false, peer_local_id},
+    {"psk", PEER, false, false, peer_psk},
+    {"ike", PEER, true, false, peer_ike},
+    {"start", PEER, false, false, peer_start},
+    {"encap", PEER, false, false, peer_encap},
+    {"rekey", PEER, false, false, peer_rekey},
+    {"dpd", PEER, false, false, peer_dpd},
+
+    {"action", POLICY, false, false, policy_action},
+    {"peer", POLICY, false, false, policy_peer},
+    {"local", OWN, true, true, policy_local},
+    {"remote", OWN, true, true, policy_remote},
+    {"mode", OWN, false, true, policy_mode},
+    {"esp", OWN, true, true, policy_esp},
+    {"esn", OWN, false, true, policy_esn},
+    {"lifetime", OWN, false, true, policy_lifetime},
+    {"bytes", OWN, false, true, policy_bytes},
+    {"packets", OWN, false, true, policy_packets},
+    {"replay-window", OWN, false, true, policy_window},
+
+    {"key", HOST, false, false, NULL},
+    {"cert", HOST | PEER, false, false, NULL},
+    {"ca", HOST | PEER, false, false, NULL},
+    {"crl", HOST, false, false, NULL},
+    {"firewall", HOST, false, false, NULL},
+    {"metrics", HOST, false, false, NULL},
+    {"user", HOST, false, false, NULL},
+    {"hook", HOST, false, false, NULL},
+    {"public-key", PEER, false, false, NULL},
+    {"auth", PEER, false, false, NULL},
+    {"reauth", PEER, false, false, NULL},
+    {"mobike", PEER, false, false, NULL},
+    {"fragmentation", PEER, false, false, NULL},
+    {"ppk", PEER, false, false, NULL},
+    {"ppk-id", PEER, false, false, NULL},
+    {"ppk-required", PEER, false, false, NULL},
+    {"unique", PEER, false, false, NULL},
+    {"childless", PEER, false, false, NULL},
+    {"window", PEER, false, false, NULL},
+    {"dscp", OWN, false, true, NULL},
+    {"ecn", OWN, false, true, NULL},
+    {"df", OWN, false, true, NULL},
+    {"tfc", OWN, false, true, NULL},
+    {"mss", OWN, false, true, NULL},
+    {"ah", OWN, false, true, NULL},
+    {"fragment", OWN, false, true, NULL},
+    {"fail-open", OWN, false, true, NULL},
+    {"hold", OWN, false, true, NULL},
+    {"icmp", OWN, false, true, NULL},
+    {"flow-log", OWN, false, true, NULL},
+};
+#define KEYS (sizeof(keys) / sizeof(keys[0]))
+_Static_assert(KEYS <= CONFIG_KEYS, "a section has room for every key");
+
+const struct key *key_at(unsigned i)
+{
+    return i < KEYS ? &keys[i] : NULL;
+}
+
+const char *section_kind_name(enum section_kind kind)
+{
+    return kind == SECTION_HOST ? "host" : kind == SECTION_PEER ? "peer" : "policy";
+}
+
+int key_find(enum section_kind kind, const char *name)
+{
+    for (unsigned i = 0; i < KEYS; i++)
+        if ((keys[i].sections & kind) && strcmp(keys[i].name, name) == 0)
+            return (int)i;
+    return -1;
+}
+
+void key_unknown(struct loading *l, enum section_kind kind, const char *name, unsigned line)
+{
+    struct spelling near = spelling_of(name, strlen(name));
+    for (unsigned i = 0; i < KEYS; i++) {
+        if (strcmp(keys[i].name, name) == 0) {
+            complain(l, line, "found '%s' in [%s], expected it in [%s%s]", name, section_kind_name(kind),
+                     keys[i].sections & HOST   ? "host"
+                     : keys[i].sections & PEER ? "peer"
+                                               : "policy",
+                     keys[i].sections & HOST ? "" : " NAME");
+            return;
+        }
+        if ((keys[i].sections & kind) && keys[i].apply)
+            spelling_offer(&near, keys[i].name);
+    }
+    if (near.nearest)
+        complain(l, line, "found the unknown key '%s', expected perhaps '%s'", name, near.nearest);
+    else
+        complain(l, line, "found the unknown key '%s', expected one that [%s] has", name, section_kind_name(kind));
+}
+
+/* -- sections -- */
+
+static bool has(const struct section *s, const char *name)
+{
+    int key = key_find(s->kind, name);
+    return key >= 0 && s->line_of[key] != 0;
+}
+
+static unsigned line_of(const struct section *s, const char *name)
+{
+    int key = key_find(s->kind, name);
+    return key >= 0 ? s->line_of[key] : 0;
+}
+
+/* Applies what the section has, in the order of the table. */
+static void apply_keys(struct target *t)
+{
+    const struct section *s = t->section;
+    for (unsigned i = 0; i < KEYS; i++) {
+        if (!s->line_of[i] || !s->value[i])
+            continue;
+        if (!keys[i].apply)
+            complain(t->load, s->line_of[i], "found '%s', which is not supported by this version", keys[i].name);
+        else if (keys[i].of_policy && !t->policy)
+            complain(t->load, s->line_of[i],
+                     "found '%s' of the peer's own policy, expected 'local' and 'remote' with it", keys[i].name);
+        else
+            keys[i].apply(t, s->value[i], s->line_of[i]);
+    }
+}
+
+static void require(struct loading *l, const struct section *s, const char *name)
+{
+    if (!has(s, name))
+        complain(l, s->line, "found [%s %s] without '%s', expected it", section_kind_name(s->kind), s->name, name);
+}
+
+static void host_defaults(struct host *h)
+{
+    *h =
+        (struct host){.tun = "adit0", .port = 500, .nat_port = 4500, .crypto = "auto", .routes = true, .log = LOG_INFO};
+}
+
+static void apply_host(struct loading *l, const struct section *s)
+{
+    struct host *h = &l->config->host;
+    struct target t = {.load = l, .section = s, .host = h};
+    apply_keys(&t);
+    if (h->port == h->nat_port)
+        complain(l, line_of(s, has(s, "nat-port") ? "nat-port" : "port"),
+                 "found %u as 'port' and as 'nat-port', expected two different ones", h->port);
+}
+
+static struct policy *new_policy(const struct section *s)
+{
+    struct policy *p = calloc(1, sizeof(*p));
+    if (!p)
+        return NULL;
+    memcpy(p->name, s->name, sizeof(p->name));
+    p->line = s->line;
+    p->lifetime = 60 * 60 * NS_PER_S;
+    p->replay_window = 1024;
+    p->esn = true;
+    proposals_default(PROTOCOL_ESP, &p->esp);
+    return p;
+}
+
+static struct peer *new_peer(const struct section *s)
+{
+    struct peer *p = secret_alloc(sizeof(*p)); /* zeroed; holds the key by value */
+    if (!p)
+        return NULL;
+    memcpy(p->name, s->name, sizeof(p->name));
+    p->line = s->line;
+    p->auth = AUTH_PSK;
+    p->rekey = 4 * 60 * 60 * NS_PER_S;
+    p->dpd = 30 * NS_PER_S;
+    proposals_default(PROTOCOL_IKE, &p->ike);
+    return p;
+}
+
+static void check_start(struct loading *l, const struct section *s, struct peer *p)
+{
+    if (!p->endpoint_any)
+        return;
+    if (has(s, "start") && p->start != START_NO)
+        complain(l, line_of(s, "start"), "found a peer that shall be started with endpoint %%any, expected start = no");
+    p->start = START_NO; /* nobody to send to */
+}
+
+/* Who the peer must be: DESIGN's fallbacks. Without an endpoint there is none, and a key alone names nobody. */
+static void expect_identity(struct loading *l, const struct section *s, struct peer *p)
+{
+    if (p->local_id.type == ID_NONE)
+        p->local_id = l->config->host.id;
+    if (p->remote_id.type != ID_NONE || p->remote_id_any || has(s, "id"))
+        return;
+    if (p->endpoint.ip.family)
+        p->remote_id = identity_of_ip(&p->endpoint.ip);
+    else if (p->endpoint_host[0] && identity_parse(p->endpoint_host, &p->remote_id) != OK)
+        complain(l, line_of(s, "endpoint"), "found a host name that can't be an identity, expected 'id' beside it");
+    else if (p->endpoint_any)
+        complain(l, s->line,
+                 "found [peer %s] with 'psk' and endpoint %%any but without 'id', expected it: nothing else "
+                 "tells who it is",
+                 s->name);
+}
+
+static bool add_policy(struct config *c, struct policy *p)
+{
+    struct policy **more = reallocarray(c->policies, c->policy_count + 1, sizeof(*more));
+    if (!more) {
+        free(p);
+        return false;
+    }
+    c->policies = more;
+    c->policies[c->policy_count++] = p;
+    return true;
+}
+
+static enum err apply_peer(struct loading *l, const struct section *s, struct peer *p)
+{
+    struct target t = {.load = l, .section = s, .host = &l->config->host, .peer = p};
+    if (has(s, "local") || has(s, "remote")) {
+        t.policy = new_policy(s);
+        if (!t.policy || !add_policy(l->config, t.policy))
+            return ERR_NOMEM;
+        t.policy->peer = p;
+        require(l, s, "local");
+        require(l, s, "remote");
+    }
+    apply_keys(&t);
+    require(l, s, "endpoint");
+    require(l, s, "psk");
+    check_start(l, s, p);
+    expect_identity(l, s, p);
+    return OK;
+}
+
+/* What only makes sense for protected traffic. */
+static void check_unprotected(struct loading *l, const struct section *s)
+{
+    static const char *const protect_only[] = {"peer",     "mode",  "esp",     "esn",
+                                               "lifetime", "bytes", "packets", "replay-window"};
+    for (size_t i = 0; i < sizeof(protect_only) / sizeof(protect_only[0]); i++)
+        if (has(s, protect_only[i]))
+            complain(l, line_of(s, protect_only[i]),
+                     "found '%s' in a policy that protects nothing, expected action = "
+                     "protect with it",
+                     protect_only[i]);
+}
+
+static enum err apply_policy(struct loading *l, const struct section *s)
+{
+    struct policy *p = new_policy(s);
+    struct target t = {.load = l, .section = s, .host = &l->config->host, .policy = p};
+    if (!p || !add_policy(l->config, p))
+        return ERR_NOMEM;
+    apply_keys(&t);
+    require(l, s, "local");
+    require(l, s, "remote");
+    if (p->action == ACTION_PROTECT)
+        require(l, s, "peer");
+    else
+        check_unprotected(l, s);
+    return OK;
+}
+
+/* Peers first and without their keys, so that a policy may name one that comes later. */
+static enum err make_peers(struct loading *l, const struct ini *ini)
+{
+    struct config *c = l->config;
+    c->peers = calloc(ini->n ? ini->n : 1, sizeof(*c->peers));
+    if (!c->peers)
+        return ERR_NOMEM;
+    for (unsigned i = 0; i < ini->n; i++) {
+        if (ini->sections[i].kind != SECTION_PEER)
+            continue;
+        c->peers[c->peer_count] = new_peer(&ini->sections[i]);
+        if (!c->peers[c->peer_count])
+            return ERR_NOMEM;
+        c->peer_count++;
+    }
+    return OK;
+}
+
+enum err config_apply(struct loading *l, const struct ini *ini)
+{
+    struct config *c = l->config;
+    unsigned peer = 0;
+    host_defaults(&c->host);
+    TRY(make_peers(l, ini));
+    for (unsigned i = 0; i < ini->n; i++) /* wherever it stands: its id is a default for all */
+        if (ini->sections[i].kind == SECTION_HOST)
+            apply_host(l, &ini->sections[i]);
+    for (unsigned i = 0; i < ini->n; i++) {
+        const struct section *s = &ini->sections[i];
+        if (s->kind == SECTION_PEER)
+            TRY(apply_peer(l, s, c->peers[peer++]));
+        else if (s->kind == SECTION_POLICY)
+            TRY(apply_policy(l, s));
+    }
+    if (!c->host.control[0])
+        snprintf(c->host.control, sizeof(c->host.control), "/run/adit/%s.sock", c->host.tun);
+    return OK;
+}

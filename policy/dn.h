@@ -1,0 +1,20 @@
+/* X.501 distinguished names of the simple kind: "C=CH, O=Example, CN=gate" to and from DER (RFC 5280 section 4.1.2.4). */
+#ifndef ADIT_DN_H
+#define ADIT_DN_H
+
+#include "core/base/cursor.h"
+#include "core/base/err.h"
+
+/*
+ * Attributes C, ST (S), L, O, OU, CN, emailAddress (E), in the order written; separated by commas, or by slashes if the
+ * text begins with one; a backslash keeps the next character's meaning away. Errors: SYNTAX, RANGE (does not fit),
+ * UNSUPPORTED (another attribute).
+ */
+MUST_USE enum err dn_encode(const char *text, struct writer *w);
+/* Text as above; attributes that have no short name by their number; what does not parse in hex. Safe for logs. */
+const char *dn_format(struct span der, char *text, size_t size);
+/* RFC 5280 section 7.1 in the simple: the same attributes in the same order, values alike but for their string type and
+ * the case of ASCII letters. What does not parse is equal only byte by byte. */
+bool dn_equal(struct span a, struct span b);
+
+#endif

@@ -1,0 +1,143 @@
+/* Reading the flow out of a packet, for the selectors (RFC 4301 section 4.4.1.1). */
+#include "policy/selector.h"
+
+#define IPV6_HEADER 40
+#define EXTENSION_HEADERS_MAX 8
+
+enum next_header {
+    NEXT_HOP_BY_HOP = 0,
+    NEXT_ICMP = 1,
+    NEXT_TCP = 6,
+    NEXT_UDP = 17,
+    NEXT_DCCP = 33,
+    NEXT_ROUTING = 43,
+    NEXT_FRAGMENT = 44,
+    NEXT_ICMPV6 = 58,
+    NEXT_DESTINATION = 60,
+    NEXT_SCTP = 132,
+    NEXT_MOBILITY = 135,
+    NEXT_UDPLITE = 136
+};
+
+/* The transport header begins at r. */
+static enum err read_ports(struct reader r, struct flow *f)
+{
+    switch (f->proto) {
+    case NEXT_TCP:
+    case NEXT_UDP:
+    case NEXT_DCCP:
+    case NEXT_SCTP:
+    case NEXT_UDPLITE:
+        f->src_port = read_u16(&r);
+        f->dst_port = read_u16(&r);
+        break;
+    case NEXT_ICMP:
+    case NEXT_ICMPV6:
+        f->src_port = f->dst_port = read_u16(&r);
+        break;
+    case NEXT_MOBILITY: /* RFC 6275 section 6.1.1: the type is the third byte */
+        read_u16(&r);
+        f->src_port = f->dst_port = (uint16_t)(read_u8(&r) << 8);
+        break;
+    default:
+        return OK;
+    }
+    f->ports_known = !r.failed;
+    return r.failed ? ERR_TRUNCATED : OK;
+}
+
+/* Confines the reader, which stands behind `done` bytes, to what the packet says it has. */
+static void confine(struct reader *r, uint32_t packet_len, size_t done)
+{
+    size_t left = packet_len - done;
+    if (packet_len != 0 && reader_left(r) > left)
+        *r = read_sub(r, left);
+}
+
+static enum err flow_ipv4(struct reader r, struct flow *f)
+{
+    unsigned header_len = (read_u8(&r) & 15u) * 4;
+    f->dscp_ecn = read_u8(&r);
+    f->packet_len = read_u16(&r);
+    read_u16(&r); /* identification */
+    unsigned offset = read_u16(&r) & 0x1fff;
+    read_u8(&r); /* TTL */
+    f->proto = read_u8(&r);
+    read_u16(&r); /* checksum */
+    struct span src = read_span(&r, 4), dst = read_span(&r, 4);
+    if (r.failed)
+        return ERR_TRUNCATED;
+    if (header_len < 20 || (f->packet_len != 0 && f->packet_len < header_len))
+        return ERR_SYNTAX;
+    f->src = ip_from_bytes(4, src.data);
+    f->dst = ip_from_bytes(4, dst.data);
+    f->header_len = (uint16_t)header_len;
+    read_span(&r, header_len - 20);
+    if (r.failed)
+        return ERR_TRUNCATED;
+    confine(&r, f->packet_len, header_len);
+    return offset == 0 ? read_ports(r, f) : OK;
+}
+
+/* Walks from the extension header `next` to the transport header; *fragment: a non-first one, so there is none. */
+static enum err walk_extensions(struct reader *r, uint8_t next, struct flow *f, bool *fragment)
+{
+    size_t start = reader_left(r);
+    for (unsigned i = 0; i <= EXTENSION_HEADERS_MAX && !*fragment; i++) {
+        f->proto = next;
+        f->header_len = (uint16_t)(IPV6_HEADER + start - reader_left(r));
+        if (next != NEXT_HOP_BY_HOP && next != NEXT_ROUTING && next != NEXT_FRAGMENT && next != NEXT_DESTINATION)
+            return OK;
+        bool is_fragment = next == NEXT_FRAGMENT;
+        next = read_u8(r);
+        size_t len = read_u8(r);
+        if (is_fragment)
+            *fragment = (read_u16(r) & 0xfff8) != 0;
+        read_span(r, is_fragment ? 4 : 6 + len * 8);
+        if (r->failed)
+            return ERR_TRUNCATED;
+    }
+    if (!*fragment)
+        return ERR_SYNTAX;
+    f->proto = next;
+    f->header_len = (uint16_t)(IPV6_HEADER + start - reader_left(r));
+    return OK;
+}
+
+static enum err flow_ipv6(struct reader r, struct flow *f)
+{
+    bool fragment = false;
+    f->dscp_ecn = (uint8_t)(read_u32(&r) >> 20);
+    unsigned payload = read_u16(&r);
+    uint8_t next = read_u8(&r);
+    read_u8(&r); /* hop limit */
+    struct span src = read_span(&r, 16), dst = read_span(&r, 16);
+    if (r.failed)
+        return ERR_TRUNCATED;
+    f->src = ip_from_bytes(6, src.data);
+    f->dst = ip_from_bytes(6, dst.data);
+    f->packet_len = payload ? payload + IPV6_HEADER : 0; /* RFC 2675 section 3: jumbograms say 0 */
+    confine(&r, f->packet_len, IPV6_HEADER);
+    TRY(walk_extensions(&r, next, f, &fragment));
+    return fragment ? OK : read_ports(r, f);
+}
+
+enum err flow_of(struct span packet, struct flow *out)
+{
+    struct flow f = {0};
+    struct reader r = reader_of(packet);
+    if (packet.len == 0)
+        return ERR_TRUNCATED;
+    switch (packet.data[0] >> 4) {
+    case 4:
+        TRY(flow_ipv4(r, &f));
+        break;
+    case 6:
+        TRY(flow_ipv6(r, &f));
+        break;
+    default:
+        return ERR_SYNTAX;
+    }
+    *out = f;
+    return OK;
+}

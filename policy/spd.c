@@ -1,0 +1,221 @@
+#include "policy/spd.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/base/clock.h"
+
+/*
+ * A row rejects quickly what its policy can't match: the span of all its local and of all its remote ranges of one
+ * family, by the 64 leading bits of the address (all 32 of IPv4). What passes is held against the selectors themselves.
+ * Rows of one family lie together, in the order of the policies.
+ */
+struct row {
+    uint64_t local_first, local_last, remote_first, remote_last;
+    uint32_t entry;
+    uint8_t proto; /* the only one that can match; 0: several or any */
+};
+
+struct rows {
+    struct row *v;
+    unsigned n;
+};
+
+struct spd {
+    ns_t made; /* with the table's address: tells it from every other, also from one that had its memory before */
+    unsigned n;
+    struct spd_entry *entries;
+    struct rows rows[2]; /* IPv4, IPv6 */
+};
+
+static uint64_t leading_bits(const struct ip *ip)
+{
+    return ip->family == 4 ? get_be32(ip->b) : get_be64(ip->b);
+}
+
+/* -- making -- */
+
+/* Span and protocol of a list's selectors of one family. False: it has none. */
+static bool bound(const struct selectors *list, uint8_t family, uint64_t *first, uint64_t *last, uint8_t *proto)
+{
+    bool found = false;
+    for (unsigned i = 0; i < list->n; i++) {
+        const struct selector *s = &list->v[i];
+        if (s->range.first.family != family)
+            continue;
+        uint64_t low = leading_bits(&s->range.first), high = leading_bits(&s->range.last);
+        *first = !found || low < *first ? low : *first;
+        *last = !found || high > *last ? high : *last;
+        *proto = !found || *proto == s->proto ? s->proto : 0;
+        found = true;
+    }
+    return found;
+}
+
+static void add_row(struct rows *rows, const struct policy *p, uint32_t entry, uint8_t family)
+{
+    struct row r = {.entry = entry};
+    uint8_t local, remote;
+    if (!bound(&p->local, family, &r.local_first, &r.local_last, &local) ||
+        !bound(&p->remote, family, &r.remote_first, &r.remote_last, &remote))
+        return;
+    r.proto = local ? local : remote;
+    rows->v[rows->n++] = r;
+}
+
+static enum err allocate(struct spd *s, unsigned n)
+{
+    size_t count = n ? n : 1;
+    s->entries = calloc(count, sizeof(*s->entries));
+    s->rows[0].v = calloc(count, sizeof(struct row));
+    s->rows[1].v = calloc(count, sizeof(struct row));
+    return s->entries && s->rows[0].v && s->rows[1].v ? OK : ERR_NOMEM;
+}
+
+enum err spd_new(struct spd **out, const struct spd_entry *entries, unsigned n)
+{
+    struct spd *s = calloc(1, sizeof(*s));
+    if (!s || allocate(s, n) != OK) {
+        spd_free(s);
+        return ERR_NOMEM;
+    }
+    s->made = clock_now();
+    s->n = n;
+    for (unsigned i = 0; i < n; i++) {
+        s->entries[i] = entries[i];
+        add_row(&s->rows[0], entries[i].policy, i, 4);
+        add_row(&s->rows[1], entries[i].policy, i, 6);
+    }
+    *out = s;
+    return OK;
+}
+
+void spd_free(struct spd *s)
+{
+    if (!s)
+        return;
+    free(s->entries);
+    free(s->rows[0].v);
+    free(s->rows[1].v);
+    free(s);
+}
+
+unsigned spd_count(const struct spd *s)
+{
+    return s->n;
+}
+
+const struct spd_entry *spd_at(const struct spd *s, unsigned i)
+{
+    return i < s->n ? &s->entries[i] : NULL;
+}
+
+/* -- looking up -- */
+
+static const struct spd_entry *lookup(const struct spd *s, const struct flow *f, bool out)
+{
+    const struct rows *rows = &s->rows[f->src.family == 6];
+    uint64_t src = leading_bits(&f->src), dst = leading_bits(&f->dst);
+    uint64_t local = out ? src : dst, remote = out ? dst : src;
+    for (unsigned i = 0; i < rows->n; i++) {
+        const struct row *r = &rows->v[i];
+        if (local < r->local_first || local > r->local_last || remote < r->remote_first || remote > r->remote_last ||
+            (r->proto && r->proto != f->proto))
+            continue;
+        const struct spd_entry *e = &s->entries[r->entry];
+        const struct policy *p = e->policy;
+        if (out ? selectors_match_out(&p->local, &p->remote, f) : selectors_match_in(&p->local, &p->remote, f))
+            return e;
+    }
+    return NULL;
+}
+
+const struct spd_entry *spd_lookup_out(const struct spd *s, const struct flow *f)
+{
+    return lookup(s, f, true);
+}
+
+const struct spd_entry *spd_lookup_in(const struct spd *s, const struct flow *f)
+{
+    return lookup(s, f, false);
+}
+
+/* -- the flow cache -- */
+
+#define CACHE_SLOTS 4096 /* a power of two */
+
+/* What the selectors look at, and nothing else: one slot serves all packets of a connection. */
+struct key {
+    uint8_t src[16], dst[16];
+    uint16_t src_port, dst_port;
+    uint8_t proto, family, ports_known, used;
+};
+
+struct slot {
+    struct key key;
+    uint32_t entry; /* or SPD_NONE: that nothing matches is remembered too */
+};
+
+struct flow_cache {
+    const struct spd *table;
+    ns_t made;
+    struct slot slots[CACHE_SLOTS];
+};
+
+enum err flow_cache_new(struct flow_cache **out)
+{
+    struct flow_cache *c = calloc(1, sizeof(*c));
+    if (!c)
+        return ERR_NOMEM;
+    *out = c;
+    return OK;
+}
+
+void flow_cache_free(struct flow_cache *c)
+{
+    free(c);
+}
+
+static struct key key_of(const struct flow *f)
+{
+    struct key k = {.src_port = f->src_port,
+                    .dst_port = f->dst_port,
+                    .proto = f->proto,
+                    .family = f->src.family,
+                    .ports_known = f->ports_known,
+                    .used = 1};
+    memcpy(k.src, f->src.b, sizeof(k.src));
+    memcpy(k.dst, f->dst.b, sizeof(k.dst));
+    return k;
+}
+
+/* Multiply and fold. Collisions cost a walk of the table, nothing more, so the hash needs no secret. */
+static unsigned hash(const struct key *k)
+{
+    const uint64_t odd = UINT64_C(0x9e3779b97f4a7c15); /* 2^64 divided by the golden ratio */
+    uint64_t word[sizeof(*k) / sizeof(uint64_t)], h = 0;
+    _Static_assert(sizeof(*k) % sizeof(uint64_t) == 0, "a key is whole words without padding");
+    memcpy(word, k, sizeof(word));
+    for (size_t i = 0; i < sizeof(word) / sizeof(word[0]); i++) {
+        h = (h ^ word[i]) * odd;
+        h ^= h >> 32;
+    }
+    return (unsigned)(h & (CACHE_SLOTS - 1));
+}
+
+const struct spd_entry *flow_cache_lookup(struct flow_cache *c, const struct spd *s, const struct flow *f)
+{
+    if (c->table != s || c->made != s->made) {
+        memset(c->slots, 0, sizeof(c->slots));
+        c->table = s;
+        c->made = s->made;
+    }
+    struct key k = key_of(f);
+    struct slot *slot = &c->slots[hash(&k)];
+    if (memcmp(&slot->key, &k, sizeof(k)) != 0) {
+        const struct spd_entry *e = lookup(s, f, true);
+        slot->key = k;
+        slot->entry = e ? (uint32_t)(e - s->entries) : SPD_NONE;
+    }
+    return slot->entry == SPD_NONE ? NULL : &s->entries[slot->entry];
+}

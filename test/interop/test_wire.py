@@ -1,0 +1,96 @@
+"""Independent eyes on the wire: tshark with the exported keys, and Scapy's IPsec layer in both directions."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+
+import pytest
+from netlab import Adit
+from traffic import PYTHON
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+PSK = 'correct horse battery staple'
+
+
+def ini(number, peer, keylog):
+    other = 3 - number
+    return (f'[host]\nkeylog = {keylog}\n[peer other]\nendpoint = 192.0.2.{other}\npsk = "{PSK}"\nlocal = 10.{number}.0.0/24\n'
+            f'remote = 10.{other}.0.0/24\n{peer}\n')
+
+
+def captured(lab, peer):
+    """A tunnel with some traffic: the capture file and the folder with the keys of the left host."""
+    left, right = lab.pair()
+    left.address('lo', '10.1.0.1/32')
+    right.address('lo', '10.2.0.1/32')
+    keys = os.path.join(left.folder, 'keys')
+    os.mkdir(keys, 0o700)
+    capture = os.path.join(lab.folder, 'wire.pcap')
+    sniffer = left.spawn('tcpdump', '-i', 'eth0', '-n', '-U', '-Z', 'root', '-w', capture)
+    sniffer.wait_text('listening')
+    other = os.path.join(right.folder, 'keys')
+    os.mkdir(other, 0o700)
+    Adit(right, ini(2, peer + '\nstart = no', other)).start()
+    a = Adit(left, ini(1, peer + '\nstart = no', keys)).start()
+    a.up('other')
+    left.ping('10.2.0.1', 3, 100, source='10.1.0.1')
+    a.command('rekey', 'other/other')
+    a.command('rekey', 'other')
+    left.ping('10.2.0.1', 3, 1000, source='10.1.0.1')
+    time.sleep(0.3)
+    sniffer.stop(signal.SIGINT)
+    return capture, keys
+
+
+SUITES = ['aes128gcm16', 'aes256gcm16', 'chacha20poly1305', 'aes128-sha256', 'aes256-sha512', 'aes256-sha384', 'null-sha256']
+
+
+@pytest.mark.parametrize('ike', ['aes256gcm16-prfsha384-x25519', 'aes128-sha256-ecp256', 'aes256-sha512-modp2048'])
+@pytest.mark.parametrize('esp', ['aes128gcm16', 'aes256gcm16', 'aes128-sha256', 'aes256-sha512'])
+def test_tshark_decrypts_and_verifies(lab, ike, esp):
+    """Sees the identities inside IKE_AUTH and the pings inside ESP, with the integrity of each packet checked."""
+    capture, keys = captured(lab, f'ike = {ike}\nesp = {esp}-noesn')
+    home = os.path.join(lab.folder, 'home')
+    profile = os.path.join(home, '.config', 'wireshark')
+    os.makedirs(profile)
+    for table in ('ikev2_decryption_table', 'esp_sa'):
+        with open(os.path.join(keys, table)) as f, open(os.path.join(profile, table), 'w') as out:
+            out.write(f.read())
+    options = ['-o', 'esp.enable_encryption_decode:TRUE', '-o', 'esp.enable_authentication_check:TRUE']
+    done = subprocess.run(['tshark', '-r', capture, '-V', *options], env={**os.environ, 'HOME': home, 'XDG_CONFIG_HOME':
+                          os.path.join(home, '.config')}, capture_output=True, text=True, check=True)
+    text = done.stdout
+    assert text.count('Payload: Identification - Initiator (35)') >= 1, text[:4000]
+    assert text.count('Payload: Traffic Selector - Initiator (44)') >= 2, 'IKE_AUTH and the rekey opened'
+    assert text.count('Echo (ping) request') >= 6, text[-4000:]
+    assert 'Malformed' not in text
+    assert not re.search(r'ESP ICV.*incorrect|\[Good: False\]|incorrect, should be', text)
+
+
+# Scapy computes MACs without the high half of an extended sequence number: ESN only with the AEADs.
+@pytest.mark.parametrize('esp,esn', [(s, 'noesn') for s in SUITES] + [(s, 'esn') for s in SUITES[:3]])
+def test_scapy_opens_what_we_sealed(lab, esp, esn):
+    capture, keys = captured(lab, f'esp = {esp}-{esn}')
+    done = subprocess.run([PYTHON, os.path.join(HERE, 'scapy_esp.py'), capture, os.path.join(keys, 'esp_sa'), esp, esn],
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    opened, failed = map(int, re.search(r'opened (\d+) failed (\d+)', done.stdout).groups())
+    assert opened >= 12 and failed == 0, done.stdout
+
+
+@pytest.mark.parametrize('esp', SUITES)
+def test_we_open_what_scapy_sealed(lab, esp):
+    """A packet sealed by Scapy with the peer's keys comes out of our TUN; the same one again is a replay and does not."""
+    _, keys = captured(lab, f'esp = {esp}-noesn')
+    left, right = lab.hosts
+    sniffer = left.spawn('tcpdump', '-i', 'adit0', '-n', '-l', '-A', 'icmp[icmptype] == icmp-echo')
+    sniffer.wait_text('listening')
+    table = os.path.join(keys, 'esp_sa')
+    for text in ('sealed-elsewhere', 'replayed-number'):
+        right.run(PYTHON, os.path.join(HERE, 'scapy_esp.py'), 'seal', table, esp, '192.0.2.2', '192.0.2.1', '10.2.0.1', '10.1.0.1',
+                  '500', text)
+    sniffer.wait_text('sealed-elsewhere', 5)
+    time.sleep(0.3)
+    assert 'replayed-number' not in sniffer.text()

@@ -1,0 +1,269 @@
+"""The commands that need no tunnel: their output, exit codes, help, and a daemon that is alone."""
+
+import base64
+import json
+import os
+import re
+import signal
+import subprocess
+
+import pytest
+from netlab import ADIT, ROOT, Adit, wait_for
+
+COMMANDS = ['run', 'check', 'status', 'up', 'down', 'rekey', 'reload', 'genkey', 'pubkey', 'genpsk', 'bench', 'version']
+GOOD = '[peer office]\nendpoint = 192.0.2.2\npsk = "secret of the test"\nlocal = 10.1.0.0/24\nremote = 10.2.0.0/24\n'
+
+
+def adit(*argv, **more):
+    return subprocess.run([ADIT, *argv], capture_output=True, text=True, timeout=60, check=False, **more)
+
+
+def good(*argv, **more):
+    done = adit(*argv, **more)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_help_lists_every_command():
+    text = good('--help')
+    for command in COMMANDS:
+        assert re.search(rf'^  {command} ', text, re.M), command
+
+
+@pytest.mark.parametrize('command', COMMANDS)
+def test_each_command_has_help(command):
+    assert good(command, '--help').startswith(f'usage: adit {command}')
+    assert good('--help', command) == good(command, '-h')
+
+
+@pytest.mark.parametrize('argv', [[], ['stauts'], ['run'], ['run', 'a', 'b'], ['check'], ['up'], ['genkey', 'x'], ['version', '--json'],
+                                  ['--nonsense'], ['status', '-s'], ['bench', '--time', '0'], ['bench', '--time', 'x'],
+                                  ['status', '--json', '--watch'], ['pki'], ['']])
+def test_wrong_usage_exits_2_and_says_so(argv):
+    done = adit(*argv)
+    assert done.returncode == 2 and done.stderr and not done.stdout
+
+
+def test_unknown_command_names_the_nearest():
+    assert 'did you mean "status"' in adit('stauts').stderr
+    assert 'did you mean "genkey"' in adit('gen-key').stderr
+
+
+def test_keys():
+    private, public = good('genkey').strip(), ''
+    assert len(base64.b64decode(private, validate=True)) == 32
+    public = good('pubkey', input=private + '\n').strip()
+    assert len(base64.b64decode(public, validate=True)) == 32 and public != private
+    assert good('pubkey', input=private).strip() == public, 'without a newline as well'
+    assert good('genkey').strip() != private
+    psk = good('genpsk').strip()
+    assert len(base64.b64decode(psk, validate=True)) == 32 and psk != good('genpsk').strip()
+
+
+def test_public_key_is_that_of_ed25519():
+    """RFC 8032 section 7.1, test 1."""
+    seed = bytes.fromhex('9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60')
+    public = bytes.fromhex('d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a')
+    assert base64.b64decode(good('pubkey', input=base64.b64encode(seed).decode())) == public
+
+
+@pytest.mark.parametrize('text', ['', 'x', 'A' * 43, 'A' * 44, 'A' * 300, '!' * 44])
+def test_wrong_private_key_exits_1(text):
+    done = adit('pubkey', input=text)
+    assert done.returncode == 1 and 'private key' in done.stderr and not done.stdout
+
+
+def test_secret_into_a_readable_file_warns(tmp_path):
+    with open(tmp_path / 'key', 'w') as f:
+        os.chmod(tmp_path / 'key', 0o644)
+        assert 'umask' in subprocess.run([ADIT, 'genpsk'], stdout=f, stderr=subprocess.PIPE, text=True, check=True).stderr
+
+
+def test_version_names_libraries_engines_and_io_uring():
+    text = good('version')
+    for word in ('adit 0.', 'libsodium', 'mbedTLS', 'jansson', 'crypto engines:', 'io_uring:'):
+        assert word in text
+    assert good('--version') == text
+
+
+def test_bench_marks_one_engine_for_each_suite():
+    text = good('bench', '--time', '1')
+    suites = {}
+    for line in text.splitlines():
+        row = re.match(r'(\S+) +(\S+) +(\d+) +(\d+)( +used)?', line)
+        if row:
+            suites.setdefault(row.group(1), []).append(bool(row.group(5)))
+    assert len(suites) >= 6
+    assert all(used.count(True) == 1 for used in suites.values()), text
+
+
+def test_a_full_disk_is_an_error():
+    with open('/dev/full', 'w') as full:
+        assert subprocess.run([ADIT, 'version'], stdout=full, stderr=subprocess.DEVNULL, check=False).returncode == 1
+
+
+# -- check --
+
+def test_check_prints_the_table(tmp_path):
+    (tmp_path / 'good.ini').write_text(GOOD)
+    text = good('check', str(tmp_path / 'good.ini'))
+    assert 'office' in text and '10.1.0.0/24' in text and '10.2.0.0/24' in text and 'protect' in text
+    assert 'secret of the test' not in text
+
+
+def test_check_reports_all_errors_with_file_and_line(tmp_path):
+    file = tmp_path / 'bad.ini'
+    file.write_text('[peer office]\nendpoitn = 192.0.2.2\npsk = "x"\nlocal = 10.1.0.0/33\nremote = 10.2.0.0/24\n')
+    done = adit('check', str(file))
+    assert done.returncode == 1
+    assert f'{file}:2: ' in done.stderr and 'endpoint' in done.stderr and f'{file}:4: ' in done.stderr
+    assert not done.stdout
+
+
+def test_check_of_a_missing_file_exits_1(tmp_path):
+    done = adit('check', str(tmp_path / 'none.ini'))
+    assert done.returncode == 1 and 'none.ini' in done.stderr
+
+
+def ini_files():
+    folder = os.path.join(ROOT, 'examples')
+    return sorted(os.path.relpath(os.path.join(where, f), folder) for where, _, files in os.walk(folder) for f in files
+                  if f.endswith('.ini'))
+
+
+@pytest.mark.parametrize('file', ini_files())
+def test_examples_are_right(file):
+    done = adit('check', os.path.join(ROOT, 'examples', file))
+    assert done.returncode == 0, done.stderr
+
+
+# -- a daemon and its control socket --
+
+def test_no_daemon_is_said_so(lab):
+    done = lab.host('alone').run(ADIT, 'status', check=False)
+    assert done.returncode == 1 and 'no daemon' in done.stderr
+
+
+def test_status_of_a_lonely_daemon(lab):
+    host, _ = lab.pair()
+    daemon = Adit(host, GOOD + 'start = no\n').start()
+    status = daemon.status()
+    assert status['ok'] and status['host']['tun'] == 'adit0' and status['host']['routes'] == ['10.2.0.0/24']
+    assert status['peers'][0]['name'] == 'office' and status['peers'][0]['state'] == 'down'
+    assert status['policies'][0] == {'name': 'office', 'action': 'protect', 'peer': 'office', 'mode': 'tunnel',
+                                     'local': ['10.1.0.0/24'], 'remote': ['10.2.0.0/24']}
+    text = daemon.command('status').stdout
+    assert 'peer office' in text and 'MTU' in text
+    assert daemon.command('-s', '/run/adit/adit0.sock', 'status').stdout.startswith('adit ')
+    assert daemon.command('status', '-s', '/run/adit/none.sock', check=False).returncode == 1
+    for command in ('up', 'down', 'rekey'):
+        done = daemon.command(command, 'nobody', check=False)
+        assert done.returncode == 1 and 'nobody' in done.stderr
+    assert daemon.stop() == 0
+    assert not host.run('ls', '/run/adit').stdout
+
+
+def test_several_daemons_are_listed(lab):
+    host, _ = lab.pair()
+    first = Adit(host, GOOD + 'start = no\n', 'one').start()
+    second = '[host]\ntun = adit1\nport = 1500\nnat-port = 14500\n' + GOOD.replace('10.2', '10.3') + 'start = no\n'
+    Adit(host, second, 'two').start()
+    done = first.command('status', check=False)
+    assert done.returncode == 2 and 'adit0.sock' in done.stderr and 'adit1.sock' in done.stderr
+    assert json.loads(first.command('status', '--json', '-s', '/run/adit/adit1.sock').stdout)['host']['tun'] == 'adit1'
+
+
+def test_second_daemon_on_the_same_socket_is_refused(lab):
+    host, _ = lab.pair()
+    first = Adit(host, GOOD + 'start = no\n').start()
+    done = host.run(ADIT, 'run', first.ini, check=False)
+    assert done.returncode == 1 and 'another adit' in done.stderr
+    assert first.status()['ok'], 'the first one goes on'
+
+
+def test_failing_start_undoes_everything(lab):
+    host, _ = lab.pair()
+    taken = host.spawn('/usr/bin/python3', '-c', 'import socket, time; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); '
+                       's.bind(("", 4500)); print("bound", flush=True); time.sleep(60)')
+    taken.wait_text('bound')
+    before = host.run('ip', '-4', 'route', 'show', 'table', 'all').stdout
+    done = host.run(ADIT, 'run', host.write('adit.ini', GOOD), check=False)
+    assert done.returncode == 1 and '4500' in done.stderr
+    assert host.run('ip', '-4', 'route', 'show', 'table', 'all').stdout == before
+    wait_for('the TUN to be gone', lambda: not host.run('ip', '-o', 'link', 'show', 'type', 'tun').stdout)
+    assert not host.run('ls', '/run/adit').stdout
+
+
+def test_reload_that_needs_a_restart_changes_nothing(lab):
+    host, _ = lab.pair()
+    daemon = Adit(host, GOOD + 'start = no\n').start()
+    host.write('adit.ini', '[host]\nport = 1500\ntun = other0\n' + GOOD.replace('10.2', '10.3'))
+    done = daemon.command('reload', check=False)
+    assert done.returncode == 1 and 'port' in done.stderr and 'tun' in done.stderr and 'restart' in done.stderr
+    assert daemon.status()['host']['routes'] == ['10.2.0.0/24']
+    host.write('adit.ini', GOOD.replace('10.2', '10.3') + 'start = no\n')
+    daemon.command('reload')
+    assert daemon.status()['host']['routes'] == ['10.3.0.0/24']
+    assert '10.2.0.0' not in host.run('ip', 'route', 'show', 'table', 'all').stdout
+    assert daemon.stop(signal.SIGINT) == 0
+
+
+def test_stale_socket_is_taken_over(lab):
+    host, _ = lab.pair()
+    daemon = Adit(host, GOOD + 'start = no\n').start()
+    daemon.stop(signal.SIGKILL)
+    assert daemon.command('status', check=False).returncode == 1
+    daemon.start()
+    wait_for('an answer', lambda: daemon.command('status', check=False).returncode == 0)
+
+
+ASK = '''
+import socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.settimeout(5)
+s.connect('/run/adit/adit0.sock')
+s.sendall(sys.stdin.buffer.read())
+s.shutdown(socket.SHUT_WR)
+got = b''
+while True:
+    try:
+        more = s.recv(65536)
+    except ConnectionResetError:
+        more = b''
+    if not more:
+        break
+    got += more
+sys.stdout.buffer.write(got)
+'''
+
+
+def ask(host, text):
+    """What the control socket answers to these bytes."""
+    return host.run('/usr/bin/python3', '-c', ASK, input=text).stdout
+
+
+@pytest.mark.parametrize('text', ['\n', '[]\n', '{"command": 1}\n', '{"command": "nonsense"}\n', '{\n', '{"a": 1, "a": 2}\n',
+                                  '[' * 4000 + '\n', 'x' * 5000 + '\n', '{"command": "up"}\n', '{"command": "up", "peer": {}}\n'])
+def test_control_socket_answers_nonsense_with_an_error(lab, text):
+    host, _ = lab.pair()
+    daemon = Adit(host, GOOD + 'start = no\n').start()
+    answers = ask(host, text).splitlines()
+    assert answers and not any(json.loads(a)['ok'] for a in answers)
+    assert daemon.status()['ok']
+
+
+def test_control_socket_bounds_its_clients(lab):
+    host, _ = lab.pair()
+    daemon = Adit(host, GOOD + 'start = no\n').start()
+    crowd = host.spawn('/usr/bin/python3', '-c', 'import socket, time\nv = []\nfor i in range(40):\n s = socket.socket(socket.AF_UNIX)\n'
+                       ' s.connect("/run/adit/adit0.sock")\n v.append(s)\nprint("there", flush=True)\ntime.sleep(60)')
+    crowd.wait_text('there')
+    wait_for('the idle ones to be closed', lambda: daemon.command('status', check=False).returncode == 0, 15)
+
+
+def test_requests_in_one_go_are_answered_in_order(lab):
+    host, _ = lab.pair()
+    Adit(host, GOOD + 'start = no\n').start()
+    answers = [json.loads(a) for a in ask(host, '{"command": "status"}\n{"command": "x"}\n{"command": "down", "peer": "office"}\n').splitlines()]
+    assert [a['ok'] for a in answers][:2] == [True, False] and len(answers) == 3
+    assert 'version' in answers[0]

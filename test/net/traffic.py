@@ -1,0 +1,61 @@
+"""Traffic for the tests: what goes in must come out, counted or hashed."""
+
+import os
+import subprocess
+import time
+
+from netlab import Failed, wait_for
+
+PYTHON = '/usr/bin/python3'
+TRANSFER = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'transfer.py')
+
+
+def tcp_transfer(source, sink, address, megabytes, port=7000):
+    """Moves that much over TCP, and compares the hashes of both ends."""
+    server = sink.spawn(PYTHON, TRANSFER, 'recv', address, str(port), log=f'recv-{port}-{len(sink.processes)}.log')
+    server.wait_text('ready')
+    sent = source.run(PYTHON, TRANSFER, 'send', address, str(port), str(megabytes), timeout=120).stdout.split()
+    got = server.wait_text(r'\d+ [0-9a-f]{64}', 30).group(0).split()
+    if sent != got:
+        raise Failed(f'sent {sent}, received {got}')
+
+
+class Transfer:
+    """A TCP transfer in the background; done() compares the hashes."""
+
+    def __init__(self, source, sink, address, megabytes, port=7001):
+        self.server = sink.spawn(PYTHON, TRANSFER, 'recv', address, str(port), log=f'recv-{port}-{len(sink.processes)}.log')
+        self.server.wait_text('ready')
+        self.client = source.spawn(PYTHON, TRANSFER, 'send', address, str(port), str(megabytes),
+                                   log=f'send-{port}-{len(source.processes)}.log')
+
+    def done(self, seconds=120):
+        sent = self.client.wait_text(r'\d+ [0-9a-f]{64}', seconds).group(0)
+        got = self.server.wait_text(r'\d+ [0-9a-f]{64}', 30).group(0)
+        if sent != got:
+            raise Failed(f'sent {sent}, received {got}')
+
+
+class Stream:
+    """Datagrams at a steady rate, counted at both ends: for what must not lose a single one."""
+
+    def __init__(self, tool, source, sink, address, rate=2000, seconds=5, size=200, port=7777):
+        self.receiver = subprocess.Popen(sink.enter + [tool, 'recv', str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                         text=True)
+        assert self.receiver.stdout.readline() == 'ready\n'
+        self.sender = subprocess.Popen(source.enter + [tool, 'send', address, str(port), str(size), str(rate), str(seconds)],
+                                       stdout=subprocess.PIPE, text=True)
+
+    def done(self):
+        """(sent, received)"""
+        sent = int(self.sender.communicate()[0])
+        time.sleep(0.5)
+        return sent, int(self.receiver.communicate('\n')[0])
+
+
+def iperf(source, sink, address, bind, *more, seconds=1):
+    server = sink.spawn('iperf3', '-s', '-1', '-B', address, log=f'iperf-{len(sink.processes)}.log')
+    wait_for('iperf3', lambda: ':5201' in sink.run('ss -ltn').stdout)
+    out = source.run('iperf3', '-c', address, '-B', bind, '-t', str(seconds), *more, timeout=seconds + 30).stdout
+    server.popen.wait(10)
+    return out

@@ -1,0 +1,289 @@
+#include "test/unit/rig.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static ns_t rig_now(void *ctx)
+{
+    struct rig *r = ctx;
+    return memory_now(r->net);
+}
+
+/* -- ike_env -- */
+
+static void env_send(void *ctx, const struct path *path, struct span message)
+{
+    struct rig_host *h = ctx;
+    uint8_t datagram[4096] = {0};
+    size_t marker = path->marker ? 4 : 0;
+    assert_true(message.len + marker <= sizeof datagram);
+    memcpy(datagram + marker, message.data, message.len);
+    memory_send(h->rig->net, &path->local, &path->remote, datagram, message.len + marker);
+}
+
+static void env_keepalive(void *ctx, const struct path *path)
+{
+    struct rig_host *h = ctx;
+    memory_send(h->rig->net, &path->local, &path->remote, (const uint8_t[]){0xff}, 1);
+}
+
+static enum err env_reserve(void *ctx, uint32_t *spi)
+{
+    return dataplane_reserve(((struct rig_host *)ctx)->dataplane, spi);
+}
+
+static void env_release(void *ctx, uint32_t spi)
+{
+    dataplane_release(((struct rig_host *)ctx)->dataplane, spi);
+}
+
+static enum err env_install(void *ctx, const struct ike_child *c, bool sending)
+{
+    struct rig_host *h = ctx;
+    return dataplane_install(h->dataplane, c, "auto", sending, h->rig->now);
+}
+
+static void env_activate(void *ctx, uint64_t child)
+{
+    dataplane_activate(((struct rig_host *)ctx)->dataplane, child);
+}
+
+static void env_remove(void *ctx, uint64_t child, bool linger)
+{
+    struct rig_host *h = ctx;
+    dataplane_remove(h->dataplane, child, linger, h->rig->now);
+}
+
+static void env_move(void *ctx, uint64_t child, const struct path *path)
+{
+    dataplane_move(((struct rig_host *)ctx)->dataplane, child, path);
+}
+
+static void env_traffic(void *ctx, uint64_t child, ns_t *in, ns_t *out)
+{
+    dataplane_traffic(((struct rig_host *)ctx)->dataplane, child, in, out);
+}
+
+static void env_job(void *ctx, struct ike_job *job)
+{
+    struct rig_host *h = ctx;
+    assert_true(h->job_count < 64);
+    h->jobs[h->job_count++] = job;
+}
+
+static void env_event(void *ctx, const struct ike_event *e)
+{
+    struct rig_host *h = ctx;
+    h->up += e->kind == IKE_EVENT_CHILD_UP;
+    h->down += e->kind == IKE_EVENT_CHILD_DOWN;
+    h->rekeyed += e->kind == IKE_EVENT_CHILD_REKEYED;
+    if (e->kind == IKE_EVENT_FAILED) {
+        h->failed++;
+        snprintf(h->last_failure, sizeof h->last_failure, "%s", e->text);
+    }
+}
+
+/* -- life -- */
+
+static bool on_wire(void *ctx, const struct endpoint *from, const struct endpoint *to, const uint8_t *data, size_t len)
+{
+    struct rig *r = ctx;
+    r->marker_seen += len && memmem(data, len, RIG_MARKER, strlen(RIG_MARKER)) != NULL;
+    bool esp = to->port == 4500 && len > 8 && get_be32(data) != 0;
+    r->esp_seen += esp;
+    if (esp && r->keep_wire && r->wire_count < 64 && len <= sizeof r->wire[0].data) {
+        unsigned i = r->wire_count++;
+        r->wire[i].from = *from;
+        r->wire[i].to = *to;
+        r->wire[i].len = len;
+        memcpy(r->wire[i].data, data, len);
+    }
+    return true;
+}
+
+static void complain(void *ctx, const char *file, unsigned line, const char *text)
+{
+    (void)ctx;
+    print_message("%s:%u: %s\n", file, line, text);
+}
+
+static void load(struct rig_host *h, unsigned me, const char *extra)
+{
+    char path[] = "/tmp/adit-rig-XXXXXX";
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    unsigned other = 3 - me;
+    dprintf(fd,
+            "[peer other]\nendpoint = 192.0.2.%u\npsk = \"a secret of the test\"\nstart = no\n"
+            "local = 10.%u.0.0/24, fd00:%u::/32\nremote = 10.%u.0.0/24, fd00:%u::/32\n%s",
+            other, me, me, other, other, extra);
+    close(fd);
+    struct config_report report = {.error = complain, .warning = complain};
+    assert_int_equal(config_load(path, &report, &h->config), OK);
+    unlink(path);
+}
+
+static void host_setup(struct rig *r, unsigned i, uint64_t seed, const char *extra)
+{
+    struct rig_host *h = &r->host[i];
+    h->rig = r;
+    h->at = (struct endpoint){.ip = {.family = 4, .b = {192, 0, 2, (uint8_t)(i + 1)}}};
+    load(h, i + 1, extra);
+    assert_int_equal(epoch_new(&h->shared.epoch, 1), OK);
+    assert_int_equal(sad_new(&h->shared.sad, h->shared.epoch, &random_system), OK);
+    timer_heap_init(&h->timers, h);
+    struct dataplane_params dp = {.shared = &h->shared, .workers = 1, .timers = &h->timers};
+    assert_int_equal(dataplane_new(&h->dataplane, &dp), OK);
+    struct spd *spd;
+    assert_int_equal(dataplane_prepare(h->dataplane, h->config, &spd), OK);
+    dataplane_commit(h->dataplane, h->config, spd);
+
+    struct loop_hooks hooks = worker_hooks(&h->worker);
+    assert_int_equal(memory_loop_new(r->net, &hooks, &h->loop), OK);
+    h->tun = memory_tun(r->net);
+    struct worker_params p = {.shared = &h->shared,
+                              .loop = h->loop,
+                              .tun_fd = h->tun,
+                              .uso = true,
+                              .now = rig_now,
+                              .now_ctx = r,
+                              .wake_fd = -1,
+                              .socket_count = 2};
+    static const uint16_t ports[2] = {500, 4500};
+    for (unsigned k = 0; k < 2; k++) {
+        struct endpoint local = {.ip = h->at.ip, .port = ports[k]};
+        p.sockets[k] =
+            (struct worker_socket){.fd = memory_udp(r->net, &local), .local = local, .marker = ports[k] == 4500};
+    }
+    assert_int_equal(worker_new(&h->worker, &p, NULL, 0), OK);
+
+    struct ike_env env = {
+        .ctx = h,
+        .random = random_seeded_source(&h->random, seed + i),
+        .stats = &h->stats,
+        .send = env_send,
+        .keepalive = env_keepalive,
+        .spi_reserve = env_reserve,
+        .spi_release = env_release,
+        .child_install = env_install,
+        .child_activate = env_activate,
+        .child_remove = env_remove,
+        .child_move = env_move,
+        .child_traffic = env_traffic,
+        .job = env_job,
+        .event = env_event,
+    };
+    assert_int_equal(ike_new(&h->engine, &env, h->config, NULL), OK);
+    struct endpoint local = {.ip = h->at.ip, .port = 500};
+    ike_local_hint(h->engine, h->config->peers[0], &local);
+}
+
+void rig_setup(struct rig *r, uint64_t seed, const char *extra)
+{
+    assert_int_equal(crypto_init(), OK);
+    log_setup(LOG_ERROR, LOG_TEXT);
+    memset(r, 0, sizeof *r);
+    assert_int_equal(memory_net_new(&r->net, seed), OK);
+    memory_net_tap(r->net, on_wire, r);
+    memory_net_faults(r->net, &(struct memory_faults){.delay = NS_PER_MS});
+    for (unsigned i = 0; i < 2; i++)
+        host_setup(r, i, seed, extra);
+}
+
+static void run_jobs(struct rig_host *h)
+{
+    while (h->job_count) {
+        struct ike_job *job = h->jobs[0];
+        memmove(h->jobs, h->jobs + 1, --h->job_count * sizeof *h->jobs);
+        ike_job_run(job);
+        ike_complete(h->engine, job, h->rig->now);
+    }
+}
+
+void rig_teardown(struct rig *r)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        struct rig_host *h = &r->host[i];
+        run_jobs(h);
+        ike_free(h->engine);
+        worker_free(h->worker);
+        loop_free(h->loop);
+        dataplane_free(h->dataplane);
+        sad_free(h->shared.sad);
+        epoch_free(h->shared.epoch);
+        timer_heap_free(&h->timers);
+        config_free(h->config);
+    }
+    memory_net_free(r->net);
+}
+
+static void one_event(struct rig_host *h, const struct worker_event *e)
+{
+    if (e->kind == WORKER_ACQUIRE)
+        ike_acquire(h->engine, dataplane_policy(h->dataplane, e->policy_id), h->rig->now);
+    if (e->kind == WORKER_SOFT)
+        ike_child_soft(h->engine, e->child, h->rig->now);
+    if (e->kind == WORKER_HARD)
+        ike_child_hard(h->engine, e->child, h->rig->now);
+    if (e->kind == WORKER_MOVED)
+        ike_child_moved(h->engine, e->child, &e->from, h->rig->now);
+}
+
+/* What the control thread does between two waits. */
+static void control(struct rig_host *h)
+{
+    uint32_t type;
+    struct span record;
+    while (ring_peek(worker_ring(h->worker), &type, &record)) {
+        if (type == WORKER_IKE) {
+            struct worker_datagram d;
+            memcpy(&d, record.data, sizeof d);
+            ike_input(h->engine, &d.path, span_of(record.data + sizeof d, record.len - sizeof d), h->rig->now);
+        } else {
+            struct worker_event e;
+            memcpy(&e, record.data, sizeof e);
+            one_event(h, &e);
+        }
+        ring_pop(worker_ring(h->worker));
+        run_jobs(h);
+    }
+    ike_tick(h->engine, h->rig->now);
+    run_jobs(h);
+    timer_run(&h->timers, h->rig->now);
+    epoch_reclaim(h->shared.epoch);
+}
+
+void rig_run(struct rig *r, ns_t how_long)
+{
+    ns_t until = memory_now(r->net) + how_long;
+    while (memory_now(r->net) < until) {
+        memory_run(r->net, memory_now(r->net) + NS_PER_MS);
+        r->now = memory_now(r->net);
+        control(&r->host[0]);
+        control(&r->host[1]);
+    }
+}
+
+void rig_up(struct rig *r)
+{
+    rig_run(r, NS_PER_MS);
+    ike_up(r->host[0].engine, r->host[0].config->peers[0], NULL, 1, r->now);
+    run_jobs(&r->host[0]);
+    for (unsigned i = 0; i < 3000 && !(r->host[0].up && r->host[1].up); i++)
+        rig_run(r, 10 * NS_PER_MS);
+    if (!r->host[0].up || !r->host[1].up)
+        fail_msg("no tunnel: %s / %s", r->host[0].last_failure, r->host[1].last_failure);
+}
+
+uint64_t rig_stat(const struct rig *r, unsigned host, enum stat s)
+{
+    return stat_get(worker_stats(r->host[host].worker), s);
+}

@@ -1,0 +1,60 @@
+/*
+ * Whole daemons without a process: engine, data plane and one worker each, on a network in memory and in virtual time.
+ * Two hosts, 192.0.2.1 and 192.0.2.2, with 10.1.0.0/24 and fd00:1::/32 behind the first, 10.2 and fd00:2 behind the
+ * second.
+ */
+#ifndef ADIT_TEST_RIG_H
+#define ADIT_TEST_RIG_H
+
+#include "core/dataplane.h"
+#include "core/worker.h"
+#include "tun/memory.h"
+
+struct rig_host {
+    struct rig *rig;
+    struct config *config;
+    struct worker_shared shared;
+    struct timer_heap timers;
+    struct dataplane *dataplane;
+    struct ike_engine *engine;
+    struct loop *loop;
+    struct worker *worker;
+    struct stat_block stats;
+    struct random_seeded random;
+    struct ike_job *jobs[64];
+    unsigned job_count;
+    int tun;
+    struct endpoint at;                 /* without port */
+    unsigned up, down, failed, rekeyed; /* Child SA events */
+    char last_failure[512];
+};
+
+struct rig {
+    struct memory_net *net;
+    struct rig_host host[2];
+    ns_t now;
+    bool keep_wire; /* keep ESP datagrams below, for replays */
+    unsigned wire_count;
+    struct {
+        struct endpoint from, to;
+        size_t len;
+        uint8_t data[2048];
+    } wire[64];
+    uint64_t marker_seen; /* how often the marker was found on the wire */
+    uint64_t esp_seen;
+};
+
+#define RIG_MARKER "plaintext-marker"
+
+/* extra: lines for [peer] of both sides, e.g. "esp = aes128gcm16\n". Nothing is up yet. */
+void rig_setup(struct rig *r, uint64_t seed, const char *extra);
+void rig_teardown(struct rig *r);
+
+/* Lets virtual time pass in steps of a millisecond. */
+void rig_run(struct rig *r, ns_t how_long);
+/* Host 0 brings the tunnel up; fails the test if it does not within 30 s. */
+void rig_up(struct rig *r);
+
+uint64_t rig_stat(const struct rig *r, unsigned host, enum stat s);
+
+#endif

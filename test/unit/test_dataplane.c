@@ -1,0 +1,258 @@
+/* Child SAs and policies as the workers see them: install, rekey, removal, counters; and the MTU that suites leave. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <string.h>
+
+#include "core/dataplane.h"
+#include "core/mtu.h"
+#include "crypto/secret.h"
+
+struct rig {
+    struct worker_shared shared;
+    struct timer_heap timers;
+    struct dataplane *d;
+    struct peer peer;
+    struct policy policies[2];
+    struct policy *list[2];
+    struct config config;
+    uint8_t key[64];
+};
+
+static void put_text(char *out, const char *text)
+{
+    memcpy(out, text, strlen(text) + 1);
+}
+
+static void policy_make(struct rig *r, unsigned i, const char *name, const char *remote)
+{
+    struct policy *p = &r->policies[i];
+    *p =
+        (struct policy){.action = ACTION_PROTECT, .peer = &r->peer, .replay_window = 1024, .bytes = 1000, .packets = 7};
+    put_text(p->name, name);
+    assert_int_equal(selectors_parse("10.1.0.0/24", &p->local, NULL, 0), OK);
+    assert_int_equal(selectors_parse(remote, &p->remote, NULL, 0), OK);
+    r->list[i] = p;
+}
+
+static int setup(void **state)
+{
+    struct rig *r = test_calloc(1, sizeof *r);
+    assert_int_equal(crypto_init(), OK);
+    assert_int_equal(epoch_new(&r->shared.epoch, 1), OK);
+    assert_int_equal(sad_new(&r->shared.sad, r->shared.epoch, &random_system), OK);
+    timer_heap_init(&r->timers, NULL);
+    struct dataplane_params p = {.shared = &r->shared, .workers = 2, .timers = &r->timers};
+    assert_int_equal(dataplane_new(&r->d, &p), OK);
+    policy_make(r, 0, "first", "10.2.0.0/24");
+    policy_make(r, 1, "second", "10.3.0.0/24");
+    r->config = (struct config){.policies = r->list, .policy_count = 2};
+    struct spd *spd;
+    assert_int_equal(dataplane_prepare(r->d, &r->config, &spd), OK);
+    dataplane_commit(r->d, &r->config, spd);
+    *state = r;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct rig *r = *state;
+    dataplane_free(r->d);
+    sad_free(r->shared.sad);
+    epoch_free(r->shared.epoch);
+    timer_heap_free(&r->timers);
+    test_free(r);
+    return 0;
+}
+
+static struct ike_child child_make(struct rig *r, uint64_t id, unsigned policy)
+{
+    const struct transform gcm = {TRANSFORM_ENCR, ENCR_AES_GCM_16, 128}, none = {TRANSFORM_INTEG, INTEG_NONE, 0};
+    struct ike_child c = {
+        .id = id, .peer = &r->peer, .policy = &r->policies[policy], .spi_out = 0x1000u + (uint32_t)id};
+    assert_int_equal(suite_of(&gcm, &none, &c.suite), OK);
+    assert_int_equal(dataplane_reserve(r->d, &c.spi_in), OK);
+    c.key_in = span_of(r->key, c.suite.encr_key_len);
+    c.key_out = span_of(r->key + 20, c.suite.encr_key_len);
+    c.local = r->policies[policy].local;
+    c.remote = r->policies[policy].remote;
+    assert_int_equal(ip_parse("192.0.2.1", &c.path.local.ip), OK);
+    assert_int_equal(ip_parse("192.0.2.2", &c.path.remote.ip), OK);
+    return c;
+}
+
+static struct sa *out_of(struct rig *r, uint32_t policy)
+{
+    return sad_find_out(r->shared.sad, policy, 0);
+}
+
+static void test_install_publishes_both_directions_with_the_limits_of_the_policy(void **state)
+{
+    struct rig *r = *state;
+    struct ike_child c = child_make(r, 1, 1);
+    assert_int_equal(dataplane_install(r->d, &c, "auto", true, 1), OK);
+    struct sa *in = sad_find_in(r->shared.sad, c.spi_in), *out = out_of(r, 1);
+    assert_non_null(in);
+    assert_non_null(out);
+    assert_null(out_of(r, 0));
+    assert_int_equal(out->params.spi, c.spi_out);
+    assert_int_equal(out->params.soft_bytes, 1000);
+    assert_int_equal(out->params.hard_bytes, 1100);
+    assert_int_equal(out->params.soft_packets, 7);
+    assert_int_equal(out->params.hard_packets, 8);
+    assert_int_equal(in->params.child, 1);
+}
+
+static void test_inbound_spis_are_spread_over_the_workers(void **state)
+{
+    struct rig *r = *state;
+    uint32_t a, b, c;
+    assert_int_equal(dataplane_reserve(r->d, &a), OK);
+    assert_int_equal(dataplane_reserve(r->d, &b), OK);
+    assert_int_equal(dataplane_reserve(r->d, &c), OK);
+    assert_int_equal(a >> 28, 1);
+    assert_int_equal(b >> 28, 2);
+    assert_int_equal(c >> 28, 1);
+}
+
+static void test_responder_of_a_rekey_sends_on_the_old_sa_until_activated(void **state)
+{
+    struct rig *r = *state;
+    struct ike_child old = child_make(r, 1, 0), new = child_make(r, 2, 0);
+    assert_int_equal(dataplane_install(r->d, &old, "auto", true, 1), OK);
+    assert_int_equal(dataplane_install(r->d, &new, "auto", false, 2), OK);
+    assert_int_equal(out_of(r, 0)->params.child, 1);
+    assert_non_null(sad_find_in(r->shared.sad, new.spi_in));
+    dataplane_activate(r->d, 2);
+    assert_int_equal(out_of(r, 0)->params.child, 2);
+    dataplane_activate(r->d, 1); /* too late */
+    assert_int_equal(out_of(r, 0)->params.child, 2);
+}
+
+static void test_replaced_outbound_sa_keeps_its_counters(void **state)
+{
+    struct rig *r = *state;
+    struct ike_child old = child_make(r, 1, 0), new = child_make(r, 2, 0);
+    struct child_counters n;
+    assert_int_equal(dataplane_install(r->d, &old, "auto", true, 1), OK);
+    atomic_store(&out_of(r, 0)->packets, 5);
+    atomic_store(&out_of(r, 0)->last_used, 99);
+    assert_int_equal(dataplane_install(r->d, &new, "auto", true, 2), OK);
+    epoch_wait(r->shared.epoch); /* the old one is freed */
+    assert_int_equal(dataplane_counters(r->d, 1, &n), OK);
+    assert_int_equal(n.out_packets, 5);
+    assert_int_equal(n.last_out, 99);
+    assert_false(n.sending);
+    ns_t in, out;
+    dataplane_traffic(r->d, 1, &in, &out);
+    assert_int_equal(out, 99);
+    dataplane_remove(r->d, 1, false, 3); /* must not touch its successor */
+    assert_int_equal(out_of(r, 0)->params.child, 2);
+}
+
+static void test_removed_child_lingers_inbound_for_five_seconds(void **state)
+{
+    struct rig *r = *state;
+    struct ike_child c = child_make(r, 1, 0);
+    assert_int_equal(dataplane_install(r->d, &c, "auto", true, 1), OK);
+    dataplane_remove(r->d, 1, true, NS_PER_S);
+    assert_null(out_of(r, 0));
+    assert_non_null(sad_find_in(r->shared.sad, c.spi_in));
+    timer_run(&r->timers, 6 * NS_PER_S - 1);
+    assert_non_null(sad_find_in(r->shared.sad, c.spi_in));
+    timer_run(&r->timers, 6 * NS_PER_S);
+    assert_null(sad_find_in(r->shared.sad, c.spi_in));
+    struct child_counters n;
+    assert_int_equal(dataplane_counters(r->d, 1, &n), ERR_NOTFOUND);
+}
+
+static void test_child_removed_before_it_was_activated(void **state)
+{
+    struct rig *r = *state;
+    struct ike_child c = child_make(r, 1, 0);
+    assert_int_equal(dataplane_install(r->d, &c, "auto", false, 1), OK);
+    dataplane_remove(r->d, 1, false, 2);
+    dataplane_activate(r->d, 1);
+    assert_null(out_of(r, 0));
+    assert_null(sad_find_in(r->shared.sad, c.spi_in));
+}
+
+static void test_move_changes_both_directions_and_makes_the_next_move_news(void **state)
+{
+    struct rig *r = *state;
+    struct ike_child c = child_make(r, 1, 0);
+    assert_int_equal(dataplane_install(r->d, &c, "auto", true, 1), OK);
+    struct sa *in = sad_find_in(r->shared.sad, c.spi_in);
+    atomic_store(&in->moved_raised, true);
+    struct path path = c.path;
+    path.remote.port = 4444;
+    dataplane_move(r->d, 1, &path);
+    assert_int_equal(sa_path(in).remote.port, 4444);
+    assert_int_equal(sa_path(out_of(r, 0)).remote.port, 4444);
+    assert_false(atomic_load(&in->moved_raised));
+}
+
+static void test_failing_install_leaves_nothing(void **state)
+{
+    struct rig *r = *state;
+    struct ike_child c = child_make(r, 1, 0);
+    c.key_out.len = 3;
+    assert_int_not_equal(dataplane_install(r->d, &c, "auto", true, 1), OK);
+    assert_null(sad_find_in(r->shared.sad, c.spi_in));
+    assert_null(out_of(r, 0));
+    c.key_out.len = c.suite.encr_key_len;
+    assert_int_equal(dataplane_install(r->d, &c, "auto", true, 1), OK);
+}
+
+static void test_policies_keep_their_numbers_over_a_reload(void **state)
+{
+    struct rig *r = *state;
+    struct policy added = r->policies[0];
+    put_text(added.name, "added");
+    struct policy *list[] = {&added, &r->policies[1]};
+    struct config next = {.policies = list, .policy_count = 2};
+    struct spd *spd;
+    assert_int_equal(dataplane_prepare(r->d, &next, &spd), OK);
+    assert_ptr_equal(dataplane_policy(r->d, 0), &r->policies[0]); /* nothing is changed yet */
+    dataplane_commit(r->d, &next, spd);
+    assert_null(dataplane_policy(r->d, 0));
+    assert_ptr_equal(dataplane_policy(r->d, 1), &r->policies[1]);
+    assert_ptr_equal(dataplane_policy(r->d, 2), &added);
+    assert_null(dataplane_policy(r->d, SPD_NONE));
+    assert_int_equal(spd_at(atomic_load(&r->shared.spd), 0)->id, 2);
+}
+
+static void test_mtu_is_that_of_the_worst_suite(void **state)
+{
+    struct proposals one, two;
+    char why[128];
+    (void)state;
+    assert_int_equal(proposals_parse("aes128gcm16", PROTOCOL_ESP, &one, why, sizeof why), OK);
+    assert_int_equal(proposals_parse("aes128gcm16,aes256-sha512", PROTOCOL_ESP, &two, why, sizeof why), OK);
+    /* 1500 - 20 - 8: 8 ESP, 8 IV, 16 ICV, 2 trailer leave 1438, cut to a multiple of 4 with the trailer */
+    assert_int_equal(mtu_inner(&one, 1472), 1438);
+    /* 8 ESP, 16 IV, 32 ICV leave 1416, cut to 1408 by the block of 16, less the trailer */
+    assert_int_equal(mtu_inner(&two, 1472), 1406);
+    assert_int_equal(mtu_inner(&(struct proposals){0}, 1472), 0);
+}
+
+int main(void)
+{
+#define RIG(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        RIG(test_install_publishes_both_directions_with_the_limits_of_the_policy),
+        RIG(test_inbound_spis_are_spread_over_the_workers),
+        RIG(test_responder_of_a_rekey_sends_on_the_old_sa_until_activated),
+        RIG(test_replaced_outbound_sa_keeps_its_counters),
+        RIG(test_removed_child_lingers_inbound_for_five_seconds),
+        RIG(test_child_removed_before_it_was_activated),
+        RIG(test_move_changes_both_directions_and_makes_the_next_move_news),
+        RIG(test_failing_install_leaves_nothing),
+        RIG(test_policies_keep_their_numbers_over_a_reload),
+        cmocka_unit_test(test_mtu_is_that_of_the_worst_suite),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

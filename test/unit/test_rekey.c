@@ -1,0 +1,244 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "test/unit/sim.h"
+
+#define A (&s->node[0])
+#define B (&s->node[1])
+
+static struct sim *connected(uint64_t seed)
+{
+    struct sim *s = sim_new(seed);
+    sim_start_engines(s, NULL);
+    ike_up(A->e, &A->peers[0], NULL, 1, s->now);
+    bool up = sim_run(s, s->now + 5 * NS_PER_S, sim_up);
+    if (!up)
+        sim_dump(s);
+    assert_true(up);
+    return s;
+}
+
+static void settle(struct sim *s)
+{
+    bool up = sim_run(s, s->now + 300 * NS_PER_S, NULL) || sim_up(s);
+    if (!up)
+        sim_dump(s);
+    assert_true(up);
+    assert_int_equal(s->esp_lost, 0);
+}
+
+static void close_all(struct sim *s)
+{
+    ike_shutdown(A->e, s->now);
+    ike_shutdown(B->e, s->now);
+    bool empty = sim_run(s, s->now + 100 * NS_PER_S, sim_empty);
+    if (!empty)
+        sim_dump(s);
+    assert_true(empty);
+    sim_free(s);
+}
+
+static void rekey(struct sim *s, unsigned by, bool child, uint64_t command)
+{
+    struct sim_node *n = &s->node[by];
+    ike_rekey(n->e, &n->peers[0], child ? &n->policies[0] : NULL, command, s->now);
+}
+
+static void child_rekeyed_by_either_end(void **state)
+{
+    (void)state;
+    for (unsigned by = 0; by < 2; by++) {
+        struct sim *s = connected(10 + by);
+        s->traffic = 5 * NS_PER_MS;
+        uint32_t before = sim_sending(A, NULL)->spi_out;
+        rekey(s, by, true, 5);
+        sim_for(s, 2 * NS_PER_S);
+        assert_true(sim_command(&s->node[by], 5)->ok);
+        settle(s);
+        assert_int_not_equal(sim_sending(A, NULL)->spi_out, before);
+        assert_int_equal(sim_count(A, IKE_EVENT_CHILD_REKEYED), 1);
+        assert_int_equal(sim_count(B, IKE_EVENT_CHILD_REKEYED), 1);
+        assert_int_equal(sim_count(A, IKE_EVENT_CHILD_DOWN), 0);
+        assert_true(s->esp_received > 1000);
+        s->traffic = 0;
+        close_all(s);
+    }
+}
+
+static void ike_rekeyed_by_either_end(void **state)
+{
+    (void)state;
+    for (unsigned by = 0; by < 2; by++) {
+        struct sim *s = connected(20 + by);
+        s->traffic = 5 * NS_PER_MS;
+        uint32_t before = sim_sending(A, NULL)->spi_out;
+        rekey(s, by, false, 5);
+        sim_for(s, 2 * NS_PER_S);
+        assert_true(sim_command(&s->node[by], 5)->ok);
+        settle(s);
+        assert_int_equal(sim_sending(A, NULL)->spi_out, before); /* Child SAs are inherited as they are */
+        assert_int_equal(sim_count(A, IKE_EVENT_IKE_REKEYED), 1);
+        assert_int_equal(sim_count(B, IKE_EVENT_IKE_REKEYED), 1);
+        assert_int_equal(sim_count(B, IKE_EVENT_IKE_DOWN), 0);
+        /* and the new IKE SA works, from message 0 on */
+        rekey(s, 1 - by, true, 6);
+        sim_for(s, 2 * NS_PER_S);
+        assert_true(sim_command(&s->node[1 - by], 6)->ok);
+        settle(s);
+        s->traffic = 0;
+        close_all(s);
+    }
+}
+
+/* Both ends at once, in many timings; traffic never hits a moment without a receiver. */
+static void both_at_once(bool first_child, bool second_child, unsigned loss)
+{
+    for (uint64_t seed = 100; seed < 140; seed++) {
+        struct sim *s = connected(seed);
+        s->traffic = 7 * NS_PER_MS;
+        s->jitter = 5 * NS_PER_MS;
+        s->loss = loss;
+        s->duplicate = loss ? 10 : 0;
+        rekey(s, 0, first_child, 5);
+        sim_for(s, sim_rand(s, 40) * NS_PER_MS);
+        rekey(s, 1, second_child, 6);
+        sim_for(s, 60 * NS_PER_S);
+        s->loss = 0;
+        settle(s);
+        assert_non_null(sim_command(A, 5));
+        assert_non_null(sim_command(B, 6));
+        assert_int_equal(sim_count(A, IKE_EVENT_IKE_DOWN), 0);
+        assert_int_equal(sim_count(A, IKE_EVENT_CHILD_DOWN), 0);
+        s->traffic = 0;
+        close_all(s);
+    }
+}
+
+static void child_rekeyed_by_both(void **state)
+{
+    (void)state;
+    both_at_once(true, true, 0);
+}
+static void ike_rekeyed_by_both(void **state)
+{
+    (void)state;
+    both_at_once(false, false, 0);
+}
+static void ike_and_child_at_once(void **state)
+{
+    (void)state;
+    both_at_once(false, true, 0);
+    both_at_once(true, false, 0);
+}
+static void child_rekeyed_by_both_with_loss(void **state)
+{
+    (void)state;
+    both_at_once(true, true, 20);
+}
+static void ike_rekeyed_by_both_with_loss(void **state)
+{
+    (void)state;
+    both_at_once(false, false, 20);
+}
+static void ike_and_child_at_once_with_loss(void **state)
+{
+    (void)state;
+    both_at_once(false, true, 20);
+}
+
+/* A day of lifetimes, at both ends. */
+static void lifetimes_rekey_by_themselves(void **state)
+{
+    (void)state;
+    struct sim *s = connected(31);
+    s->traffic = 10 * NS_PER_S;
+    sim_for(s, 24 * 3600 * NS_PER_S);
+    s->traffic = 0;
+    settle(s);
+    assert_true(sim_count(A, IKE_EVENT_CHILD_REKEYED) >= 23);
+    assert_true(sim_count(A, IKE_EVENT_IKE_REKEYED) >= 5);
+    assert_int_equal(sim_count(A, IKE_EVENT_CHILD_DOWN) + sim_count(B, IKE_EVENT_CHILD_DOWN), 0);
+    assert_int_equal(sim_count(A, IKE_EVENT_IKE_DOWN) + sim_count(B, IKE_EVENT_IKE_DOWN), 0);
+    close_all(s);
+}
+
+static void esp_groups(const char *a, const char *b, bool works)
+{
+    struct sim *s = sim_new(40);
+    sim_proposals(&A->policies[0].esp, PROTOCOL_ESP, a);
+    sim_proposals(&B->policies[0].esp, PROTOCOL_ESP, b);
+    sim_start_engines(s, NULL);
+    ike_up(A->e, &A->peers[0], NULL, 1, s->now);
+    assert_true(sim_run(s, s->now + 5 * NS_PER_S, sim_up));
+    s->traffic = 5 * NS_PER_MS;
+    rekey(s, 0, true, 5);
+    sim_for(s, 2 * NS_PER_S);
+    const struct sim_event *end = sim_command(A, 5);
+    if (!end || end->ok != works)
+        sim_dump(s);
+    assert_non_null(end);
+    assert_int_equal(end->ok, works);
+    settle(s);
+    s->traffic = 0;
+    close_all(s);
+}
+
+static void child_rekey_negotiates_its_group(void **state)
+{
+    (void)state;
+    esp_groups("aes128gcm16", "aes128gcm16", true);
+    esp_groups("aes128gcm16-x25519", "aes128gcm16", true);
+    esp_groups("aes128gcm16", "aes128gcm16-x25519", true);
+    esp_groups("aes128gcm16-ecp256-x25519", "aes128gcm16-x25519", true); /* INVALID_KE_PAYLOAD */
+    esp_groups("aes128gcm16-ecp256", "aes128gcm16-ecp384", false);
+}
+
+static void hard_limit_replaces_the_child(void **state)
+{
+    (void)state;
+    struct sim *s = connected(41);
+    A->peers[0].start = START_YES;
+    ike_start(A->e, s->now);
+    ike_child_hard(A->e, sim_sending(A, NULL)->id, s->now);
+    assert_null(sim_sending(A, NULL)); /* at once */
+    settle(s);
+    close_all(s);
+}
+
+static void soft_limit_rekeys_once(void **state)
+{
+    (void)state;
+    struct sim *s = connected(42);
+    uint64_t id = sim_sending(A, NULL)->id;
+    for (unsigned i = 0; i < 5; i++)
+        ike_child_soft(A->e, id, s->now);
+    settle(s);
+    assert_int_equal(sim_count(A, IKE_EVENT_CHILD_REKEYED), 1);
+    close_all(s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(child_rekeyed_by_either_end),
+        cmocka_unit_test(ike_rekeyed_by_either_end),
+        cmocka_unit_test(child_rekeyed_by_both),
+        cmocka_unit_test(ike_rekeyed_by_both),
+        cmocka_unit_test(ike_and_child_at_once),
+        cmocka_unit_test(child_rekeyed_by_both_with_loss),
+        cmocka_unit_test(ike_rekeyed_by_both_with_loss),
+        cmocka_unit_test(ike_and_child_at_once_with_loss),
+        cmocka_unit_test(lifetimes_rekey_by_themselves),
+        cmocka_unit_test(child_rekey_negotiates_its_group),
+        cmocka_unit_test(hard_limit_replaces_the_child),
+        cmocka_unit_test(soft_limit_rekeys_once),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

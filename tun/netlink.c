@@ -1,0 +1,473 @@
+#include "tun/netlink.h"
+
+#include <errno.h>
+#include <linux/fib_rules.h>
+#include <linux/if_addr.h>
+#include <linux/if_link.h>
+#include <linux/rtnetlink.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "tun/rp_filter.h"
+#include "tun/rtnl.h"
+#include "tun/udp.h"
+
+/* Worse than what people give to routes by hand, and the same at every start, so that leftovers are found again. */
+#define UNREACHABLE_METRIC 4278198272u
+
+enum rule_preference { RULE_SPECIFIC = 5190, RULE_MAIN = 5191, RULE_ALL = 5192 };
+
+enum change_kind { CHANGE_LINK, CHANGE_ADDRESS, CHANGE_UNREACHABLE, CHANGE_ROUTE, CHANGE_RULE, CHANGE_RP_FILTER };
+
+struct change {
+    enum change_kind kind;
+    int ifindex;
+    struct netlink_prefix prefix; /* CHANGE_RULE: family only */
+    uint32_t preference;          /* CHANGE_RULE */
+};
+
+struct netlink {
+    struct rtnl rtnl;
+    struct rp_filter rp_filter;
+    struct change *changes;
+    size_t count, cap;
+};
+
+enum err netlink_open(struct netlink **out)
+{
+    struct netlink *n = calloc(1, sizeof *n);
+    if (!n)
+        return ERR_NOMEM;
+    enum err e = rtnl_open(&n->rtnl);
+    if (e != OK) {
+        free(n);
+        return e;
+    }
+    *out = n;
+    return OK;
+}
+
+void netlink_close(struct netlink *n)
+{
+    if (!n)
+        return;
+    rtnl_close(&n->rtnl);
+    free(n->changes);
+    free(n);
+}
+
+const char *netlink_why(const struct netlink *n)
+{
+    return n->rtnl.why;
+}
+
+/* -- what was changed -- */
+
+static bool same_prefix(const struct netlink_prefix *a, const struct netlink_prefix *b)
+{
+    return a->bits == b->bits && ip_equal(&a->ip, &b->ip);
+}
+
+static size_t find_change(const struct netlink *n, const struct change *c)
+{
+    for (size_t i = 0; i < n->count; i++) {
+        const struct change *have = &n->changes[i];
+        if (have->kind == c->kind && have->ifindex == c->ifindex && have->preference == c->preference &&
+            same_prefix(&have->prefix, &c->prefix))
+            return i;
+    }
+    return n->count;
+}
+
+static enum err remember(struct netlink *n, const struct change *c)
+{
+    if (find_change(n, c) < n->count)
+        return OK;
+    if (n->count == n->cap) {
+        size_t cap = n->cap ? n->cap * 2 : 16;
+        struct change *grown = realloc(n->changes, cap * sizeof *grown);
+        if (!grown)
+            return ERR_NOMEM;
+        n->changes = grown;
+        n->cap = cap;
+    }
+    n->changes[n->count++] = *c;
+    return OK;
+}
+
+static void forget(struct netlink *n, const struct change *c)
+{
+    size_t i = find_change(n, c);
+    if (i == n->count)
+        return;
+    n->count--;
+    memmove(&n->changes[i], &n->changes[i + 1], (n->count - i) * sizeof *n->changes);
+}
+
+/* -- link -- */
+
+static int family_of(uint8_t family)
+{
+    return family == 6 ? AF_INET6 : AF_INET;
+}
+
+/* Without link-local addresses the kernel sends no router solicitations into the tunnel. Best effort. */
+static void quieten_ipv6(struct netlink *n, int ifindex)
+{
+    struct ifinfomsg link = {.ifi_family = AF_UNSPEC, .ifi_index = ifindex};
+    uint8_t mode = IN6_ADDR_GEN_MODE_NONE;
+    struct rtnl_request q;
+
+    rtnl_begin(&q, RTM_NEWLINK, 0, &link, sizeof link);
+    size_t spec = rtnl_nest(&q, IFLA_AF_SPEC);
+    size_t inet6 = rtnl_nest(&q, AF_INET6);
+    rtnl_attr(&q, IFLA_INET6_ADDR_GEN_MODE, &mode, sizeof mode);
+    rtnl_nest_end(&q, inet6);
+    rtnl_nest_end(&q, spec);
+    if (rtnl_call(&n->rtnl, &q) != OK)
+        n->rtnl.why[0] = 0; /* a kernel without IPv6 */
+}
+
+enum err netlink_link_up(struct netlink *n, int ifindex, unsigned mtu, unsigned txqueuelen)
+{
+    struct ifinfomsg link = {.ifi_family = AF_UNSPEC, .ifi_index = ifindex, .ifi_flags = IFF_UP, .ifi_change = IFF_UP};
+    struct change c = {.kind = CHANGE_LINK, .ifindex = ifindex};
+    struct rtnl_request q;
+
+    quieten_ipv6(n, ifindex);
+    TRY(remember(n, &c));
+    rtnl_begin(&q, RTM_NEWLINK, 0, &link, sizeof link);
+    rtnl_attr_u32(&q, IFLA_MTU, mtu);
+    rtnl_attr_u32(&q, IFLA_TXQLEN, txqueuelen);
+    enum err e = rtnl_call(&n->rtnl, &q);
+    if (e != OK)
+        forget(n, &c);
+    return e;
+}
+
+static enum err link_down(struct netlink *n, int ifindex)
+{
+    struct ifinfomsg link = {.ifi_family = AF_UNSPEC, .ifi_index = ifindex, .ifi_change = IFF_UP};
+    struct rtnl_request q;
+    rtnl_begin(&q, RTM_NEWLINK, 0, &link, sizeof link);
+    return rtnl_call(&n->rtnl, &q);
+}
+
+enum err netlink_set_mtu(struct netlink *n, int ifindex, unsigned mtu)
+{
+    struct ifinfomsg link = {.ifi_family = AF_UNSPEC, .ifi_index = ifindex};
+    struct rtnl_request q;
+    rtnl_begin(&q, RTM_NEWLINK, 0, &link, sizeof link);
+    rtnl_attr_u32(&q, IFLA_MTU, mtu);
+    return rtnl_call(&n->rtnl, &q);
+}
+
+/* -- addresses -- */
+
+static enum err address_request(struct netlink *n, const struct change *c, uint16_t type, uint16_t flags)
+{
+    unsigned len = ip_len(c->prefix.ip.family);
+    struct ifaddrmsg address = {
+        .ifa_family = (uint8_t)family_of(c->prefix.ip.family),
+        .ifa_prefixlen = c->prefix.bits,
+        .ifa_index = (unsigned)c->ifindex,
+    };
+    struct rtnl_request q;
+    rtnl_begin(&q, type, flags, &address, sizeof address);
+    rtnl_attr(&q, IFA_LOCAL, c->prefix.ip.b, len);
+    rtnl_attr(&q, IFA_ADDRESS, c->prefix.ip.b, len);
+    if (c->prefix.ip.family == 6)
+        rtnl_attr_u32(&q, IFA_FLAGS, IFA_F_NODAD); /* nobody else is on this link */
+    return rtnl_call(&n->rtnl, &q);
+}
+
+enum err netlink_address_add(struct netlink *n, int ifindex, const struct netlink_prefix *p)
+{
+    struct change c = {.kind = CHANGE_ADDRESS, .ifindex = ifindex, .prefix = *p};
+    TRY(remember(n, &c));
+    enum err e = address_request(n, &c, RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE);
+    if (e != OK)
+        forget(n, &c);
+    return e;
+}
+
+static bool address_within(struct span message, const struct ip *first, const struct ip *last, struct ip *out)
+{
+    struct ifaddrmsg body;
+    unsigned len = ip_len(first->family);
+    if (!rtnl_body(message, &body, sizeof body) || body.ifa_family != family_of(first->family))
+        return false;
+    if (rtnl_find_u32(message, sizeof body, IFA_FLAGS, body.ifa_flags) & (IFA_F_TENTATIVE | IFA_F_DADFAILED))
+        return false;
+    /* IFA_ADDRESS is the other end on a point-to-point link; IFA_LOCAL, where there is one, is ours. */
+    struct span a = rtnl_find(message, sizeof body, IFA_LOCAL);
+    if (a.len == 0)
+        a = rtnl_find(message, sizeof body, IFA_ADDRESS);
+    if (a.len != len || memcmp(a.data, first->b, len) < 0 || memcmp(a.data, last->b, len) > 0)
+        return false;
+    *out = ip_from_bytes(first->family, a.data);
+    return true;
+}
+
+enum err netlink_local_address(struct netlink *n, const struct ip *first, const struct ip *last, struct ip *out)
+{
+    struct ifaddrmsg body = {.ifa_family = (uint8_t)family_of(first->family)};
+    struct rtnl_request q;
+    struct buf dump = {0};
+
+    rtnl_begin(&q, RTM_GETADDR, 0, &body, sizeof body);
+    enum err e = rtnl_dump(&n->rtnl, &q, &dump);
+    bool found = false;
+    struct span all = buf_span(&dump), message;
+    while (e == OK && !found && rtnl_next(&all, &message))
+        found = address_within(message, first, last, out);
+    buf_free(&dump);
+    if (e != OK)
+        return e == ERR_NOMEM ? e : ERR_SYSTEM;
+    return found ? OK : ERR_NOTFOUND;
+}
+
+/* -- routes -- */
+
+static void route_begin(struct rtnl_request *q, const struct change *c, uint16_t type, uint16_t flags)
+{
+    bool unreachable = c->kind == CHANGE_UNREACHABLE;
+    struct rtmsg route = {
+        .rtm_family = (uint8_t)family_of(c->prefix.ip.family),
+        .rtm_dst_len = c->prefix.bits,
+        .rtm_table = RT_TABLE_UNSPEC, /* the number is over 255: RTA_TABLE has it */
+        .rtm_protocol = ROUTE_PROTOCOL,
+        .rtm_scope = unreachable ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK,
+        .rtm_type = unreachable ? RTN_UNREACHABLE : RTN_UNICAST,
+    };
+    rtnl_begin(q, type, flags, &route, sizeof route);
+    rtnl_attr(q, RTA_DST, c->prefix.ip.b, ip_len(c->prefix.ip.family));
+    rtnl_attr_u32(q, RTA_TABLE, ROUTE_TABLE);
+    if (unreachable)
+        rtnl_attr_u32(q, RTA_PRIORITY, UNREACHABLE_METRIC);
+    else
+        rtnl_attr_u32(q, RTA_OIF, (uint32_t)c->ifindex);
+}
+
+static enum err route_put(struct netlink *n, const struct change *c, const struct ip *src)
+{
+    struct rtnl_request q;
+    TRY(remember(n, c));
+    route_begin(&q, c, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE);
+    if (src && src->family == c->prefix.ip.family)
+        rtnl_attr(&q, RTA_PREFSRC, src->b, ip_len(src->family));
+    enum err e = rtnl_call(&n->rtnl, &q);
+    if (e != OK)
+        forget(n, c);
+    return e;
+}
+
+static enum err route_drop(struct netlink *n, const struct change *c)
+{
+    struct rtnl_request q;
+    route_begin(&q, c, RTM_DELROUTE, 0);
+    return rtnl_call(&n->rtnl, &q);
+}
+
+enum err netlink_route_add(struct netlink *n, int ifindex, const struct netlink_prefix *p, const struct ip *src)
+{
+    struct change beneath = {.kind = CHANGE_UNREACHABLE, .prefix = *p};
+    struct change route = {.kind = CHANGE_ROUTE, .ifindex = ifindex, .prefix = *p};
+    /* The unreachable one first: at no time is the prefix without either. */
+    TRY(route_put(n, &beneath, NULL));
+    return route_put(n, &route, src);
+}
+
+enum err netlink_route_del(struct netlink *n, int ifindex, const struct netlink_prefix *p)
+{
+    struct change beneath = {.kind = CHANGE_UNREACHABLE, .prefix = *p};
+    struct change route = {.kind = CHANGE_ROUTE, .ifindex = ifindex, .prefix = *p};
+    forget(n, &route);
+    forget(n, &beneath);
+    enum err first = route_drop(n, &route);
+    enum err second = route_drop(n, &beneath);
+    return first != OK ? first : second;
+}
+
+/* -- rules -- */
+
+static enum err rule_request(struct netlink *n, const struct change *c, uint16_t type, uint16_t flags)
+{
+    bool ours = c->preference != RULE_MAIN;
+    struct fib_rule_hdr rule = {
+        .family = (uint8_t)family_of(c->prefix.ip.family),
+        .table = ours ? RT_TABLE_UNSPEC : RT_TABLE_MAIN,
+        .action = FR_ACT_TO_TBL,
+        .flags = ours ? FIB_RULE_INVERT : 0,
+    };
+    uint8_t protocol = ROUTE_PROTOCOL;
+    struct rtnl_request q;
+
+    rtnl_begin(&q, type, flags, &rule, sizeof rule);
+    rtnl_attr_u32(&q, FRA_PRIORITY, c->preference);
+    rtnl_attr_u32(&q, FRA_TABLE, ours ? ROUTE_TABLE : RT_TABLE_MAIN);
+    rtnl_attr(&q, FRA_PROTOCOL, &protocol, sizeof protocol);
+    if (ours) {
+        rtnl_attr_u32(&q, FRA_FWMARK, TUN_FWMARK);
+        rtnl_attr_u32(&q, FRA_FWMASK, UINT32_MAX);
+    }
+    if (c->preference != RULE_ALL)
+        rtnl_attr_u32(&q, FRA_SUPPRESS_PREFIXLEN, 0);
+    return rtnl_call(&n->rtnl, &q);
+}
+
+static enum err rule_put(struct netlink *n, const struct change *c)
+{
+    TRY(remember(n, c));
+    enum err e = rule_request(n, c, RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL);
+    if (e == ERR_EXISTS)
+        return OK; /* left by a crash: adopted */
+    if (e != OK)
+        forget(n, c);
+    return e;
+}
+
+enum err netlink_rules_add(struct netlink *n, uint8_t family, bool with_default)
+{
+    for (uint32_t preference = RULE_SPECIFIC; preference <= RULE_ALL; preference++) {
+        struct change c = {.kind = CHANGE_RULE, .prefix.ip.family = family, .preference = preference};
+        if (preference == RULE_ALL || with_default)
+            TRY(rule_put(n, &c));
+    }
+    if (family == 4 && rp_filter_loosen(&n->rp_filter))
+        TRY(remember(n, &(struct change){.kind = CHANGE_RP_FILTER}));
+    return OK;
+}
+
+/* -- leftovers -- */
+
+/* Reads a route of our table and protocol from a dump's message; the kind says which of the two it is. */
+static bool route_of_ours(struct span message, struct change *c)
+{
+    struct rtmsg body;
+    uint8_t none[16] = {0};
+    if (!rtnl_body(message, &body, sizeof body) || body.rtm_protocol != ROUTE_PROTOCOL)
+        return false;
+    if (rtnl_find_u32(message, sizeof body, RTA_TABLE, body.rtm_table) != ROUTE_TABLE)
+        return false;
+    uint8_t family = body.rtm_family == AF_INET6 ? 6 : 4;
+    struct span to = rtnl_find(message, sizeof body, RTA_DST);
+    *c = (struct change){
+        .kind = body.rtm_type == RTN_UNREACHABLE ? CHANGE_UNREACHABLE : CHANGE_ROUTE,
+        .prefix = {ip_from_bytes(family, to.len == ip_len(family) ? to.data : none), body.rtm_dst_len},
+    };
+    if (c->kind == CHANGE_ROUTE)
+        c->ifindex = (int)rtnl_find_u32(message, sizeof body, RTA_OIF, 0);
+    return true;
+}
+
+/* A route to some TUN above it means that a daemon is using it. */
+static bool route_covered(struct span dump, const struct netlink_prefix *p)
+{
+    struct span message;
+    struct change c;
+    while (rtnl_next(&dump, &message))
+        if (route_of_ours(message, &c) && c.kind == CHANGE_ROUTE && same_prefix(&c.prefix, p))
+            return true;
+    return false;
+}
+
+/* Returns whether the table holds routes of another daemon. */
+static bool sweep_routes(struct netlink *n, uint8_t family)
+{
+    struct rtmsg body = {.rtm_family = (uint8_t)family_of(family)};
+    struct rtnl_request q;
+    struct buf dump = {0};
+    bool others = false;
+
+    rtnl_begin(&q, RTM_GETROUTE, 0, &body, sizeof body);
+    if (rtnl_dump(&n->rtnl, &q, &dump) == OK) {
+        struct span all = buf_span(&dump), message;
+        struct change c;
+        while (rtnl_next(&all, &message)) {
+            if (!route_of_ours(message, &c) || find_change(n, &c) < n->count)
+                continue;
+            bool leftover = c.kind == CHANGE_UNREACHABLE && !route_covered(buf_span(&dump), &c.prefix);
+            others |= !leftover || rtnl_resend(&n->rtnl, message, RTM_DELROUTE) != OK;
+        }
+    }
+    buf_free(&dump);
+    return others;
+}
+
+static bool rule_of_ours(struct span message, struct change *c)
+{
+    struct fib_rule_hdr body;
+    if (!rtnl_body(message, &body, sizeof body))
+        return false;
+    struct span protocol = rtnl_find(message, sizeof body, FRA_PROTOCOL);
+    *c = (struct change){
+        .kind = CHANGE_RULE,
+        .prefix.ip.family = body.family == AF_INET6 ? 6 : 4,
+        .preference = rtnl_find_u32(message, sizeof body, FRA_PRIORITY, 0),
+    };
+    return protocol.len == 1 && protocol.data[0] == ROUTE_PROTOCOL && c->preference >= RULE_SPECIFIC &&
+           c->preference <= RULE_ALL;
+}
+
+static void sweep_rules(struct netlink *n, uint8_t family)
+{
+    struct fib_rule_hdr body = {.family = (uint8_t)family_of(family)};
+    struct rtnl_request q;
+    struct buf dump = {0};
+
+    rtnl_begin(&q, RTM_GETRULE, 0, &body, sizeof body);
+    if (rtnl_dump(&n->rtnl, &q, &dump) == OK) {
+        struct span all = buf_span(&dump), message;
+        struct change c;
+        while (rtnl_next(&all, &message))
+            if (rule_of_ours(message, &c) && find_change(n, &c) == n->count &&
+                rtnl_resend(&n->rtnl, message, RTM_DELRULE) != OK)
+                break;
+    }
+    buf_free(&dump);
+}
+
+void netlink_sweep(struct netlink *n)
+{
+    for (uint8_t family = 4; family <= 6; family += 2)
+        if (!sweep_routes(n, family))
+            sweep_rules(n, family);
+}
+
+/* -- undo -- */
+
+static void undo_one(struct netlink *n, const struct change *c)
+{
+    enum err e = OK;
+    switch (c->kind) {
+    case CHANGE_LINK:
+        e = link_down(n, c->ifindex);
+        break;
+    case CHANGE_ADDRESS:
+        e = address_request(n, c, RTM_DELADDR, 0);
+        break;
+    case CHANGE_UNREACHABLE:
+    case CHANGE_ROUTE:
+        e = route_drop(n, c);
+        break;
+    case CHANGE_RULE:
+        e = rule_request(n, c, RTM_DELRULE, 0);
+        break;
+    case CHANGE_RP_FILTER:
+        rp_filter_restore(&n->rp_filter);
+        break;
+    }
+    (void)e; /* what is gone already (a device taken away by hand takes its routes along) is what was wanted */
+}
+
+void netlink_undo(struct netlink *n)
+{
+    while (n->count) {
+        struct change c = n->changes[--n->count];
+        undo_one(n, &c);
+    }
+}

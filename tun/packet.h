@@ -1,0 +1,78 @@
+/*
+ * What the files behind offload.h share: offsets of IP and transport headers, and the look at a packet's IP header.
+ * (RFC 791, 8200, 9293, 768; virtio 1.2 section 5.1.6 for the header before each packet.)
+ */
+#ifndef ADIT_TUN_PACKET_H
+#define ADIT_TUN_PACKET_H
+
+#include <linux/virtio_net.h>
+#include <stdbool.h>
+
+#include "core/base/cursor.h"
+#include "core/base/err.h"
+
+#ifndef VIRTIO_NET_HDR_GSO_UDP_L4
+#define VIRTIO_NET_HDR_GSO_UDP_L4 5 /* not in Linux headers before 6.2 */
+#endif
+
+enum ip_protocol {
+    PROTO_HOPOPT = 0,
+    PROTO_TCP = 6,
+    PROTO_UDP = 17,
+    PROTO_ROUTING = 43,
+    PROTO_FRAGMENT = 44,
+    PROTO_AH = 51,
+    PROTO_DSTOPTS = 60,
+};
+
+/* Offsets of fields, in bytes, and the length of the fixed header. */
+enum ipv4_offset {
+    IPV4_TOS = 1,
+    IPV4_LENGTH = 2,
+    IPV4_ID = 4,
+    IPV4_FRAGMENT = 6,
+    IPV4_TTL = 8,
+    IPV4_PROTOCOL = 9,
+    IPV4_CHECKSUM = 10,
+    IPV4_SOURCE = 12,
+    IPV4_HEADER = 20,
+};
+enum ipv6_offset { IPV6_LENGTH = 4, IPV6_NEXT = 6, IPV6_HOP_LIMIT = 7, IPV6_SOURCE = 8, IPV6_HEADER = 40 };
+enum tcp_offset {
+    TCP_SEQ = 4,
+    TCP_ACK = 8,
+    TCP_DATA = 12,
+    TCP_FLAGS = 13,
+    TCP_WINDOW = 14,
+    TCP_CHECKSUM = 16,
+    TCP_URGENT = 18,
+    TCP_HEADER = 20,
+};
+enum udp_offset { UDP_LENGTH = 4, UDP_CHECKSUM = 6, UDP_HEADER = 8 };
+
+enum ipv4_fragment_bits { IPV4_DF = 0x4000, IPV4_MF = 0x2000, IPV4_FRAGMENT_OFFSET = 0x1fff };
+enum tcp_flag { TCP_FIN = 1, TCP_SYN = 2, TCP_RST = 4, TCP_PSH = 8, TCP_ACKED = 16, TCP_URG = 32, TCP_CWR = 128 };
+
+/* What the fixed IP header says. */
+struct ip_view {
+    bool ipv6;
+    bool fragment;       /* IPv4: more fragments follow or the offset is not 0 */
+    uint8_t protocol;    /* IPv6: the first next header */
+    uint16_t header_len; /* IPv4 with its options; IPv6: 40 */
+    uint32_t len;        /* of the packet, by its own account: never more than there are bytes */
+};
+
+/* Errors: TRUNCATED, SYNTAX (no IP, header length or total length wrong). */
+MUST_USE enum err ip_view_parse(struct ip_view *v, struct span packet);
+
+/*
+ * Walks IPv6 extension headers to the transport header (RFC 8200 section 4.1). packet: of v->len bytes.
+ * Errors: SYNTAX (chain runs out of the packet), UNSUPPORTED (a fragment header: what follows may be no header at all).
+ */
+MUST_USE enum err ip_view_transport(const struct ip_view *v, const uint8_t *packet, uint8_t *protocol,
+                                    uint32_t *offset);
+
+/* The sum of source and destination address, the first part of the pseudo-header. */
+uint64_t pseudo_addresses(const uint8_t *packet, bool ipv6);
+
+#endif

@@ -1,0 +1,227 @@
+#include "tun/udp.h"
+
+#include <errno.h>
+#include <linux/filter.h>
+#include <netinet/in.h>
+#include <netinet/udp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "core/base/clock.h"
+
+#ifndef UDP_GRO
+#define UDP_GRO 104
+#endif
+#ifndef SO_ATTACH_REUSEPORT_CBPF
+#define SO_ATTACH_REUSEPORT_CBPF 51
+#endif
+
+#define BUFFER_SIZE (7 * 1024 * 1024)
+#define BUSY_WAIT (2 * NS_PER_S)
+#define BUSY_PAUSE_US 20000
+#define ROUTE_PORT 4500 /* for a look at a route: any port does */
+
+static bool set_int(int fd, int level, int option, int value)
+{
+    return setsockopt(fd, level, option, &value, sizeof value) == 0;
+}
+
+/* As large as we may have them; the kernel caps the plain variants by net.core.[rw]mem_max. */
+static void set_buffers(int fd)
+{
+    if (!set_int(fd, SOL_SOCKET, SO_SNDBUFFORCE, BUFFER_SIZE))
+        (void)set_int(fd, SOL_SOCKET, SO_SNDBUF, BUFFER_SIZE);
+    if (!set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_SIZE))
+        (void)set_int(fd, SOL_SOCKET, SO_RCVBUF, BUFFER_SIZE);
+}
+
+static bool set_ip(int fd, uint8_t family)
+{
+    if (family == 6)
+        return set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1) && set_int(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1) &&
+               set_int(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1) &&
+               set_int(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DONT);
+    return set_int(fd, IPPROTO_IP, IP_PKTINFO, 1) && set_int(fd, IPPROTO_IP, IP_RECVTOS, 1) &&
+           set_int(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT);
+}
+
+static enum err set_options(int fd, const struct udp_options *o, char *why, size_t why_size)
+{
+    const char *what = "IP options";
+    bool ok = set_ip(fd, o->local.ip.family);
+    if (ok && o->reuseport) {
+        what = "SO_REUSEPORT";
+        ok = set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+    }
+    /* Who may not set the mark may not make routing rules either, so nothing depends on it. */
+    if (ok && o->mark && !set_int(fd, SOL_SOCKET, SO_MARK, (int)TUN_FWMARK) && errno != EPERM) {
+        what = "SO_MARK";
+        ok = false;
+    }
+    if (!ok) {
+        (void)snprintf(why, why_size, "UDP socket: %s: %s", what, strerror(errno));
+        return ERR_SYSTEM;
+    }
+    if (o->gro)
+        (void)set_int(fd, IPPROTO_UDP, UDP_GRO, 1); /* kernels before 5.0: datagrams come one by one */
+    set_buffers(fd);
+    return OK;
+}
+
+static enum err bind_to(int fd, const struct endpoint *local, char *why, size_t why_size)
+{
+    char text[ENDPOINT_TEXT];
+    struct sockaddr_storage sa;
+    socklen_t len = endpoint_to_sockaddr(local, &sa);
+    ns_t until = clock_now() + BUSY_WAIT;
+
+    while (bind(fd, (struct sockaddr *)&sa, len) < 0) {
+        if (errno == EADDRINUSE && clock_now() < until) {
+            (void)usleep(BUSY_PAUSE_US);
+            continue;
+        }
+        endpoint_format(local, text);
+        if (errno == EADDRINUSE) {
+            (void)snprintf(why, why_size, "UDP %s is in use by another program (another IPsec daemon?)", text);
+            return ERR_EXISTS;
+        }
+        if (errno == EACCES || errno == EPERM) {
+            (void)snprintf(why, why_size, "may not bind UDP %s: CAP_NET_BIND_SERVICE is needed", text);
+            return ERR_PERM;
+        }
+        (void)snprintf(why, why_size, "cannot bind UDP %s: %s", text, strerror(errno));
+        return ERR_SYSTEM;
+    }
+    return OK;
+}
+
+enum err udp_open(const struct udp_options *o, int *fd, char *why, size_t why_size)
+{
+    (void)snprintf(why, why_size, "%s", "");
+    int s = socket(o->local.ip.family == 6 ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (s < 0) {
+        (void)snprintf(why, why_size, "cannot open a UDP socket for IPv%u: %s", o->local.ip.family, strerror(errno));
+        return ERR_SYSTEM;
+    }
+    enum err e = set_options(s, o, why, why_size);
+    if (e == OK)
+        e = bind_to(s, &o->local, why, why_size);
+    if (e != OK) {
+        int kept = errno;
+        (void)close(s);
+        errno = kept;
+        return e;
+    }
+    *fd = s;
+    return OK;
+}
+
+enum err udp_steer(int fd, unsigned workers)
+{
+    /* The filter sees the payload; a load beyond its end makes it return 0, which is the right socket for a runt. */
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0),
+        BPF_STMT(BPF_ALU | BPF_RSH | BPF_K, 28),
+        BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, workers, 1, 0),
+        BPF_STMT(BPF_RET | BPF_A, 0),
+        BPF_STMT(BPF_RET | BPF_K, 0),
+    };
+    struct sock_fprog program = {.len = sizeof code / sizeof code[0], .filter = code};
+    if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program, sizeof program) < 0)
+        return ERR_SYSTEM;
+    return OK;
+}
+
+/* Room for the source address of either family, aligned as control messages want it. */
+union source_control {
+    char room[CMSG_SPACE(sizeof(struct in6_pktinfo))];
+    struct cmsghdr align;
+};
+
+static void put_source(struct msghdr *m, union source_control *control, const struct ip *source)
+{
+    if (source->family == 0 || ip_is_any(source))
+        return;
+    memset(control, 0, sizeof *control);
+    m->msg_control = control->room;
+    m->msg_controllen = sizeof control->room;
+    struct cmsghdr *c = CMSG_FIRSTHDR(m);
+    if (source->family == 6) {
+        struct in6_pktinfo info = {0};
+        memcpy(&info.ipi6_addr, source->b, 16);
+        c->cmsg_level = IPPROTO_IPV6;
+        c->cmsg_type = IPV6_PKTINFO;
+        c->cmsg_len = CMSG_LEN(sizeof info);
+        memcpy(CMSG_DATA(c), &info, sizeof info);
+    } else {
+        struct in_pktinfo info = {0};
+        memcpy(&info.ipi_spec_dst, source->b, 4);
+        c->cmsg_level = IPPROTO_IP;
+        c->cmsg_type = IP_PKTINFO;
+        c->cmsg_len = CMSG_LEN(sizeof info);
+        memcpy(CMSG_DATA(c), &info, sizeof info);
+    }
+    m->msg_controllen = CMSG_SPACE(c->cmsg_len - CMSG_LEN(0));
+}
+
+enum err udp_send(int fd, const struct path *path, const uint8_t *data, size_t len)
+{
+    static const uint8_t marker[4]; /* RFC 3948 section 2.2 */
+    struct iovec iov[2] = {{(void *)(uintptr_t)marker, sizeof marker}, {(void *)(uintptr_t)data, len}};
+    struct sockaddr_storage to;
+    union source_control control;
+    struct msghdr m = {
+        .msg_name = &to,
+        .msg_namelen = endpoint_to_sockaddr(&path->remote, &to),
+        .msg_iov = path->marker ? iov : iov + 1,
+        .msg_iovlen = path->marker ? 2 : 1,
+    };
+    put_source(&m, &control, &path->local.ip);
+    ssize_t n;
+    do
+        n = sendmsg(fd, &m, MSG_NOSIGNAL);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? ERR_SYSTEM : OK;
+}
+
+static enum err route_of(int fd, const struct endpoint *to, bool mark, struct ip *source, unsigned *mtu)
+{
+    struct endpoint target = *to, local;
+    struct sockaddr_storage sa;
+    socklen_t len;
+    int value = 0;
+
+    if (mark && !set_int(fd, SOL_SOCKET, SO_MARK, (int)TUN_FWMARK) && errno != EPERM)
+        return ERR_SYSTEM;
+    if (target.port == 0)
+        target.port = ROUTE_PORT;
+    len = endpoint_to_sockaddr(&target, &sa);
+    if (connect(fd, (struct sockaddr *)&sa, len) < 0)
+        return ERR_SYSTEM;
+    len = sizeof sa;
+    if (getsockname(fd, (struct sockaddr *)&sa, &len) < 0)
+        return ERR_SYSTEM;
+    TRY(endpoint_from_sockaddr(&sa, &local));
+    len = sizeof value;
+    int level = to->ip.family == 6 ? IPPROTO_IPV6 : IPPROTO_IP;
+    if (getsockopt(fd, level, to->ip.family == 6 ? IPV6_MTU : IP_MTU, &value, &len) < 0)
+        return ERR_SYSTEM;
+    *source = local.ip;
+    *mtu = (unsigned)value;
+    return OK;
+}
+
+enum err udp_route(const struct endpoint *to, bool mark, struct ip *source, unsigned *mtu)
+{
+    int fd = socket(to->ip.family == 6 ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return ERR_SYSTEM;
+    enum err e = route_of(fd, to, mark, source, mtu);
+    int kept = errno;
+    (void)close(fd);
+    errno = kept;
+    return e;
+}
