@@ -94,9 +94,22 @@ static void env_keylog(void *ctx, const char *line)
 
 /* -- events: the audit log, and the end of commands -- */
 
-static enum log_level event_level(enum ike_event_kind kind)
+/* The first word behind the peer's name, for programs that read the log. */
+static const char *const event_names[] = {
+    [IKE_EVENT_IKE_UP] = "ike-up",
+    [IKE_EVENT_IKE_REKEYED] = "ike-rekeyed",
+    [IKE_EVENT_IKE_DOWN] = "ike-down",
+    [IKE_EVENT_CHILD_UP] = "child-up",
+    [IKE_EVENT_CHILD_REKEYED] = "child-rekeyed",
+    [IKE_EVENT_CHILD_DOWN] = "child-down",
+    [IKE_EVENT_FAILED] = "failed",
+    [IKE_EVENT_NOTICE] = "notice",
+};
+
+/* How a command ended is for who gave it; what failed on the way has been told by an event of its own. */
+static enum log_level event_level(const struct ike_event *e)
 {
-    return kind == IKE_EVENT_FAILED ? LOG_WARN : LOG_INFO;
+    return e->command ? LOG_DEBUG : e->kind == IKE_EVENT_FAILED ? LOG_WARN : LOG_INFO;
 }
 
 static void env_event(void *ctx, const struct ike_event *e)
@@ -105,10 +118,11 @@ static void env_event(void *ctx, const struct ike_event *e)
     const char *text = e->text ? e->text : "";
     char remote[ENDPOINT_TEXT];
     if (e->peer)
-        log_line(event_level(e->kind), "audit", "%s%s%s: %s", e->peer->name, e->policy ? "/" : "",
-                 e->policy ? e->policy->name : "", text);
+        log_line(event_level(e), "audit", "%s%s%s %s: %s", e->peer->name, e->policy ? "/" : "",
+                 e->policy ? e->policy->name : "", event_names[e->kind], text);
     else /* a stranger can bring these about as often as he likes */
-        log_limited(&d->limit, event_level(e->kind), "audit", "%s: %s", endpoint_format(&e->path.remote, remote), text);
+        log_limited(&d->limit, event_level(e), "audit", "%s %s: %s", endpoint_format(&e->path.remote, remote),
+                    event_names[e->kind], text);
     if (e->command)
         control_finish(d->control, e->command, e->command_ok, text);
 }

@@ -269,6 +269,16 @@ static void set_lifetime(struct ike_engine *e, struct child *c)
     timer_set(&e->timers, &c->life, c->soft_at);
 }
 
+/* The policy's outbound traffic is on this one now, as in the data plane. */
+static void take_traffic(struct child *c)
+{
+    for (struct ike_sa *sa = c->sa->e->sas; sa; sa = sa->next)
+        for (struct child *o = sa->children; o; o = o->next)
+            if (o->policy == c->policy)
+                o->sending = false;
+    c->sending = c->activated = true;
+}
+
 struct child *child_create(struct ike_sa *sa, const struct child_terms *t, const struct nonce *ni,
                            const struct nonce *nr, const struct kex_secret *g, bool sending)
 {
@@ -299,10 +309,11 @@ struct child *child_create(struct ike_sa *sa, const struct child_terms *t, const
         return NULL;
     }
     c->installed = true;
-    c->sending = sending;
     set_lifetime(e, c);
     c->next = sa->children;
     sa->children = c;
+    if (sending)
+        take_traffic(c);
     run_well(sa->run, c->policy);
     return c;
 }
@@ -344,7 +355,7 @@ bool child_any(const struct ike_engine *e, const struct run *run)
 
 void child_activate(struct child *c)
 {
-    c->sending = true;
+    take_traffic(c);
     c->sa->e->env.child_activate(c->sa->e->env.ctx, c->id);
 }
 
@@ -361,8 +372,9 @@ static void uninstall(struct child *c, bool linger)
     if (!c->installed)
         return;
     c->installed = false;
-    /* The successor takes the traffic over first: nothing falls into the gap. */
-    child_activate_best(e, c->policy);
+    if (c->sending) /* the successor takes the traffic over first: nothing falls into the gap */
+        child_activate_best(e, c->policy);
+    c->sending = false;
     e->env.child_remove(e->env.ctx, c->id, linger);
 }
 

@@ -5,7 +5,7 @@
 #include "crypto/secret.h"
 #include "ike/nat.h"
 
-/* A cookie lives for one to two of these: long enough for a retry, short enough that collecting them is worth little. */
+/* A cookie lives for one to two of these: long enough for a retry, too short for collecting them to be worth much. */
 #define COOKIE_ROTATION (60 * NS_PER_S)
 
 void cookie_init(struct cookie_jar *j, const struct random_source *rnd, uint64_t now)

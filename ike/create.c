@@ -145,6 +145,8 @@ static void finish(struct ike_sa *sa, const struct kex_secret *g)
         struct child *theirs = child_find(e, t->collision.child);
         if (theirs)
             child_doom(theirs);
+        else if (sa->pending && sa->pending->rekeyed == t->child)
+            sa->pending->redundant = true;
     }
     t->spi = 0; /* the Child SA's from here on */
     struct child *c = child_create(sa, &t->terms, &t->nonce, &t->peer_nonce, g, true);
@@ -220,17 +222,30 @@ static void pending_drop(struct ike_sa *sa)
     sa->pending = NULL;
 }
 
-/* The peer rekeyed `old`: either it will delete it now, or our own rekey of it is under way and nonces decide. */
-static void note_replacement(struct ike_sa *sa, const struct pending *p, const struct child *made)
+/* Our own rekey of that Child SA is out, and this request of the peer crosses it. */
+static bool collides(const struct ike_sa *sa, uint64_t child)
+{
+    const struct task *t = sa->current;
+    return child && t && t->kind == TASK_CHILD_REKEY && t->child == child && t->sent;
+}
+
+/* The peer rekeyed a Child SA: it will delete the old one now, unless nonces decide, or have decided. */
+static void note_replacement(struct ike_sa *sa, const struct pending *p, struct child *made)
 {
     struct child *old = child_find(sa->e, p->rekeyed);
-    struct task *t = sa->current;
-    if (t && t->kind == TASK_CHILD_REKEY && t->child == p->rekeyed && t->sent) {
-        t->collision = (struct collision){.seen = true, .child = made->id};
-        t->collision.lowest = *nonce_lower(&p->theirs, &p->ours);
-    } else if (old) {
+    if (p->redundant)
+        child_doom(made);
+    else if (collides(sa, p->rekeyed))
+        sa->current->collision.child = made->id;
+    else if (old)
         child_doom(old);
-    }
+}
+
+/* What was asked for is no longer possible: things changed while the secret was computed. */
+static bool overtaken(const struct ike_sa *sa, const struct pending *p)
+{
+    const struct child *old = child_find(sa->e, p->rekeyed);
+    return !p->terms.policy || sa->state != SA_UP || (p->rekeyed && !p->redundant && (!old || old->state == CHILD_DELETING));
 }
 
 static void answer(struct ike_sa *sa, const struct kex_public *pub, const struct kex_secret *g)
@@ -238,7 +253,7 @@ static void answer(struct ike_sa *sa, const struct kex_public *pub, const struct
     struct pending *p = sa->pending;
     struct ike_builder b;
     struct child_terms *t = &p->terms;
-    if (!t->policy || sa->state != SA_UP) { /* the configuration or the SA changed while the secret was computed */
+    if (overtaken(sa, p)) {
         pending_drop(sa);
         reply_error(sa, NOTIFY_TEMPORARY_FAILURE);
         return;
@@ -325,6 +340,8 @@ static void respond(struct ike_sa *sa, const struct ike_message *m, const struct
     p->rekeyed = old ? old->id : 0;
     nonce_make(sa->e, &p->ours);
     sa->pending = p;
+    if (collides(sa, p->rekeyed))
+        sa->current->collision = (struct collision){.seen = true, .lowest = *nonce_lower(&p->theirs, &p->ours)};
     if (terms.choice.ke.id == KE_NONE) {
         answer(sa, NULL, NULL);
     } else if (job_start(sa, JOB_RESPOND, terms.choice.ke.id, NULL, m->ke, responded) != OK) {

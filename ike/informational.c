@@ -146,7 +146,7 @@ static void traffic(struct ike_sa *sa, ns_t *in, ns_t *out)
         *in = child_in > *in ? child_in : *in;
         *out = child_out > *out ? child_out : *out;
         /* Traffic on a new SA says that the peer has it, even if the Delete of the old one was lost (section 2.8). */
-        if (child_in && !c->sending && c->state == CHILD_LIVE)
+        if (child_in && !c->activated && c->state == CHILD_LIVE)
             child_activate(c);
     }
 }

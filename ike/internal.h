@@ -75,7 +75,9 @@ struct child {
     bool esn;
     enum policy_mode mode;
     struct selectors local, remote;
-    bool installed, sending;
+    bool installed;
+    bool sending;   /* the policy's outbound traffic uses it */
+    bool activated; /* it did at some time */
     ns_t established, soft_at, hard_at;
     struct timer life;
 };
@@ -133,6 +135,8 @@ struct pending {
     struct child_terms terms; /* a Child SA; an IKE SA only has the choice */
     struct nonce theirs, ours;
     uint64_t rekeyed; /* Child SA that is replaced; 0: none */
+    bool ike;         /* the IKE SA is being rekeyed */
+    bool redundant;   /* our own rekey of the same Child SA has won meanwhile */
 };
 
 enum job_kind { JOB_OFFER, JOB_RESPOND, JOB_FINISH };

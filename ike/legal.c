@@ -5,45 +5,39 @@
 #define ALWAYS (B(NOTIFY) | B(VENDOR))
 #define CERTS (B(CERT) | B(CERTREQ))
 #define CHILD (B(SA) | B(TSI) | B(TSR))
-/* An error notify ends the exchange, whatever stands beside it; only SK within SK would still be wrong. */
+/* Beside an error notify there may be whatever succeeded all the same (section 2.21.2), or nothing. */
 #define ANYTHING (~(B(SK) | B(SKF)))
-
-enum kind {
-    PLAIN, /* no error notify, and in IKE_SA_INIT no COOKIE */
-    ERROR, /* with one */
-    BOTH
-};
 
 struct row {
     uint8_t exchange;
     bool response;
-    enum kind kind;
+    bool error; /* the row is for messages with an error notify, or in IKE_SA_INIT with COOKIE */
     uint32_t must, may;
 };
 
 /* Several rows of one exchange and direction are alternatives: a message is legal when one of them fits. */
 static const struct row rows[] = {
-    /* In a request an error notify means nothing, it is ignored (section 3.10.1): BOTH. */
-    {EXCHANGE_SA_INIT, false, BOTH, B(SA) | B(KE) | B(NONCE), ALWAYS | B(CERTREQ)},
-    {EXCHANGE_SA_INIT, true, PLAIN, B(SA) | B(KE) | B(NONCE), ALWAYS | B(CERTREQ)},
-    {EXCHANGE_SA_INIT, true, ERROR, B(NOTIFY), ANYTHING},
+    /* No request has a row for errors: there an error notify means nothing and is ignored (section 3.10.1). */
+    {EXCHANGE_SA_INIT, false, false, B(SA) | B(KE) | B(NONCE), ALWAYS | B(CERTREQ)},
+    {EXCHANGE_SA_INIT, true, false, B(SA) | B(KE) | B(NONCE), ALWAYS | B(CERTREQ)},
+    {EXCHANGE_SA_INIT, true, true, B(NOTIFY), ANYTHING},
 
     /* With a Child SA, and childless. */
-    {EXCHANGE_AUTH, false, BOTH, B(IDI) | CHILD, B(AUTH) | B(IDR) | B(CP) | CERTS | ALWAYS},
-    {EXCHANGE_AUTH, false, BOTH, B(IDI), B(AUTH) | B(IDR) | B(CP) | CERTS | ALWAYS},
-    {EXCHANGE_AUTH, true, PLAIN, B(IDR) | B(AUTH) | CHILD, B(CP) | CERTS | ALWAYS},
-    {EXCHANGE_AUTH, true, PLAIN, B(IDR) | B(AUTH), B(CP) | CERTS | ALWAYS},
-    {EXCHANGE_AUTH, true, ERROR, B(NOTIFY), ANYTHING},
+    {EXCHANGE_AUTH, false, false, B(IDI) | CHILD, B(AUTH) | B(IDR) | B(CP) | CERTS | ALWAYS},
+    {EXCHANGE_AUTH, false, false, B(IDI), B(AUTH) | B(IDR) | B(CP) | CERTS | ALWAYS},
+    {EXCHANGE_AUTH, true, false, B(IDR) | B(AUTH) | CHILD, B(CP) | CERTS | ALWAYS},
+    {EXCHANGE_AUTH, true, false, B(IDR) | B(AUTH), B(CP) | CERTS | ALWAYS},
+    {EXCHANGE_AUTH, true, true, B(NOTIFY), ANYTHING},
 
     /* A Child SA, new or rekeyed; and the rekey of the IKE SA, where a key exchange is mandatory (section 2.18). */
-    {EXCHANGE_CREATE_CHILD_SA, false, BOTH, CHILD | B(NONCE), B(KE) | B(CP) | ALWAYS},
-    {EXCHANGE_CREATE_CHILD_SA, false, BOTH, B(SA) | B(NONCE) | B(KE), ALWAYS},
-    {EXCHANGE_CREATE_CHILD_SA, true, PLAIN, CHILD | B(NONCE), B(KE) | B(CP) | ALWAYS},
-    {EXCHANGE_CREATE_CHILD_SA, true, PLAIN, B(SA) | B(NONCE) | B(KE), ALWAYS},
-    {EXCHANGE_CREATE_CHILD_SA, true, ERROR, B(NOTIFY), ANYTHING},
+    {EXCHANGE_CREATE_CHILD_SA, false, false, CHILD | B(NONCE), B(KE) | B(CP) | ALWAYS},
+    {EXCHANGE_CREATE_CHILD_SA, false, false, B(SA) | B(NONCE) | B(KE), ALWAYS},
+    {EXCHANGE_CREATE_CHILD_SA, true, false, CHILD | B(NONCE), B(KE) | B(CP) | ALWAYS},
+    {EXCHANGE_CREATE_CHILD_SA, true, false, B(SA) | B(NONCE) | B(KE), ALWAYS},
+    {EXCHANGE_CREATE_CHILD_SA, true, true, B(NOTIFY), ANYTHING},
 
-    {EXCHANGE_INFORMATIONAL, false, BOTH, 0, ANYTHING},
-    {EXCHANGE_INFORMATIONAL, true, BOTH, 0, ANYTHING},
+    {EXCHANGE_INFORMATIONAL, false, false, 0, ANYTHING},
+    {EXCHANGE_INFORMATIONAL, true, false, 0, ANYTHING},
 };
 
 /* Section 3.1: what the header of an IKE_SA_INIT message has to look like. */
@@ -58,9 +52,7 @@ static bool initial_header_legal(const struct ike_header *h, bool response, bool
 
 static bool row_fits(const struct row *r, uint32_t seen, bool error)
 {
-    if ((r->kind == PLAIN && error) || (r->kind == ERROR && !error))
-        return false;
-    return (seen & r->must) == r->must && (seen & ~(r->must | r->may)) == 0;
+    return error >= r->error && (seen & r->must) == r->must && (seen & ~(r->must | r->may)) == 0;
 }
 
 enum err ike_message_legal(const struct ike_message *m)

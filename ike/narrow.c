@@ -1,6 +1,6 @@
 #include "ike/narrow.h"
 
-/* Adds v unless it is covered already; what v covers goes. Full means that the rest is narrowed away, which is legal. */
+/* Adds v unless it is covered already; what v covers goes. When full, the rest is narrowed away, which is legal. */
 static void add(struct selectors *list, const struct selector *v)
 {
     unsigned kept = 0;

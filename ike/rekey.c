@@ -355,6 +355,7 @@ void rekey_request(struct ike_sa *sa, const struct ike_message *m)
         reply_error(sa, NOTIFY_TEMPORARY_FAILURE, none);
         return;
     }
+    p->ike = true;
     p->terms.choice = choice;
     nonce_make(sa->e, &p->ours);
     sa->pending = p;

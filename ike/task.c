@@ -65,8 +65,8 @@ static bool runnable(const struct ike_sa *sa, const struct task *t)
     if (t->not_before > sa->e->now)
         return false;
     switch (sa->state) {
-    case SA_UP: /* while a rekey is undecided, the Child SAs have no home */
-        return !sa->undecided_of || t->kind == TASK_IKE_DELETE;
+    case SA_UP: /* while a rekey is undecided or being answered, the Child SAs are about to move */
+        return !(sa->undecided_of || (sa->pending && sa->pending->ike)) || t->kind == TASK_IKE_DELETE;
     case SA_REPLACED:
     case SA_DELETING:
         return t->kind == TASK_IKE_DELETE;

@@ -1,4 +1,4 @@
-/* Prefixes and ranges of addresses. Every selector is a range in the end (RFC 4301 section 4.4.1.1, RFC 7296 3.13.1). */
+/* Prefixes and ranges of addresses. Every selector is a range in the end (RFC 4301 section 4.4.1.1, 7296 3.13.1). */
 #ifndef ADIT_ADDRESS_H
 #define ADIT_ADDRESS_H
 

@@ -24,6 +24,8 @@ static void collect(struct loading *l, unsigned line, bool warning, const char *
         l->left_out++;
         return;
     }
+    for (char *tab = c.text; (tab = strchr(tab, '\t')) != NULL;)
+        *tab = ' '; /* the one control character that a line may hold */
     unsigned at = l->n++;
     for (; at > 0 && l->complaints[at - 1].line > line; at--)
         l->complaints[at] = l->complaints[at - 1];

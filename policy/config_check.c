@@ -150,7 +150,7 @@ static void lookup_release(struct lookup *k)
 static void *lookup_run(void *arg)
 {
     struct lookup *k = arg;
-    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_DGRAM, .ai_flags = AI_ADDRCONFIG};
+    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_DGRAM};
     struct addrinfo *list = NULL;
     struct endpoint e = {0};
     int error = getaddrinfo(k->host, NULL, &hints, &list);

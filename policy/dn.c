@@ -210,12 +210,24 @@ static bool equal_pair(const struct pair *a, const struct pair *b)
     return equal_ignoring_case(a->value, b->value);
 }
 
+/* Well-formed to its end. */
+static bool is_name(struct span der)
+{
+    struct reader whole = reader_of(der), rdns = read_tagged(&whole, DER_SEQUENCE), set = {0};
+    struct pair p;
+    while (next_pair(&rdns, &set, &p))
+        ;
+    return reader_done(&rdns) && reader_done(&whole);
+}
+
 bool dn_equal(struct span a, struct span b)
 {
     struct reader whole_a = reader_of(a), whole_b = reader_of(b);
     struct reader rdns_a = read_tagged(&whole_a, DER_SEQUENCE), rdns_b = read_tagged(&whole_b, DER_SEQUENCE);
     struct reader set_a = {0}, set_b = {0};
-    bool alike = reader_done(&whole_a) && reader_done(&whole_b);
+    bool alike = true;
+    if (!is_name(a) || !is_name(b))
+        return span_equal(a, b);
     while (alike) {
         struct pair pa, pb;
         bool more_a = next_pair(&rdns_a, &set_a, &pa), more_b = next_pair(&rdns_b, &set_b, &pb);
@@ -223,8 +235,6 @@ bool dn_equal(struct span a, struct span b)
             break;
         alike = more_a && more_b && equal_pair(&pa, &pb);
     }
-    if (!reader_done(&rdns_a) || !reader_done(&rdns_b))
-        return span_equal(a, b);
     return alike;
 }
 

@@ -1,4 +1,4 @@
-/* X.501 distinguished names of the simple kind: "C=CH, O=Example, CN=gate" to and from DER (RFC 5280 section 4.1.2.4). */
+/* X.501 distinguished names of the simple kind, "C=CH, CN=gate", to and from DER (RFC 5280 section 4.1.2.4). */
 #ifndef ADIT_DN_H
 #define ADIT_DN_H
 

@@ -26,8 +26,8 @@ struct selectors {
 
 /*
  * What a packet shows of itself. src/dst as in its header. Ports are host order, for ICMP type << 8 | code in both, for
- * the Mobility Header type << 8 in both. ports_known is false (and the ports 0) in non-first fragments and for protocols
- * without ports: RFC 4301 calls them OPAQUE then.
+ * the Mobility Header type << 8 in both. ports_known is false (and the ports 0) in non-first fragments and for
+ * protocols without ports: RFC 4301 calls them OPAQUE then.
  */
 struct flow {
     struct ip src, dst;
@@ -47,8 +47,8 @@ struct flow {
 MUST_USE enum err flow_of(struct span packet, struct flow *out);
 
 /*
- * ADDRESS, CIDR or FIRST-LAST, then optionally [PROTO] or [PROTO/PORT]; host bits of a CIDR are dropped. PROTO is a name
- * (tcp udp icmp icmpv6 sctp dccp udplite mh gre esp ah ipip ipv6 igmp ospf l2tp vrrp pim), a number, or "any". PORT:
+ * ADDRESS, CIDR or FIRST-LAST, then optionally [PROTO] or [PROTO/PORT]; host bits of a CIDR are dropped. PROTO is a
+ * name (tcp udp icmp icmpv6 sctp dccp udplite mh gre esp ah ipip ipv6 igmp ospf l2tp vrrp pim), a number, or "any". PORT:
  *   443, 1000-2000      for protocols with two ports
  *   8, 8(0), 3(0-4), 3-4  for ICMP: a type with all its codes, with one, with some; types; 3(1)-4(2) bounds both ends
  *   5, 5-7              for the Mobility Header: its type

@@ -28,7 +28,7 @@ const struct spd_entry *spd_at(const struct spd *s, unsigned i);
 const struct spd_entry *spd_lookup_out(const struct spd *s, const struct flow *f);
 const struct spd_entry *spd_lookup_in(const struct spd *s, const struct flow *f);
 
-/* A worker's cache of outbound decisions: fixed size, one probe, emptied by itself when it is used with another table. */
+/* A worker's cache of outbound decisions: fixed size, one probe, emptied by itself when used with another table. */
 struct flow_cache;
 MUST_USE enum err flow_cache_new(struct flow_cache **out);
 void flow_cache_free(struct flow_cache *c);

@@ -36,11 +36,17 @@ MUST_USE enum err netlink_address_add(struct netlink *n, int ifindex, const stru
 MUST_USE enum err netlink_route_add(struct netlink *n, int ifindex, const struct netlink_prefix *p,
                                     const struct ip *src);
 MUST_USE enum err netlink_route_del(struct netlink *n, int ifindex, const struct netlink_prefix *p);
-/* The rules for one IP version (4 or 6); with_default: the three-rule form. Idempotent; adopts rules a crash left. */
+/*
+ * The rules for one IP version (4 or 6); with_default: the three-rule form. Idempotent; adopts rules a crash left.
+ * For IPv4, strict reverse-path filters become loose ones meanwhile: see rp_filter.h.
+ */
 MUST_USE enum err netlink_rules_add(struct netlink *n, uint8_t family, bool with_default);
 const char *netlink_why(const struct netlink *n);
 
-/* Removes leftovers of a crash that are tagged as ours and not in use (all routes of ROUTE_TABLE, our rules). */
+/*
+ * Removes leftovers of a crash: unreachable routes and rules that are tagged as ours, that this handle did not add, and
+ * that no other daemon uses. To be called when what is wanted has been added, so that it is adopted without a gap.
+ */
 void netlink_sweep(struct netlink *n);
 void netlink_undo(struct netlink *n);
 

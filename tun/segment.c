@@ -19,8 +19,8 @@ static uint64_t common_transport(const struct segments *s, uint8_t protocol)
     uint64_t sum;
 
     if (s->transport > IPV6_HEADER && s->ipv6)
-        /* A routing header makes the pseudo-header's destination another one (RFC 8200 section 8.1). The kernel left the
-         * right sum, with the length of the whole, in the checksum field: take it, less that length. */
+        /* A routing header makes the pseudo-header's destination another one (RFC 8200 section 8.1). The kernel left
+         * the right sum, with the length of the whole, in the checksum field: take it, less that length. */
         sum = get_be16(t + s->csum_offset) + (uint64_t)(uint16_t) ~(s->len - s->transport);
     else
         sum = pseudo_addresses(s->packet, s->ipv6) + protocol;

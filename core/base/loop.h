@@ -73,7 +73,7 @@ struct loop_failure {
 struct loop_io_handler {
     void *ctx;
     void (*received)(void *ctx, struct loop_rx *rx, unsigned n); /* 1 <= n <= LOOP_BATCH */
-    void (*failed)(void *ctx, const struct loop_failure *f);     /* may be NULL */
+    void (*failed)(void *ctx, const struct loop_failure *f);     /* may be NULL; may run within a send or write */
 };
 
 struct loop_hooks {
@@ -131,7 +131,11 @@ static inline void loop_slot_ref(struct loop_slot *s)
     s->refs++;
 }
 
-/* Cancels what is in flight, waits for it, closes no descriptor (they belong to who opened them). */
+/*
+ * Cancels what is in flight, waits for it, closes no descriptor (they belong to who opened them). A loop may be made in
+ * one thread and run in another. Freed by the thread that ran it, its descriptors can be reopened at once; freed by
+ * another after that thread has ended, the kernel lets go of them a moment later.
+ */
 static inline void loop_free(struct loop *l)
 {
     if (l)

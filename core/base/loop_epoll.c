@@ -253,9 +253,7 @@ static void epoll_write(struct loop *l, struct loop_io *io, struct loop_slot *sl
     int error = msg_write_packet(io->source.fd, iov, n);
     if (!error)
         return;
-    struct loop_failure f = {.error = error == EAGAIN ? ENOBUFS : error, .datagrams = 1};
-    for (unsigned i = 0; i < n; i++)
-        f.size += (uint32_t)iov[i].iov_len;
+    struct loop_failure f = msg_write_failure(iov, n, error);
     tell_failure(io, &f);
 }
 

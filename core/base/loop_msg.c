@@ -80,6 +80,20 @@ struct loop_failure msg_failure(const struct loop_tx *tx, int error)
     };
 }
 
+size_t msg_bytes(const struct iovec *iov, unsigned n)
+{
+    size_t len = 0;
+    for (unsigned i = 0; i < n; i++)
+        len += iov[i].iov_len;
+    return len;
+}
+
+struct loop_failure msg_write_failure(const struct iovec *iov, unsigned n, int error)
+{
+    return (struct loop_failure){
+        .error = error == EAGAIN ? ENOBUFS : error, .datagrams = 1, .size = (uint32_t)msg_bytes(iov, n)};
+}
+
 bool msg_inet6(int fd)
 {
     int domain = 0;

@@ -43,6 +43,8 @@ void msg_header(struct msghdr *hdr, struct iovec *iov, struct msg_route *r, cons
 void msg_received(struct msghdr *hdr, struct loop_rx *rx);
 
 struct loop_failure msg_failure(const struct loop_tx *tx, int error);
+struct loop_failure msg_write_failure(const struct iovec *iov, unsigned n, int error);
+size_t msg_bytes(const struct iovec *iov, unsigned n);
 
 bool msg_inet6(int fd);
 void msg_drain_errors(int fd); /* empties a socket's error queue: while there is something in it, it polls as ready */

@@ -115,7 +115,7 @@ static struct uring_loop *self(struct loop *l)
     return (struct uring_loop *)l; /* base is the first member */
 }
 
-static void complete(struct uring_loop *u, uint64_t data, int res, uint32_t flags);
+static void complete(struct uring_loop *u, const struct io_uring_cqe *cqe);
 
 /* -- submission -- */
 
@@ -145,26 +145,32 @@ static void finish(struct uring_loop *u, struct loop_io *io)
         u->some_dead = true;
 }
 
+/* Takes the next completion before acting on it: a failure handler may send, and that may take more of them. */
+static bool complete_next(struct uring_loop *u, bool sends_only)
+{
+    struct io_uring_cqe *cqe;
+    if (!io_uring_cq_ready(&u->ring) || io_uring_peek_cqe(&u->ring, &cqe) != 0)
+        return false;
+    struct io_uring_cqe done = *cqe;
+    const struct op *op = io_uring_cqe_get_data(&done);
+    if (sends_only && op && op->type != OP_SEND && op->type != OP_WRITE)
+        return false;
+    io_uring_cqe_seen(&u->ring, cqe);
+    complete(u, &done);
+    return true;
+}
+
 /*
  * Submits what is queued and takes the completions of sends up to the first receive. Sends run inside of the
  * submission, so this gives back their slots and records.
  */
 static void submit_and_reap(struct uring_loop *u)
 {
-    struct io_uring_cqe *cqe;
     u->queued_bytes = 0;
     if (!u->enabled || io_uring_submit(&u->ring) < 0)
         return;
-    while (io_uring_cq_ready(&u->ring) && io_uring_peek_cqe(&u->ring, &cqe) == 0) {
-        const struct op *op = io_uring_cqe_get_data(cqe);
-        if (op && op->type != OP_SEND && op->type != OP_WRITE)
-            return;
-        uint64_t data = cqe->user_data;
-        int res = cqe->res;
-        uint32_t flags = cqe->flags;
-        io_uring_cqe_seen(&u->ring, cqe);
-        complete(u, data, res, flags);
-    }
+    while (complete_next(u, true))
+        ;
 }
 
 static void tell_failure(const struct uring_loop *u, const struct loop_io *io, const struct loop_failure *f)
@@ -252,17 +258,10 @@ static void send_done(struct uring_loop *u, struct send_op *s, int res)
 
 /* -- writing -- */
 
-static uint32_t iov_bytes(const struct iovec *iov, unsigned n)
+static void write_failed(const struct uring_loop *u, const struct loop_io *io, const struct iovec *iov, unsigned n,
+                         int error)
 {
-    size_t len = 0;
-    for (unsigned i = 0; i < n; i++)
-        len += iov[i].iov_len;
-    return (uint32_t)len;
-}
-
-static void write_failed(const struct uring_loop *u, const struct loop_io *io, int error, uint32_t size)
-{
-    struct loop_failure f = {.error = error == EAGAIN ? ENOBUFS : error, .datagrams = 1, .size = size};
+    struct loop_failure f = msg_write_failure(iov, n, error);
     tell_failure(u, io, &f);
 }
 
@@ -285,11 +284,10 @@ static void give_write(struct uring_loop *u, struct write_op *w)
 static void uring_write(struct loop *l, struct loop_io *io, struct loop_slot *slot, const struct iovec *iov, unsigned n)
 {
     struct uring_loop *u = self(l);
-    uint32_t len = iov_bytes(iov, n);
     if (!io->native) {
         int error = msg_write_packet(io->fd, iov, n);
         if (error)
-            write_failed(u, io, error, len);
+            write_failed(u, io, iov, n, error);
         return;
     }
     struct write_op *w = n <= LOOP_IOV_MAX ? take_write(u) : NULL;
@@ -297,7 +295,7 @@ static void uring_write(struct loop *l, struct loop_io *io, struct loop_slot *sl
     if (!sqe) {
         if (w)
             give_write(u, w);
-        write_failed(u, io, n <= LOOP_IOV_MAX ? ENOBUFS : EINVAL, len);
+        write_failed(u, io, iov, n, n <= LOOP_IOV_MAX ? ENOBUFS : EINVAL);
         return;
     }
     w->io = io;
@@ -310,17 +308,16 @@ static void uring_write(struct loop *l, struct loop_io *io, struct loop_slot *sl
     else
         io_uring_prep_writev(sqe, io->fd, w->iov, n, 0);
     start(u, sqe, io, &w->op);
-    u->queued_bytes += len;
+    u->queued_bytes += (unsigned)msg_bytes(iov, n);
 }
 
 static void write_done(struct uring_loop *u, struct write_op *w, int res)
 {
     struct loop_io *io = w->io;
     struct loop_slot *slot = w->slot;
-    uint32_t len = res < 0 ? iov_bytes(w->iov, w->n) : 0;
-    give_write(u, w);
     if (res < 0)
-        write_failed(u, io, -res, len);
+        write_failed(u, io, w->iov, w->n, -res);
+    give_write(u, w);
     loop_slot_put(&u->base, slot);
     finish(u, io);
 }
@@ -451,40 +448,32 @@ static void watch_done(struct uring_loop *u, struct loop_watch *w, int res)
     w->fired = res < 0 ? (uint32_t)POLLERR : (uint32_t)res;
 }
 
-static void complete(struct uring_loop *u, uint64_t data, int res, uint32_t flags)
+static void complete(struct uring_loop *u, const struct io_uring_cqe *cqe)
 {
-    struct op *op = (struct op *)(uintptr_t)data;
+    struct op *op = io_uring_cqe_get_data(cqe);
     if (!op)
         return;
     switch (op->type) {
     case OP_SEND:
-        send_done(u, (struct send_op *)op, res);
+        send_done(u, (struct send_op *)op, cqe->res);
         break;
     case OP_WRITE:
-        write_done(u, (struct write_op *)op, res);
+        write_done(u, (struct write_op *)op, cqe->res);
         break;
     case OP_RX:
-        rx_done(u, (struct loop_io *)op, res, flags);
+        rx_done(u, (struct loop_io *)op, cqe->res, cqe->flags);
         break;
     case OP_WATCH:
-        watch_done(u, (struct loop_watch *)op, res);
+        watch_done(u, (struct loop_watch *)op, cqe->res);
         break;
     }
 }
 
-/* Each completion is taken before it is acted on: a failure handler may send, and that may reap. */
+/* Those that are there now; what comes meanwhile waits for the next turn. */
 static void complete_ready(struct uring_loop *u)
 {
-    struct io_uring_cqe *cqe;
-    for (unsigned n = io_uring_cq_ready(&u->ring); n && io_uring_cq_ready(&u->ring); n--) {
-        if (io_uring_peek_cqe(&u->ring, &cqe) != 0)
-            return;
-        uint64_t data = cqe->user_data;
-        int res = cqe->res;
-        uint32_t flags = cqe->flags;
-        io_uring_cqe_seen(&u->ring, cqe);
-        complete(u, data, res, flags);
-    }
+    for (unsigned n = io_uring_cq_ready(&u->ring); n && complete_next(u, false); n--)
+        ;
 }
 
 /* -- turns -- */
@@ -581,7 +570,7 @@ static void reap(struct uring_loop *u)
     u->some_dead = false;
     for (struct loop_io **at = &u->ios; *at;) {
         struct loop_io *io = *at;
-        if (io->closed && io->inflight == 0) {
+        if (u->ending || (io->closed && io->inflight == 0)) {
             *at = io->next;
             free(io);
         } else {
@@ -590,7 +579,7 @@ static void reap(struct uring_loop *u)
     }
     for (struct loop_watch **at = &u->watches; *at;) {
         struct loop_watch *w = *at;
-        if (w->dead && !w->armed) {
+        if (u->ending || (w->dead && !w->armed)) {
             *at = w->next;
             free(w);
         } else {
@@ -648,14 +637,9 @@ static enum err uring_io_open(struct loop *l, int fd, enum loop_io_kind kind, co
     struct loop_io *io = calloc(1, sizeof *io);
     if (!io)
         return ERR_NOMEM;
-    io->op.type = OP_RX;
-    io->fd = fd;
-    io->kind = kind;
-    io->handler = *h;
+    *io = (struct loop_io){.op = {OP_RX}, .next = u->ios, .fd = fd, .kind = kind, .handler = *h, .gso = true};
     io->inet6 = kind == LOOP_UDP && msg_inet6(fd);
-    io->gso = true;
     io->native = kind == LOOP_UDP || u->read_multishot;
-    io->next = u->ios;
     u->ios = io;
     u->unarmed = true;
     *out = io;
@@ -744,16 +728,8 @@ static void uring_free(struct loop *l)
         cancel_all(u);
     if (u->ring_made)
         io_uring_queue_exit(&u->ring);
-    while (u->ios) {
-        struct loop_io *io = u->ios;
-        u->ios = io->next;
-        free(io);
-    }
-    while (u->watches) {
-        struct loop_watch *w = u->watches;
-        u->watches = w->next;
-        free(w);
-    }
+    u->some_dead = true;
+    reap(u);
     for (unsigned i = 0; i < 2; i++) {
         msg_unmap(u->rx[i].memory, (size_t)u->rx[i].count * LOOP_RX_SIZE);
         msg_unmap(u->rx[i].entries, entries_size(&u->rx[i]));

@@ -38,7 +38,7 @@ struct fuzz_seed {
 extern const struct fuzz_seed fuzz_seeds[];
 extern const unsigned fuzz_seed_count;
 
-/* Optional: seeds that code makes. Writes seed i (0, 1, …) into out and returns its length; 0: there is none any more. */
+/* Optional: seeds that code makes. Writes seed i (0, 1, …) into out and returns its length; 0: there are no more. */
 size_t fuzz_make_seed(unsigned i, uint8_t *out, size_t cap);
 
 #define FUZZ_CHECK(what)                                                              \

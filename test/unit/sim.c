@@ -21,6 +21,7 @@ static struct sim_packet *packet_new(struct sim *s)
 {
     for (unsigned i = 0; i < SIM_PACKETS; i++)
         if (!s->packets[i].used) {
+            s->top = i >= s->top ? i + 1 : s->top;
             s->packets[i] = (struct sim_packet){.used = true, .number = s->packet_number++};
             return &s->packets[i];
         }
@@ -89,7 +90,7 @@ static struct sim_node *owner(struct sim *s, struct endpoint *dst)
 
 static void receive_esp(struct sim *s, struct sim_node *n, const struct sim_packet *p)
 {
-    for (unsigned i = 0; i < SIM_SAS; i++) {
+    for (unsigned i = 0; i < n->top; i++) {
         struct sim_sa *sa = &n->sas[i];
         if (!sa->used || !sa->inbound || sa->spi_in != p->spi)
             continue;
@@ -108,6 +109,8 @@ static void deliver(struct sim *s, struct sim_packet *p)
 {
     struct sim_packet copy = *p;
     *p = (struct sim_packet){0};
+    while (s->top && !s->packets[s->top - 1].used)
+        s->top--;
     struct sim_node *n = owner(s, &copy.dst);
     if (n && copy.esp) {
         receive_esp(s, n, &copy);
@@ -130,7 +133,7 @@ struct sim_packet *sim_held(struct sim *s, unsigned want)
     uint64_t after = 0;
     for (unsigned k = 0; k <= want; k++) {
         best = NULL;
-        for (unsigned i = 0; i < SIM_PACKETS; i++)
+        for (unsigned i = 0; i < s->top; i++)
             if (s->packets[i].used && s->packets[i].held && s->packets[i].number >= after &&
                 (!best || s->packets[i].number < best->number))
                 best = &s->packets[i];
@@ -200,7 +203,7 @@ static void env_release(void *ctx, uint32_t spi)
 
 static struct sim_sa *find_sa(struct sim_node *n, uint64_t id)
 {
-    for (unsigned i = 0; i < SIM_SAS; i++)
+    for (unsigned i = 0; i < n->top; i++)
         if (n->sas[i].used && n->sas[i].id == id && n->sas[i].linger == NS_NEVER)
             return &n->sas[i];
     fprintf(stderr, "sim: unknown child %llu\n", (unsigned long long)id);
@@ -209,7 +212,7 @@ static struct sim_sa *find_sa(struct sim_node *n, uint64_t id)
 
 static void take_policy(struct sim_node *n, struct sim_sa *to)
 {
-    for (unsigned i = 0; i < SIM_SAS; i++)
+    for (unsigned i = 0; i < n->top; i++)
         if (n->sas[i].used && n->sas[i].policy == to->policy)
             n->sas[i].sending = false;
     to->sending = true;
@@ -237,6 +240,7 @@ static enum err env_install(void *ctx, const struct ike_child *c, bool sending)
         struct sim_sa *sa = &n->sas[i];
         if (sa->used)
             continue;
+        n->top = i >= n->top ? i + 1 : n->top;
         *sa = (struct sim_sa){.used = true,
                               .inbound = true,
                               .id = c->id,
@@ -327,7 +331,7 @@ static void run_jobs(struct sim *s)
 static void send_traffic(struct sim *s)
 {
     for (unsigned k = 0; k < s->nodes; k++)
-        for (unsigned i = 0; i < SIM_SAS; i++) {
+        for (unsigned i = 0; i < s->node[k].top; i++) {
             struct sim_sa *sa = &s->node[k].sas[i];
             if (!sa->used || !sa->sending)
                 continue;
@@ -348,7 +352,7 @@ static void send_traffic(struct sim *s)
 static ns_t next_at(struct sim *s)
 {
     ns_t at = s->traffic ? s->next_traffic : NS_NEVER;
-    for (unsigned i = 0; i < SIM_PACKETS; i++)
+    for (unsigned i = 0; i < s->top; i++)
         if (s->packets[i].used && !s->packets[i].held && s->packets[i].at < at)
             at = s->packets[i].at;
     for (unsigned k = 0; k < s->nodes; k++) {
@@ -356,7 +360,7 @@ static ns_t next_at(struct sim *s)
         at = d < at ? d : at;
         for (unsigned i = 0; i < s->node[k].job_count; i++)
             at = s->node[k].jobs[i].at < at ? s->node[k].jobs[i].at : at;
-        for (unsigned i = 0; i < SIM_SAS; i++)
+        for (unsigned i = 0; i < s->node[k].top; i++)
             if (s->node[k].sas[i].used && s->node[k].sas[i].linger < at)
                 at = s->node[k].sas[i].linger;
     }
@@ -365,7 +369,7 @@ static ns_t next_at(struct sim *s)
 
 static void step(struct sim *s)
 {
-    for (unsigned i = 0; i < SIM_PACKETS; i++)
+    for (unsigned i = 0; i < s->top; i++)
         if (s->packets[i].used && !s->packets[i].held && s->packets[i].at <= s->now)
             deliver(s, &s->packets[i]);
     run_jobs(s);
@@ -373,7 +377,7 @@ static void step(struct sim *s)
         struct sim_node *n = &s->node[k];
         if (n->e && ike_deadline(n->e) <= s->now)
             ike_tick(n->e, s->now);
-        for (unsigned i = 0; i < SIM_SAS; i++)
+        for (unsigned i = 0; i < n->top; i++)
             if (n->sas[i].used && n->sas[i].linger <= s->now) {
                 n->sas[i].used = false;
                 n->spis--;
@@ -539,14 +543,14 @@ unsigned sim_ike_sas(struct sim_node *n, enum ike_state state)
 unsigned sim_children(struct sim_node *n)
 {
     unsigned count = 0;
-    for (unsigned i = 0; i < SIM_SAS; i++)
+    for (unsigned i = 0; i < n->top; i++)
         count += n->sas[i].used && n->sas[i].linger == NS_NEVER;
     return count;
 }
 
 struct sim_sa *sim_sending(struct sim_node *n, const struct policy *p)
 {
-    for (unsigned i = 0; i < SIM_SAS; i++)
+    for (unsigned i = 0; i < n->top; i++)
         if (n->sas[i].used && n->sas[i].sending && (!p || n->sas[i].policy == p))
             return &n->sas[i];
     return NULL;
@@ -554,7 +558,7 @@ struct sim_sa *sim_sending(struct sim_node *n, const struct policy *p)
 
 static bool has_mirror(const struct sim_node *n, const struct sim_sa *sa)
 {
-    for (unsigned i = 0; i < SIM_SAS; i++) {
+    for (unsigned i = 0; i < n->top; i++) {
         const struct sim_sa *o = &n->sas[i];
         if (o->used && o->inbound && o->spi_in == sa->spi_out && o->spi_out == sa->spi_in)
             return !memcmp(o->key_in, sa->key_out, 64) && !memcmp(o->key_out, sa->key_in, 64) &&
@@ -566,7 +570,7 @@ static bool has_mirror(const struct sim_node *n, const struct sim_sa *sa)
 bool sim_agree(struct sim *s)
 {
     for (unsigned k = 0; k < 2; k++)
-        for (unsigned i = 0; i < SIM_SAS; i++) {
+        for (unsigned i = 0; i < s->node[k].top; i++) {
             const struct sim_sa *sa = &s->node[k].sas[i];
             if (sa->used && (sa->sending || sa->linger == NS_NEVER) && !has_mirror(&s->node[1 - k], sa))
                 return false;
@@ -636,6 +640,9 @@ void sim_dump(struct sim *s)
         printf("node %u: %u connecting, %u established, %u deleting, %u children, %u spis\n", k,
                sim_ike_sas(n, IKE_CONNECTING), sim_ike_sas(n, IKE_ESTABLISHED), sim_ike_sas(n, IKE_DELETING),
                sim_children(n), n->spis);
+        for (unsigned i = STAT_DROP_IKE_RUNT; i < STAT_COUNT; i++)
+            if (stat_get(&n->stats, i))
+                printf("  %s %llu\n", stat_name(i), (unsigned long long)stat_get(&n->stats, i));
         for (unsigned i = 0; i < n->event_count; i++)
             printf("  %9.3f %-13s %llu %d %s\n", (double)n->events[i].at / 1e9, kind[n->events[i].kind],
                    (unsigned long long)n->events[i].command, n->events[i].ok, n->events[i].text);

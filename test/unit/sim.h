@@ -68,6 +68,7 @@ struct sim_node {
     struct ip ip, nat_ip; /* nat_ip: none unless behind a NAT */
     uint16_t nat_shift;
     struct sim_sa sas[SIM_SAS];
+    unsigned top; /* of sas */
     uint32_t next_spi;
     unsigned spis; /* reserved or in use */
     struct sim_event events[SIM_EVENTS];
@@ -86,6 +87,7 @@ struct sim {
     unsigned nodes;
     struct sim_node node[SIM_NODES];
     struct sim_packet packets[SIM_PACKETS];
+    unsigned top; /* of packets */
     uint64_t packet_number;
     unsigned loss, duplicate, reorder; /* percent */
     ns_t delay, jitter;

@@ -452,6 +452,37 @@ struct shared {
     atomic_bool stop;
     atomic_uint next, wrong;
 };
+
+static void *hold_for_a_while(void *arg)
+{
+    struct shared *s = arg;
+    epoch_online(s->epoch, 0);
+    atomic_store(&s->next, 1);
+    usleep(30000);
+    atomic_store(&s->stop, true);
+    epoch_quiesce(s->epoch, 0); /* stays online */
+    return NULL;
+}
+
+static void test_epoch_wait_blocks_until_the_reader_is_quiescent(void **state)
+{
+    (void)state;
+    struct shared s = {.epoch = NULL};
+    pthread_t thread;
+    unsigned one = 1;
+    freed = 0;
+    assert_int_equal(epoch_new(&s.epoch, 1), OK);
+    assert_int_equal(pthread_create(&thread, NULL, hold_for_a_while, &s), 0);
+    while (!atomic_load(&s.next))
+        usleep(100);
+    assert_int_equal(epoch_retire(s.epoch, count_free, &one), OK);
+    epoch_wait(s.epoch);
+    assert_true(atomic_load(&s.stop));
+    assert_int_equal(freed, 1);
+    pthread_join(thread, NULL);
+    epoch_free(s.epoch);
+}
+
 #define CANARY UINT64_C(0x0123456789abcdef)
 
 static void poison(void *object)
@@ -674,6 +705,7 @@ int main(void)
         cmocka_unit_test(test_ring_wraps_fills_and_stays_contiguous),
         cmocka_unit_test(test_ring_between_two_threads),
         cmocka_unit_test(test_epoch_waits_for_online_readers_only),
+        cmocka_unit_test(test_epoch_wait_blocks_until_the_reader_is_quiescent),
         cmocka_unit_test(test_epoch_with_threads_that_come_and_go),
         cmocka_unit_test(test_log_text_escapes_what_could_forge_a_line),
         cmocka_unit_test(test_log_json_is_one_object_a_line),

@@ -645,7 +645,7 @@ static void wrong_sections_are_errors_once(void **state)
         {"[]", "found [], expected [host], [peer NAME] or [policy NAME]"},
         {"[peer a/b]", "found 'a/b' as a name, expected letters, digits, '.', '_' and '-'"},
         {"[peer b", "found '[' without ']', expected [host], [peer NAME] or [policy NAME]"},
-        {"[peer b ; ]", "found '[' without ']', expected [host], [peer NAME] or [policy NAME]"},
+        {"[peer b ; ]", "found 'b ;' as a name, expected letters, digits, '.', '_' and '-'"},
         {"[peer b] x", "found text after ']', expected the end of the line"},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {

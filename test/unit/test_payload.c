@@ -124,6 +124,11 @@ static void bytes_behind_the_stated_length_are_refused(void **state)
     finish(&b, &t);
     t.len++;
     assert_int_equal(parse(&t, &m), ERR_SYNTAX);
+    begin(&b, &t, EXCHANGE_INFORMATIONAL, 0); /* payloads that the header's length leaves out */
+    put_sample(&b, PAYLOAD_NONCE);
+    finish(&b, &t);
+    put_be32(t.b + 24, IKE_HEADER_LEN);
+    assert_int_equal(parse(&t, &m), ERR_SYNTAX);
 }
 
 static void header_fields_are_read_and_versions_not_judged(void **state)

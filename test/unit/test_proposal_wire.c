@@ -313,6 +313,7 @@ static void key_length_must_be_there_for_aes_and_nowhere_else(void **state)
         {TRANSFORM_PRF, PRF_HMAC_SHA2_256, zero, 4},
         {TRANSFORM_KE, KE_CURVE25519, bits, 4},
         {TRANSFORM_ENCR, ENCR_CHACHA20_POLY1305, bits, 4},
+        {TRANSFORM_ENCR, ENCR_CHACHA20_POLY1305, zero, 4},
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         struct sa s = {.len = 0};
