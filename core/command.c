@@ -1,4 +1,5 @@
 /* The requests of the control socket: {"command": "up", "peer": "office", "policy": "lan"} and so on. */
+#include <stdio.h>
 #include <string.h>
 
 #include "core/daemon.h"
@@ -14,9 +15,9 @@ typedef void engine_command(struct ike_engine *e, const struct peer *peer, const
 
 static void answer_unknown(struct control_client *client, const char *what, const char *name)
 {
-    json_t *text = json_sprintf("no %s is called \"%s\"", what, name);
-    control_answer(client, false, text ? json_string_value(text) : "no such peer or policy");
-    json_decref(text);
+    char text[256];
+    snprintf(text, sizeof text, "no %s is called \"%.100s\"", what, name);
+    control_answer(client, false, text);
 }
 
 /* up, down, rekey: the answer is the outcome, whenever the engine knows it. */

@@ -107,9 +107,22 @@ void control_reply(struct control_client *c, json_t *reply)
     client_flush(c);
 }
 
+json_t *control_text(const char *text)
+{
+    json_t *j = json_string(text);
+    if (j)
+        return j;
+    char plain[512];
+    snprintf(plain, sizeof plain, "%s", text);
+    for (char *p = plain; *p; p++)
+        if ((unsigned char)*p >= 0x80)
+            *p = '?';
+    return json_string(plain);
+}
+
 void control_answer(struct control_client *c, bool ok, const char *text)
 {
-    control_reply(c, json_pack("{s:b, s:s}", "ok", ok, ok ? "text" : "error", text));
+    control_reply(c, json_pack("{s:b, s:o}", "ok", ok, ok ? "text" : "error", control_text(text)));
 }
 
 void control_wait(struct control_client *c, uint64_t command)

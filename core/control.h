@@ -30,6 +30,8 @@ void control_close(struct control *c); /* removes the socket's name; NULL is fin
 
 /* Takes over the reference to reply; NULL (no memory) closes the client. */
 void control_reply(struct control_client *client, json_t *reply);
+/* Any text as JSON, also where it is no UTF-8. */
+json_t *control_text(const char *text);
 /* {"ok": ok, "text" or "error": text} */
 void control_answer(struct control_client *client, bool ok, const char *text);
 /* The answer to this client is the outcome of that command of the engine. */

@@ -124,6 +124,27 @@ static enum err routes_of_policy(struct host_state *h, const struct config *c, c
     return OK;
 }
 
+/* Routes know prefixes only, and only those to the TUN are ours: an exception within one can't be kept out of it. */
+static void bypass_check(const struct config *c, const struct routes *r)
+{
+    for (unsigned i = 0; i < c->policy_count; i++) {
+        const struct policy *p = c->policies[i];
+        for (unsigned k = 0; p->action == ACTION_BYPASS && k < p->remote.n * r->n; k++) {
+            const struct route *route = &r->v[k / p->remote.n];
+            struct ip_range to = prefix_range(&(struct prefix){route->to.ip, route->to.bits}), both;
+            char text[RANGE_TEXT];
+            if (!range_intersect(&p->remote.v[k % p->remote.n].range, &to, &both))
+                continue;
+            range_format(&both, text);
+            log_line(LOG_WARN, "core",
+                     "policy %s: %s is routed to the TUN, where what shall bypass it is dropped: 'ip route "
+                     "add throw %s table %u' keeps it out",
+                     p->name, text, text, ROUTE_TABLE);
+            break;
+        }
+    }
+}
+
 static enum err routes_of(struct host_state *h, const struct config *c, struct routes *out)
 {
     if (!c->host.routes)
@@ -283,6 +304,8 @@ static enum err link_up(struct host_state *h, const struct config *c)
     e = routes_of(h, c, &want);
     if (e == OK)
         e = routes_install(h, &want);
+    if (e == OK)
+        bypass_check(c, &want);
     routes_free(&want);
     return e;
 }

@@ -12,7 +12,7 @@ static void complain(struct complaints *c, enum log_level level, const char *lin
 {
     log_line(level, "core", "%s", line);
     if (c->list && level == LOG_ERROR)
-        (void)json_array_append_new(c->list, json_string(line));
+        (void)json_array_append_new(c->list, control_text(line));
 }
 
 static void on_error(void *ctx, const char *file, unsigned line, const char *text)

@@ -84,9 +84,10 @@ static void show_direction(FILE *out, const json_t *child, const char *way)
     snprintf(key, sizeof key, "spi_%s", way);
     const char *spi = text_of(child, key);
     snprintf(key, sizeof key, "%s_last", way);
-    bool never = !json_is_integer(json_object_get(child, key));
+    const json_t *at = json_object_get(child, key);
+    bool now = json_is_integer(at) && json_integer_value(at) == 0;
     fprintf(out, "      %-3s %s  %" PRId64 " packets, %s, last %s%s\n", way, spi, (int64_t)packets, size,
-            duration(child, key, last, sizeof last), never ? "" : " ago");
+            now ? "now" : duration(child, key, last, sizeof last), now || !json_is_integer(at) ? "" : " ago");
 }
 
 static void show_child(FILE *out, const json_t *child)
@@ -116,8 +117,9 @@ static void show_ike(FILE *out, const json_t *sa)
             : local         ? ", NAT here"
             : remote        ? ", the peer claims NAT"
                             : "");
-    fprintf(out, "    %s  age %s, rekey in %s\n", text_of(sa, "suite"), duration(sa, "age", age, sizeof age),
-            duration(sa, "rekey_in", rekey, sizeof rekey));
+    if (json_is_integer(json_object_get(sa, "age")))
+        fprintf(out, "    %s  age %s, rekey in %s\n", text_of(sa, "suite"), duration(sa, "age", age, sizeof age),
+                duration(sa, "rekey_in", rekey, sizeof rekey));
     size_t i;
     json_t *child;
     json_array_foreach(json_object_get(sa, "children"), i, child) show_child(out, child);

@@ -24,20 +24,6 @@ static void append(json_t *list, json_t *value)
     (void)json_array_append_new(list, value);
 }
 
-/* Any text as JSON: names may come from a file in any encoding. */
-static json_t *text_json(const char *text)
-{
-    json_t *j = json_string(text);
-    if (j)
-        return j;
-    char plain[512];
-    snprintf(plain, sizeof plain, "%s", text);
-    for (char *p = plain; *p; p++)
-        if ((unsigned char)*p >= 0x80)
-            *p = '?';
-    return json_string(plain);
-}
-
 static json_t *spi32(uint32_t spi)
 {
     return json_sprintf("0x%08x", spi);
@@ -68,7 +54,7 @@ static json_t *until(const struct status *s, ns_t at)
 static json_t *identity_json(const struct identity *id)
 {
     char text[IDENTITY_TEXT];
-    return id->type == ID_NONE ? json_null() : text_json(identity_format(id, text, sizeof text));
+    return id->type == ID_NONE ? json_null() : control_text(identity_format(id, text, sizeof text));
 }
 
 static json_t *selectors_json(const struct selectors *v)
@@ -154,7 +140,7 @@ static void each_child(void *ctx, const struct ike_child_info *info)
         json_decref(child);
         return;
     }
-    set(child, "policy", info->policy ? text_json(info->policy->name) : json_null());
+    set(child, "policy", info->policy ? control_text(info->policy->name) : json_null());
     set(child, "state", json_string(info->rekeying ? "rekeying" : "established"));
     set(child, "spi_in", spi32(info->spi_in));
     set(child, "spi_out", spi32(info->spi_out));
@@ -181,11 +167,11 @@ static json_t *peer_json(const struct status *s, const struct peer *p)
     json_t *peer = json_object();
     ns_t when = 0;
     const char *error = ike_last_error(s->d->engine, p, &when);
-    set(peer, "name", text_json(p->name));
+    set(peer, "name", control_text(p->name));
     set(peer, "endpoint", p->endpoint_any ? json_string("%any") : endpoint_json(&p->endpoint));
     set(peer, "start", json_string(start_names[p->start]));
     set(peer, "state", json_string("down"));
-    set(peer, "last_error", error && *error ? text_json(error) : json_null());
+    set(peer, "last_error", error && *error ? control_text(error) : json_null());
     set(peer, "last_error_age", error && *error ? since(s, when) : json_null());
     set(peer, "ike_sas", json_array());
     return peer;
@@ -232,9 +218,9 @@ static json_t *policies_json(const struct config *c)
     for (unsigned i = 0; i < c->policy_count; i++) {
         const struct policy *p = c->policies[i];
         json_t *policy = json_object();
-        set(policy, "name", text_json(p->name));
+        set(policy, "name", control_text(p->name));
         set(policy, "action", json_string(actions[p->action]));
-        set(policy, "peer", p->peer ? text_json(p->peer->name) : json_null());
+        set(policy, "peer", p->peer ? control_text(p->peer->name) : json_null());
         set(policy, "mode",
             p->action != ACTION_PROTECT ? json_null()
                                         : json_string(p->mode == MODE_TRANSPORT ? "transport" : "tunnel"));
@@ -260,12 +246,12 @@ static json_t *host_json(const struct daemon *d)
     }
     for (unsigned i = 0; engine_name(i); i++)
         append(crypto, json_string(engine_name(i)));
-    set(host, "tun", text_json(host_tun_name(d->host)));
+    set(host, "tun", control_text(host_tun_name(d->host)));
     set(host, "mtu", json_integer(host_mtu(d->host)));
     set(host, "uso", json_boolean(host_uso(d->host)));
     set(host, "workers", json_integer(d->worker_count));
     set(host, "io", json_string(worker_loop_name(d->workers[0])));
-    set(host, "io_why", text_json(d->io_why));
+    set(host, "io_why", control_text(d->io_why));
     set(host, "crypto", json_string(d->config->host.crypto));
     set(host, "crypto_engines", crypto);
     set(host, "sockets", sockets);
@@ -306,7 +292,7 @@ json_t *daemon_status(const struct daemon *d)
     set(out, "version", json_string(ADIT_VERSION));
     set(out, "pid", json_integer(getpid()));
     set(out, "uptime", since(&s, d->started));
-    set(out, "config", text_json(d->file));
+    set(out, "config", control_text(d->file));
     set(out, "host", host_json(d));
     set(out, "peers", peers_json(&s));
     set(out, "half_open", json_integer(s.half_open));

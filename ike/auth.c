@@ -106,11 +106,12 @@ static bool responder_proven(struct ike_sa *sa, const struct ike_message *m)
 
 static void refused(struct ike_sa *sa, const struct ike_notify *error)
 {
-    char own[IDENTITY_TEXT], name[64];
+    char own[IDENTITY_TEXT], number[64];
     identity_format(&sa->local_id, own, sizeof own);
-    notify_name(error->type, name, sizeof name);
+    const char *name = notify_name(error->type, number, sizeof number);
     if (error->type == NOTIFY_AUTHENTICATION_FAILED)
-        sa_fail(sa, "authentication failed: %s refuses us (%s): its pre-shared key or the id it expects differs (ours: %s)",
+        sa_fail(sa,
+                "authentication failed: %s refuses us (%s): its pre-shared key or the id it expects differs (ours: %s)",
                 sa_peer_name(sa), name, own);
     else
         sa_fail(sa, "%s refuses IKE_AUTH with %s (our id %s)", sa_peer_name(sa), name, own);
@@ -128,10 +129,13 @@ static void first_child(struct ike_sa *sa, const struct ike_message *m)
             child_disown(sa, t);
         return;
     }
-    t->spi = 0; /* the Child SA's from here on */
     struct child *c = child_create(sa, &terms, &sa->nonce_own, &sa->nonce_peer, NULL, true);
-    if (c)
-        child_report(c, IKE_EVENT_CHILD_UP, "up");
+    if (!c) {
+        child_disown(sa, t);
+        return;
+    }
+    t->spi = 0; /* the Child SA's from here on */
+    child_report(c, IKE_EVENT_CHILD_UP, "up");
 }
 
 static void report_up(struct ike_sa *sa)
@@ -270,9 +274,8 @@ static bool initiator_proven(struct ike_sa *sa, const struct ike_message *m)
         snprintf(text, sizeof text, "authentication failed: pre-shared keys differ (peer %s, their id %s)", peer->name,
                  id);
     else
-        snprintf(text, sizeof text,
-                 "authentication failed: %s (id %s) uses %s, a pre-shared key is configured", peer->name, id,
-                 m->auth_data.data ? "another method" : "EAP");
+        snprintf(text, sizeof text, "authentication failed: %s (id %s) uses %s, a pre-shared key is configured",
+                 peer->name, id, m->auth_data.data ? "another method" : "EAP");
     refuse(sa, peer, NOTIFY_AUTHENTICATION_FAILED, text);
     return false;
 }
@@ -296,17 +299,19 @@ static void initial_contact(struct ike_sa *sa)
 }
 
 /*
- * Both ends have started at once: of two IKE SAs that each made, the one whose initiator's SPI is higher stays, and
- * the other's initiator deletes it. Each end applies this when it has authenticated the other's, so whichever order the
- * messages took, exactly one initiator gives way, and only to an SA that is up at both ends.
+ * Both ends have started at once. An attempt of ours that is still in IKE_SA_INIT gives way to the peer's SA, on which
+ * alone the peer can rely. Of two that have come further, the one whose initiator's SPI is higher stays, and the other's
+ * initiator deletes it. Each end applies this when it has authenticated the other's SA, so whichever order the messages
+ * took, exactly one initiator gives way, and only to an SA that is up at both ends.
  */
 static void settle(struct ike_sa *sa)
 {
     for (struct ike_sa *o = sa->e->sas, *next; o; o = next) {
         next = o->next;
-        if (o == sa || o->run != sa->run || !o->initiator || o->spi_i > sa->spi_i)
+        if (o == sa || o->run != sa->run || !o->initiator)
             continue;
-        if (sa_connecting(o) || (o->state == SA_UP && o->established >= sa->created))
+        bool concurrent = o->state == SA_AUTH_SENT || (o->state == SA_UP && o->established >= sa->created);
+        if (o->state == SA_CONNECTING || (concurrent && o->spi_i < sa->spi_i))
             sa_delete(o, false);
     }
 }

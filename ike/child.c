@@ -33,8 +33,8 @@ static void filter(const struct proposal *in, const struct policy *policy, bool 
     out->n = 0;
     for (unsigned i = 0; i < in->n; i++) {
         const struct transform *t = &in->t[i];
-        bool unwanted = (t->type == TRANSFORM_KE && !with_ke) ||
-                        (t->type == TRANSFORM_ESN && t->id == ESN_YES && !policy->esn);
+        bool unwanted =
+            (t->type == TRANSFORM_KE && !with_ke) || (t->type == TRANSFORM_ESN && t->id == ESN_YES && !policy->esn);
         if (!unwanted)
             out->t[out->n++] = *t;
     }
@@ -83,8 +83,8 @@ void child_put_request(struct ike_builder *b, const struct policy *policy, const
     ike_put_ts(b, PAYLOAD_TSR, &policy->remote);
 }
 
-static void describe_overlap(const struct ike_sa *sa, const struct ike_message *m, const struct policy *only,
-                             char *why, size_t size)
+static void describe_overlap(const struct ike_sa *sa, const struct ike_message *m, const struct policy *only, char *why,
+                             size_t size)
 {
     char a[200], b[200], own[TEXT_MAX / 2] = "no policy";
     const struct config *config = sa->e->config;
@@ -157,9 +157,9 @@ void child_put_answer(struct ike_builder *b, const struct child_terms *t)
 static void describe_error(const struct ike_sa *sa, const struct ike_notify *error, const struct task *task, char *why,
                            size_t size)
 {
-    char name[64], a[200], b[200], offered[TEXT_MAX / 2];
+    char number[64], a[200], b[200], offered[TEXT_MAX / 2];
     const struct policy *p = task->policy;
-    notify_name(error->type, name, sizeof name);
+    const char *name = notify_name(error->type, number, sizeof number);
     if (error->type == NOTIFY_TS_UNACCEPTABLE)
         snprintf(why, size, "%s answers %s: its policy has no overlap with ours, policy \"%s\": %s === %s",
                  sa_peer_name(sa), name, p->name, selectors_format(&p->local, a, sizeof a),
@@ -186,7 +186,8 @@ bool child_accept(struct ike_sa *sa, const struct ike_message *m, const struct t
         return false;
     }
     if (proposal_accept(m->sa, &task->offered, with_ke, &out->choice) != OK || out->choice.spi < SPI_MIN) {
-        snprintf(why, why_size, "%s answers policy \"%s\" with a suite that was not offered", sa_peer_name(sa), p->name);
+        snprintf(why, why_size, "%s answers policy \"%s\" with a suite that was not offered", sa_peer_name(sa),
+                 p->name);
         return false;
     }
     if (narrow_check(&m->tsi.v, &p->local) != OK || narrow_check(&m->tsr.v, &p->remote) != OK) {
@@ -303,7 +304,8 @@ struct child *child_create(struct ike_sa *sa, const struct child_terms *t, const
     }
     if (err != OK) {
         free(c);
-        e->env.spi_release(e->env.ctx, t->spi_in);
+        if (!t->initiator)
+            e->env.spi_release(e->env.ctx, t->spi_in);
         child_failed(sa, t->policy, "the Child SA of policy \"%s\" could not be installed: %s", t->policy->name,
                      err_text(err));
         return NULL;
@@ -466,7 +468,8 @@ void child_report(const struct child *c, enum ike_event_kind kind, const char *f
     va_end(args);
     report(c->sa->e, kind, sa_peer(c->sa), c->policy, &c->sa->path, "Child SA of policy \"%s\" is %s (%s === %s, %s%s)",
            c->policy ? c->policy->name : "(gone)", text, selectors_format(&c->local, a, sizeof a),
-           selectors_format(&c->remote, b, sizeof b), suite_text(&c->suite, suite, sizeof suite), c->esn ? ", esn" : "");
+           selectors_format(&c->remote, b, sizeof b), suite_text(&c->suite, suite, sizeof suite),
+           c->esn ? ", esn" : "");
 }
 
 void child_failed(struct ike_sa *sa, const struct policy *policy, const char *fmt, ...)

@@ -148,15 +148,22 @@ static void finish(struct ike_sa *sa, const struct kex_secret *g)
         else if (sa->pending && sa->pending->rekeyed == t->child)
             sa->pending->redundant = true;
     }
-    t->spi = 0; /* the Child SA's from here on */
     struct child *c = child_create(sa, &t->terms, &t->nonce, &t->peer_nonce, g, true);
-    if (c && t->kind == TASK_CHILD_REKEY) {
+    if (!c) {
+        child_disown(sa, t);
+        if (t->kind == TASK_CHILD_REKEY)
+            commands_end(e, COMMAND_REKEY, sa->run, t->policy, false, "the new Child SA could not be installed");
+        task_done(sa);
+        return;
+    }
+    t->spi = 0; /* the Child SA's from here on */
+    if (t->kind == TASK_CHILD_REKEY) {
         child_report(c, IKE_EVENT_CHILD_REKEYED, "rekeyed");
         commands_end(e, COMMAND_REKEY, sa->run, c->policy, true, "rekeyed");
-    } else if (c) {
+    } else {
         child_report(c, IKE_EVENT_CHILD_UP, "up");
     }
-    if (c && old)
+    if (old)
         child_delete(old, false);
     task_done(sa);
 }
@@ -181,12 +188,12 @@ void create_response(struct ike_sa *sa, const struct ike_message *m)
         refused(sa, m, error->type);
         return;
     }
-    bool ok = t->policy && child_accept(sa, m, t, true, &t->terms, why, sizeof why) &&
-              nonce_set(&t->peer_nonce, m->nonce);
+    bool ok =
+        t->policy && child_accept(sa, m, t, true, &t->terms, why, sizeof why) && nonce_set(&t->peer_nonce, m->nonce);
     uint16_t ke = ok ? t->terms.choice.ke.id : KE_NONE;
     if (ok && ke != KE_NONE && (ke != t->group || m->ke_group != ke || !m->ke.data)) {
-        snprintf(why, sizeof why, "%s answers policy \"%s\" with another key exchange group than ours", sa_peer_name(sa),
-                 t->policy->name);
+        snprintf(why, sizeof why, "%s answers policy \"%s\" with another key exchange group than ours",
+                 sa_peer_name(sa), t->policy->name);
         ok = false;
     }
     if (!ok) {
@@ -245,7 +252,8 @@ static void note_replacement(struct ike_sa *sa, const struct pending *p, struct 
 static bool overtaken(const struct ike_sa *sa, const struct pending *p)
 {
     const struct child *old = child_find(sa->e, p->rekeyed);
-    return !p->terms.policy || sa->state != SA_UP || (p->rekeyed && !p->redundant && (!old || old->state == CHILD_DELETING));
+    return !p->terms.policy || sa->state != SA_UP ||
+           (p->rekeyed && !p->redundant && (!old || old->state == CHILD_DELETING));
 }
 
 static void answer(struct ike_sa *sa, const struct kex_public *pub, const struct kex_secret *g)

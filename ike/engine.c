@@ -18,7 +18,8 @@ enum err ike_new(struct ike_engine **out, const struct ike_env *env, const struc
     e->env = *env;
     e->config = config;
     e->limits.half_open = limits && limits->half_open ? limits->half_open : HALF_OPEN_DEFAULT;
-    e->limits.cookie_threshold = limits && limits->cookie_threshold ? limits->cookie_threshold : COOKIE_THRESHOLD_DEFAULT;
+    e->limits.cookie_threshold =
+        limits && limits->cookie_threshold ? limits->cookie_threshold : COOKIE_THRESHOLD_DEFAULT;
     e->next_child = 1;
     timer_heap_init(&e->timers, e);
     cookie_init(&e->jar, &env->random, 0);

@@ -26,28 +26,28 @@
 
 #define CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
-#define NONCE_LEN 32                       /* ours: half of the longest PRF's key, at least (section 2.10) */
-#define TEXT_MAX 768                       /* one line for a person */
-#define NATT_PORT 4500                     /* the peer's, after floating (RFC 3947 section 4, RFC 7296 section 2.23) */
-#define HALF_OPEN_LIFE (30 * NS_PER_S)     /* a responder waits this long for IKE_AUTH */
-#define ERROR_GRACE (3 * NS_PER_S)         /* an unauthenticated refusal is believed after this (section 2.21.1) */
-#define LINGER (10 * NS_PER_S)             /* a refused SA answers retransmissions */
-#define REPLACED_LIFE (90 * NS_PER_S)      /* the peer has this long to delete what a rekey replaced */
-#define KEEPALIVE_EVERY (20 * NS_PER_S)    /* RFC 3948 section 4 */
-#define KEX_RETRIES 4                      /* INVALID_KE_PAYLOAD answers followed in one exchange */
-#define COOKIE_RETRIES 4                   /* cookies followed in one attempt */
-#define REFUSED_MAX (4 * 60 * NS_PER_S)    /* of TEMPORARY_FAILURE, then the IKE SA is closed (section 2.25) */
-#define MESSAGE_ID_SOFT (UINT32_MAX / 2)   /* rekey from here on (section 2.2) */
+#define NONCE_LEN 32                     /* ours: half of the longest PRF's key, at least (section 2.10) */
+#define TEXT_MAX 768                     /* one line for a person */
+#define NATT_PORT 4500                   /* the peer's, after floating (RFC 3947 section 4, RFC 7296 section 2.23) */
+#define HALF_OPEN_LIFE (30 * NS_PER_S)   /* a responder waits this long for IKE_AUTH */
+#define ERROR_GRACE (3 * NS_PER_S)       /* an unauthenticated refusal is believed after this (section 2.21.1) */
+#define LINGER (10 * NS_PER_S)           /* a refused SA answers retransmissions */
+#define REPLACED_LIFE (90 * NS_PER_S)    /* the peer has this long to delete what a rekey replaced */
+#define KEEPALIVE_EVERY (20 * NS_PER_S)  /* RFC 3948 section 4 */
+#define KEX_RETRIES 4                    /* INVALID_KE_PAYLOAD answers followed in one exchange */
+#define COOKIE_RETRIES 4                 /* cookies followed in one attempt */
+#define REFUSED_MAX (4 * 60 * NS_PER_S)  /* of TEMPORARY_FAILURE, then the IKE SA is closed (section 2.25) */
+#define MESSAGE_ID_SOFT (UINT32_MAX / 2) /* rekey from here on (section 2.2) */
 
 enum sa_state {
-    SA_CONNECTING,  /* initiator, IKE_SA_INIT: key pair being made, request out, or secret being computed */
-    SA_AUTH_SENT,   /* initiator, IKE_AUTH request out */
-    SA_RESPONDING,  /* responder, IKE_SA_INIT: secret being computed */
-    SA_HALF_OPEN,   /* responder, IKE_SA_INIT answered */
-    SA_UP,          /* authenticated */
-    SA_REPLACED,    /* rekeyed; the Child SAs have moved on; one end will delete it */
-    SA_DELETING,    /* our Delete is out, or waits for its turn */
-    SA_FAILED,      /* responder: refused in IKE_AUTH; answers retransmissions for a while */
+    SA_CONNECTING, /* initiator, IKE_SA_INIT: key pair being made, request out, or secret being computed */
+    SA_AUTH_SENT,  /* initiator, IKE_AUTH request out */
+    SA_RESPONDING, /* responder, IKE_SA_INIT: secret being computed */
+    SA_HALF_OPEN,  /* responder, IKE_SA_INIT answered */
+    SA_UP,         /* authenticated */
+    SA_REPLACED,   /* rekeyed; the Child SAs have moved on; one end will delete it */
+    SA_DELETING,   /* our Delete is out, or waits for its turn */
+    SA_FAILED,     /* responder: refused in IKE_AUTH; answers retransmissions for a while */
     SA_DEAD,
 };
 
@@ -157,8 +157,8 @@ struct ike_job { /* secret memory */
 
 struct policy_run {
     const struct policy *policy;
-    bool once; /* asked for by a command or by traffic, until it is up or failed */
-    bool held; /* taken down by hand: not started by itself */
+    bool once;       /* asked for by a command or by traffic, until it is up or failed */
+    bool held;       /* taken down by hand: not started by itself */
     ns_t not_before; /* failed lately */
 };
 
@@ -183,6 +183,7 @@ struct command {
     enum command_kind kind;
     struct run *run;
     const struct policy *policy;
+    ns_t at;
     bool vanished; /* its policy left the configuration */
 };
 
@@ -354,7 +355,7 @@ void child_put_answer(struct ike_builder *b, const struct child_terms *t);
 /* Initiator: reads the answer. False: why says what is wrong with it. */
 bool child_accept(struct ike_sa *sa, const struct ike_message *m, const struct task *task, bool with_ke,
                   struct child_terms *out, char *why, size_t why_size);
-/* Derives keys and installs; on failure the SPI is released. NULL: failed. */
+/* Derives keys and installs. NULL: failed, and said so; a responder's SPI is released, an initiator disowns it. */
 struct child *child_create(struct ike_sa *sa, const struct child_terms *t, const struct nonce *ni,
                            const struct nonce *nr, const struct kex_secret *g, bool sending);
 /* Out of the data plane and out of memory. */
@@ -367,7 +368,7 @@ void child_expired(struct child *c);
 void child_doom(struct child *c); /* the peer is about to delete it; if it does not, we do */
 void child_activate(struct child *c);
 bool child_any(const struct ike_engine *e, const struct run *run); /* some Child SA of that peer is there */
-void child_retire(struct child *c); /* out of the data plane; the object stays */
+void child_retire(struct child *c);                                /* out of the data plane; the object stays */
 struct child *child_find(const struct ike_engine *e, uint64_t id);
 struct child *child_by_spi(const struct ike_sa *sa, uint32_t spi_out);
 struct child *child_live(const struct ike_engine *e, const struct policy *policy);
@@ -406,9 +407,9 @@ void informational_farewell(struct ike_sa *sa, uint16_t notify);
 void poll_fire(struct timer *t, void *ctx, ns_t now); /* liveness, keepalives, overdue activation */
 
 /* -- run.c -- */
-MUST_USE enum err run_new(struct ike_engine *e, const struct config *config, const struct peer *peer,
-                          struct run **out);
+MUST_USE enum err run_new(struct ike_engine *e, const struct config *config, const struct peer *peer, struct run **out);
 MUST_USE enum err run_policies(struct run *r, const struct config *config); /* (re)makes its list */
+void commands_resume(struct ike_engine *e); /* what the waiting ones ask for, asked for again */
 /* Ends the commands of a run that is going (NULL: those marked vanished). */
 void commands_orphan(struct ike_engine *e, const struct run *r);
 void run_free(struct run *r);
@@ -416,8 +417,8 @@ MUST_USE enum err runs_load(struct ike_engine *e, const struct config *config);
 struct run *run_of(const struct ike_engine *e, const struct peer *peer);
 struct policy_run *run_policy(const struct run *r, const struct policy *policy);
 bool run_needs(const struct run *r, const struct policy_run *p);
-void run_kick(struct run *r);            /* starts what is needed and not under way */
-void run_later(struct run *r, ns_t in);  /* kicks after a while */
+void run_kick(struct run *r);           /* starts what is needed and not under way */
+void run_later(struct run *r, ns_t in); /* kicks after a while */
 void run_failed(struct run *r, const struct policy *policy, const char *text);
 void run_well(struct run *r, const struct policy *policy); /* a Child SA of it is up */
 void commands_check(struct ike_engine *e);

@@ -77,7 +77,8 @@ enum notify_type {
     NOTIFY_ESP_TFC_PADDING_NOT_SUPPORTED = 16394,
     NOTIFY_NON_FIRST_FRAGMENTS_ALSO = 16395,
 };
-const char *notify_name(uint16_t type, char *text, size_t size); /* "NO_PROPOSAL_CHOSEN", or "notify 12345" */
+/* "NO_PROPOSAL_CHOSEN", a static text, or "notify 12345", written into text. */
+MUST_USE const char *notify_name(uint16_t type, char *text, size_t size);
 
 struct ike_header {
     uint64_t spi_i, spi_r;

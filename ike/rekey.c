@@ -155,10 +155,47 @@ static void begin(struct ike_sa *sa)
         give_up(sa, err_text(err));
 }
 
+static bool names_prf(const struct proposal *p, uint16_t id)
+{
+    for (unsigned i = 0; i < p->n; i++)
+        if (p->t[i].type == TRANSFORM_PRF && p->t[i].id == id)
+            return true;
+    return false;
+}
+
+/*
+ * What is configured, kept to the PRF that the SA has now where that is possible. Section 2.18 has the new SA's keys
+ * expanded with the new PRF; strongSwan (seen in 5.9) expands them with the old one, so only a rekey that keeps the PRF
+ * works with every peer. It is also what a person expects of a rekey.
+ */
+static struct proposals same_prf(const struct ike_sa *sa)
+{
+    const struct proposals *all = &sa->run->peer->ike;
+    struct proposals kept = {0};
+    for (unsigned i = 0; i < all->n; i++) {
+        if (!names_prf(&all->v[i], sa->prf))
+            continue;
+        struct proposal *p = &kept.v[kept.n++];
+        p->protocol = all->v[i].protocol;
+        for (unsigned k = 0; k < all->v[i].n; k++)
+            if (all->v[i].t[k].type != TRANSFORM_PRF || all->v[i].t[k].id == sa->prf)
+                p->t[p->n++] = all->v[i].t[k];
+    }
+    return kept.n ? kept : *all;
+}
+
+static enum err choose(const struct ike_sa *sa, const struct ike_message *m, struct choice *out, char *why, size_t size)
+{
+    struct proposals same = same_prf(sa);
+    if (proposal_choose(m->sa, &same, m->ke_group, true, out, why, size) == OK)
+        return OK;
+    return proposal_choose(m->sa, &sa->run->peer->ike, m->ke_group, true, out, why, size);
+}
+
 void rekey_start(struct ike_sa *sa)
 {
     struct task *t = sa->current;
-    t->offered = sa->run->peer->ike;
+    t->offered = same_prf(sa);
     t->group = offers_group(&t->offered, sa->choice.ke.id) ? sa->choice.ke.id : first_group(&t->offered);
     begin(sa);
 }
@@ -218,9 +255,9 @@ static void secret_made(struct ike_sa *sa, struct ike_job *job)
         task_done(sa);
         return;
     }
-    struct ike_sa *made = job->result == OK ? successor(sa, true, t->ike_spi, &t->terms.choice, &t->nonce,
-                                                        &t->peer_nonce, &job->secret)
-                                            : NULL;
+    struct ike_sa *made =
+        job->result == OK ? successor(sa, true, t->ike_spi, &t->terms.choice, &t->nonce, &t->peer_nonce, &job->secret)
+                          : NULL;
     if (!made) {
         give_up(sa, job->result != OK ? err_text(job->result) : "no keys");
         return;
@@ -336,10 +373,9 @@ void rekey_request(struct ike_sa *sa, const struct ike_message *m)
         reply_error(sa, NOTIFY_TEMPORARY_FAILURE, none);
         return;
     }
-    if (proposal_choose(m->sa, &sa->run->peer->ike, m->ke_group, true, &choice, why, sizeof why) != OK ||
-        choice.spi_len != 8 || choice.spi == 0) {
-        report(sa->e, IKE_EVENT_FAILED, sa_peer(sa), NULL, &sa->path, "%s can't rekey the IKE SA: %s",
-               sa_peer_name(sa), why);
+    if (choose(sa, m, &choice, why, sizeof why) != OK || choice.spi_len != 8 || choice.spi == 0) {
+        report(sa->e, IKE_EVENT_FAILED, sa_peer(sa), NULL, &sa->path, "%s can't rekey the IKE SA: %s", sa_peer_name(sa),
+               why);
         reply_error(sa, NOTIFY_NO_PROPOSAL_CHOSEN, none);
         return;
     }

@@ -174,7 +174,8 @@ void ike_reload(struct ike_engine *e, const struct config *config, ns_t now)
     e->runs = runs;
     e->run_count = n;
     e->config = config;
-    for (unsigned i = 0; i < n && e->started; i++)
+    commands_resume(e);
+    for (unsigned i = 0; i < n; i++)
         run_kick(runs[i]);
     engine_leave(e);
 }

@@ -109,8 +109,8 @@ static struct ike_sa *usable(const struct run *r)
 static bool under_way(const struct run *r, const struct policy *policy)
 {
     for (const struct ike_sa *sa = r->e->sas; sa; sa = sa->next)
-        if (sa->run == r && ((sa_connecting(sa) && !sa->redundant) || sa->undecided_of ||
-                             task_waits(sa, TASK_CHILD_NEW, 0, policy)))
+        if (sa->run == r &&
+            ((sa_connecting(sa) && !sa->redundant) || sa->undecided_of || task_waits(sa, TASK_CHILD_NEW, 0, policy)))
             return true;
     return false;
 }
@@ -234,6 +234,14 @@ void commands_orphan(struct ike_engine *e, const struct run *r)
     }
 }
 
+void commands_resume(struct ike_engine *e)
+{
+    for (const struct command *c = e->commands; c; c = c->next)
+        for (unsigned i = 0; c->kind == COMMAND_UP && i < c->run->policy_count; i++)
+            if (!c->policy || c->policy == c->run->policies[i].policy)
+                c->run->policies[i].once = !child_live(e, c->run->policies[i].policy);
+}
+
 static bool all_up(const struct command *c)
 {
     for (unsigned i = 0; i < c->run->policy_count; i++) {
@@ -247,12 +255,12 @@ static bool all_up(const struct command *c)
 static bool all_down(const struct command *c)
 {
     for (const struct ike_sa *sa = c->run->e->sas; sa; sa = sa->next) {
-        if (sa->run != c->run)
+        if (sa->run != c->run || sa->created > c->at) /* the peer may have called again meanwhile */
             continue;
         if (!c->policy && sa->state != SA_REPLACED)
             return false;
         for (const struct child *ch = sa->children; ch; ch = ch->next)
-            if (!c->policy || ch->policy == c->policy)
+            if ((!c->policy || ch->policy == c->policy) && ch->established <= c->at)
                 return false;
     }
     return true;
@@ -283,11 +291,11 @@ static struct run *command_begin(struct ike_engine *e, enum command_kind kind, c
                                  const struct policy *policy, uint64_t id)
 {
     struct run *r = run_of(e, peer);
-    const char *why = e->stopping                             ? "the daemon is stopping"
-                      : !r                                    ? "no such peer"
-                      : policy && !run_policy(r, policy)      ? "the peer has no such policy"
+    const char *why = e->stopping                                  ? "the daemon is stopping"
+                      : !r                                         ? "no such peer"
+                      : policy && !run_policy(r, policy)           ? "the peer has no such policy"
                       : r->policy_count == 0 && kind == COMMAND_UP ? "the peer has no policy (local and remote)"
-                                                              : NULL;
+                                                                   : NULL;
     struct command *c = why || !id ? NULL : calloc(1, sizeof *c);
     if (!why && id && !c)
         why = "out of memory";
@@ -296,7 +304,7 @@ static struct run *command_begin(struct ike_engine *e, enum command_kind kind, c
         return NULL;
     }
     if (c) {
-        *c = (struct command){.next = e->commands, .id = id, .kind = kind, .run = r, .policy = policy};
+        *c = (struct command){.next = e->commands, .id = id, .kind = kind, .run = r, .policy = policy, .at = e->now};
         e->commands = c;
     }
     return r;

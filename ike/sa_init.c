@@ -272,8 +272,11 @@ static bool choose(struct ike_engine *e, const struct path *path, const struct i
             const struct peer *p = e->runs[i]->peer;
             if (p->endpoint_any != (any == 1) || (!any && !ip_equal(&p->endpoint.ip, &path->remote.ip)))
                 continue;
-            if (proposal_choose(m->sa, &p->ike, m->ke_group, true, out, why, why_size) == OK)
+            enum err err = proposal_choose(m->sa, &p->ike, m->ke_group, true, out, why, why_size);
+            if (err == OK)
                 return true;
+            if (err != ERR_MISMATCH)
+                snprintf(why, why_size, "its proposals are malformed");
             *who = e->runs[i];
         }
     }

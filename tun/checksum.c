@@ -1,7 +1,7 @@
 /*
  * The Internet checksum (RFC 1071). The one's complement sum does not care about byte order (RFC 1071 section 2 (B)),
- * so the loops add words as the machine loads them, and the 16-bit result is swapped once. 16-bit halves are gathered in
- * 32-bit lanes of a vector: no carries to look after within a chunk.
+ * so the loops add words as the machine loads them, and the 16-bit result is swapped once. 16-bit halves are gathered
+ * in 32-bit lanes of a vector: no carries to look after within a chunk.
  */
 #include "tun/offload.h"
 

@@ -163,8 +163,8 @@ def natted(lab, inside_is_adit):
     outside.address('eth0', '192.0.2.2/24')
     inside.run('ip', 'route', 'add', 'default', 'via', '10.0.0.1')
     gateway.run('sysctl', '-qw', 'net.ipv4.ip_forward=1')
-    gateway.run('nft', '-f', gateway.write('nat.nft', 'table ip nat { chain post { type nat hook postrouting priority 100; '
-                                           'oifname "wan" masquerade random; } }'))
+    gateway.run('nft', '-f', gateway.write('nat.nft', 'table ip nat {\n chain post {\n type nat hook postrouting priority 100\n'
+                                           'oifname "wan" masquerade random\n }\n}\n'))
     left, right = (inside, outside) if inside_is_adit else (outside, inside)
     left.address('lo', '10.1.0.1/32')
     right.address('lo', '10.2.0.1/32')

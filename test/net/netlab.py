@@ -230,9 +230,23 @@ class StrongSwan:
                 load = {STRONGSWAN_PLUGINS}
                 retransmit_tries = 3
                 {settings}
-                journal {{ default = -1 }}
-                filelog {{ out {{ path = {host.folder}/charon.log, default = 1, ike = 2, cfg = 2, flush_line = yes }} }}
-                plugins {{ vici {{ socket = unix://{host.folder}/vici }} }}
+                journal {{
+                    default = -1
+                }}
+                filelog {{
+                    out {{
+                        path = {host.folder}/charon.log
+                        default = 1
+                        ike = 2
+                        cfg = 2
+                        flush_line = yes
+                    }}
+                }}
+                plugins {{
+                    vici {{
+                        socket = unix://{host.folder}/vici
+                    }}
+                }}
             }}
             ''')
         self.process = None

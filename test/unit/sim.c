@@ -49,6 +49,10 @@ static void transmit(struct sim *s, struct sim_packet *p)
         p->src.ip = n->nat_ip;
         p->src.port = (uint16_t)(p->src.port + n->nat_shift);
     }
+    if (s->cut) {
+        packet_free(p);
+        return;
+    }
     if (!p->esp) {
         s->ike_sent++;
         enum sim_fate fate = s->hook ? s->hook(s, p, s->hook_ctx) : SIM_DELIVER;
@@ -290,8 +294,7 @@ static void env_job(void *ctx, struct ike_job *job)
     struct sim_node *n = ctx;
     if (n->job_count == SIM_JOBS)
         abort();
-    n->jobs[n->job_count++] =
-        (struct sim_job){job, n->sim->now + JOB_TIME + sim_rand(n->sim, 3) * NS_PER_MS};
+    n->jobs[n->job_count++] = (struct sim_job){job, n->sim->now + JOB_TIME + sim_rand(n->sim, 3) * NS_PER_MS};
     n->offers_run++;
 }
 
@@ -306,7 +309,11 @@ static void env_event(void *ctx, const struct ike_event *e)
 static void env_keylog(void *ctx, const char *line)
 {
     struct sim_node *n = ctx;
-    snprintf(n->keylog, sizeof n->keylog, "%s", line);
+    if (n->keylogs == 16) {
+        memmove(n->keylog[0], n->keylog[1], sizeof n->keylog - sizeof n->keylog[0]);
+        n->keylogs--;
+    }
+    snprintf(n->keylog[n->keylogs++], sizeof n->keylog[0], "%s", line);
 }
 
 /* -- time -- */
@@ -632,8 +639,8 @@ const struct sim_event *sim_command(struct sim_node *n, uint64_t command)
 
 void sim_dump(struct sim *s)
 {
-    static const char *const kind[] = {"ike-up",     "ike-rekeyed", "ike-down", "child-up",
-                                       "child-rekeyed", "child-down", "failed",   "notice"};
+    static const char *const kind[] = {"ike-up",        "ike-rekeyed", "ike-down", "child-up",
+                                       "child-rekeyed", "child-down",  "failed",   "notice"};
     printf("seed %llu at %.3f s\n", (unsigned long long)s->seed, (double)s->now / 1e9);
     for (unsigned k = 0; k < s->nodes; k++) {
         struct sim_node *n = &s->node[k];

@@ -76,7 +76,8 @@ struct sim_node {
     struct sim_job jobs[SIM_JOBS];
     unsigned job_count, offers_run;
     unsigned install_failures; /* the next so many installs fail */
-    char keylog[2048];
+    char keylog[16][400];      /* the last ones */
+    unsigned keylogs;
 };
 
 enum sim_fate { SIM_DELIVER, SIM_DROP, SIM_HOLD };
@@ -90,6 +91,7 @@ struct sim {
     unsigned top; /* of packets */
     uint64_t packet_number;
     unsigned loss, duplicate, reorder; /* percent */
+    bool cut;                          /* nothing passes */
     ns_t delay, jitter;
     ns_t traffic; /* a model packet each way every so often; 0: none */
     ns_t next_traffic;
@@ -117,8 +119,8 @@ unsigned sim_children(struct sim_node *n);
 struct sim_sa *sim_sending(struct sim_node *n, const struct policy *p);
 /* Both ends agree on every Child SA pair, traffic of each up policy finds a receiver. */
 bool sim_agree(struct sim *s);
-bool sim_up(struct sim *s);   /* one IKE SA and one Child SA, the same at both ends */
-bool sim_both(struct sim *s); /* at least one Child SA sends at each end */
+bool sim_up(struct sim *s);    /* one IKE SA and one Child SA, the same at both ends */
+bool sim_both(struct sim *s);  /* at least one Child SA sends at each end */
 bool sim_empty(struct sim *s); /* no SA, no SPI anywhere */
 const struct sim_event *sim_find(struct sim_node *n, enum ike_event_kind kind, const char *text);
 unsigned sim_count(struct sim_node *n, enum ike_event_kind kind);

@@ -234,18 +234,12 @@ static void soft_limit_rekeys_once(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(child_rekeyed_by_either_end),
-        cmocka_unit_test(ike_rekeyed_by_either_end),
-        cmocka_unit_test(child_rekeyed_by_both),
-        cmocka_unit_test(ike_rekeyed_by_both),
-        cmocka_unit_test(ike_and_child_at_once),
-        cmocka_unit_test(child_rekeyed_by_both_with_loss),
-        cmocka_unit_test(ike_rekeyed_by_both_with_loss),
-        cmocka_unit_test(ike_and_child_at_once_with_loss),
-        cmocka_unit_test(lifetimes_rekey_by_themselves),
-        cmocka_unit_test(child_rekey_negotiates_its_group),
-        cmocka_unit_test(hard_limit_replaces_the_child),
-        cmocka_unit_test(soft_limit_rekeys_once),
+        cmocka_unit_test(child_rekeyed_by_either_end),   cmocka_unit_test(ike_rekeyed_by_either_end),
+        cmocka_unit_test(child_rekeyed_by_both),         cmocka_unit_test(ike_rekeyed_by_both),
+        cmocka_unit_test(ike_and_child_at_once),         cmocka_unit_test(child_rekeyed_by_both_with_loss),
+        cmocka_unit_test(ike_rekeyed_by_both_with_loss), cmocka_unit_test(ike_and_child_at_once_with_loss),
+        cmocka_unit_test(lifetimes_rekey_by_themselves), cmocka_unit_test(child_rekey_negotiates_its_group),
+        cmocka_unit_test(hard_limit_replaces_the_child), cmocka_unit_test(soft_limit_rekeys_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

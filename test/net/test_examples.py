@@ -1,0 +1,61 @@
+"""Every configuration in examples/, between hosts as its comments describe them."""
+
+import os
+
+from netlab import ROOT, Adit, StrongSwan, wait_for
+
+EXAMPLES = os.path.join(ROOT, 'examples')
+
+
+def start(host, name):
+    return Adit(host, os.path.join(EXAMPLES, name)).start()
+
+
+def test_point_to_point(lab):
+    left, right = lab.pair()
+    a = start(left, 'point-to-point/left.ini')
+    b = start(right, 'point-to-point/right.ini')
+    a.up('right')
+    wait_for('both ends', lambda: b.status()['peers'][0]['state'] == 'up')
+    left.ping('10.77.0.2')
+    right.ping('10.77.0.1', size=1378)
+
+
+def test_site_to_site(lab):
+    left, right = lab.pair()
+    left.address('lo', '10.1.0.1/24', '2001:db8:1::1/64')
+    right.address('lo', '10.2.0.1/24', '2001:db8:2::1/64')
+    b = start(right, 'site-to-site/west.ini')
+    a = start(left, 'site-to-site/east.ini')
+    a.up('west')
+    left.ping('10.2.0.1')
+    left.ping('2001:db8:2::1')
+    right.ping('10.1.0.1')
+    right.ping('2001:db8:1::1')
+    before = b.status()['counters']['drop_out_discard']
+    right.run('python3', '-c', 'import socket; s = socket.socket(); s.settimeout(0.5); s.connect_ex(("10.1.0.1", 23))')
+    assert b.status()['counters']['drop_out_discard'] > before, 'telnet is discarded'
+
+
+def test_host_to_gateway(lab):
+    left, right = lab.pair()
+    right.address('lo', '198.51.100.1/32')
+    start(right, 'host-to-gateway/gateway.ini')
+    a = start(left, 'host-to-gateway/host.ini')
+    a.up('gateway')
+    left.ping('198.51.100.1')
+    left.ping('192.0.2.2', source='10.9.0.1')
+    right.ping('10.9.0.1')
+    assert a.status()['host']['routes'] == ['0.0.0.0/0']
+
+
+def test_strongswan(lab):
+    left, right = lab.pair()
+    left.address('lo', '10.1.0.1/24')
+    right.address('lo', '10.2.0.1/24')
+    s = StrongSwan(right, os.path.join(EXAMPLES, 'strongswan/swanctl.conf')).start()
+    a = start(left, 'strongswan/adit.ini')
+    a.up('swan')
+    left.ping('10.2.0.1', source='10.1.0.1')
+    right.ping('10.1.0.1', source='10.2.0.1')
+    assert s.swanctl('--list-sas').stdout.count('INSTALLED') == 1

@@ -1,0 +1,253 @@
+/* Crossing exchanges, with the messages held and released in every order (RFC 7296 sections 2.8 and 2.25). */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "test/unit/sim.h"
+
+#define A (&s->node[0])
+#define B (&s->node[1])
+
+#define assert_sim(condition)      \
+    do {                           \
+        bool sim_ok = (condition); \
+        if (!sim_ok)               \
+            sim_dump(s);           \
+        assert_true(sim_ok);       \
+    } while (0)
+
+static enum sim_fate hold_all(struct sim *s, struct sim_packet *p, void *ctx)
+{
+    (void)s;
+    (void)p;
+    (void)ctx;
+    return SIM_HOLD;
+}
+
+static struct sim *connected(uint64_t seed, bool keep)
+{
+    struct sim *s = sim_new(seed);
+    if (keep)
+        A->peers[0].start = B->peers[0].start = START_YES;
+    sim_start_engines(s, NULL);
+    ike_up(A->e, &A->peers[0], NULL, 1, s->now);
+    assert_sim(sim_run(s, s->now + 5 * NS_PER_S, sim_up));
+    if (keep) {
+        ike_start(A->e, s->now);
+        ike_start(B->e, s->now);
+    }
+    return s;
+}
+
+enum act { CHILD_REKEY, IKE_REKEY, CHILD_DOWN, IKE_DOWN, NEW_CHILD, CHILD_HARD, ACTS };
+static const char *const act_name[ACTS] = {"child rekey", "ike rekey", "child down", "ike down", "new child", "hard"};
+
+static void act(struct sim *s, unsigned by, enum act what, uint64_t command)
+{
+    struct sim_node *n = &s->node[by];
+    const struct sim_sa *sa = sim_sending(n, &n->policies[0]);
+    switch (what) {
+    case CHILD_REKEY:
+        ike_rekey(n->e, &n->peers[0], &n->policies[0], command, s->now);
+        break;
+    case IKE_REKEY:
+        ike_rekey(n->e, &n->peers[0], NULL, command, s->now);
+        break;
+    case CHILD_DOWN:
+        ike_down(n->e, &n->peers[0], &n->policies[0], command, s->now);
+        break;
+    case IKE_DOWN:
+        ike_down(n->e, &n->peers[0], NULL, command, s->now);
+        break;
+    case NEW_CHILD:
+        ike_up(n->e, &n->peers[0], &n->policies[1], command, s->now);
+        break;
+    case CHILD_HARD:
+        if (sa)
+            ike_child_hard(n->e, sa->id, s->now);
+        break;
+    case ACTS:
+        break;
+    }
+}
+
+static void add_policy(struct sim *s)
+{
+    for (unsigned k = 0; k < 2; k++) {
+        struct sim_node *n = &s->node[k];
+        n->policies[1] = n->policies[0];
+        snprintf(n->policies[1].name, sizeof n->policies[1].name, "other");
+        sim_selectors(&n->policies[1].local, k ? "10.2.1.0/24" : "10.1.1.0/24");
+        sim_selectors(&n->policies[1].remote, k ? "10.1.1.0/24" : "10.2.1.0/24");
+        n->config.policy_count = 2;
+    }
+}
+
+/*
+ * Each end does something at the same time; every message is held, and a seeded hand releases, drops or delays them one
+ * by one. In the end both ends agree, whatever was on its way arrived, and nothing is left over.
+ */
+static void cross(enum act a, enum act b, uint64_t seed)
+{
+    struct sim *s = sim_new(seed);
+    if (a == NEW_CHILD || b == NEW_CHILD)
+        add_policy(s);
+    sim_start_engines(s, NULL);
+    ike_up(A->e, &A->peers[0], &A->policies[0], 1, s->now);
+    assert_sim(sim_run(s, s->now + 5 * NS_PER_S, sim_both));
+    sim_for(s, NS_PER_S);
+    s->traffic = 50 * NS_PER_MS;
+    s->hook = hold_all;
+    act(s, 0, a, 5);
+    sim_for(s, sim_rand(s, 8) * NS_PER_MS);
+    act(s, 1, b, 6);
+    for (unsigned step = 0; step < 40; step++) {
+        unsigned n = 0;
+        while (sim_held(s, n))
+            n++;
+        struct sim_packet *p = n ? sim_held(s, sim_rand(s, n)) : NULL;
+        if (p && sim_rand(s, 8) == 0) {
+            free(p->data);
+            *p = (struct sim_packet){0};
+        } else if (p) {
+            sim_release(s, p);
+        }
+        sim_for(s, 5 * NS_PER_MS + sim_rand(s, 40) * NS_PER_MS);
+    }
+    s->hook = NULL;
+    while (sim_held(s, 0))
+        sim_release(s, sim_held(s, 0));
+    sim_for(s, 5 * NS_PER_S);
+    s->traffic = NS_PER_S;
+    sim_for(s, 200 * NS_PER_S);
+    s->traffic = 0;
+    sim_for(s, NS_PER_S);
+    bool fresh = a == NEW_CHILD || b == NEW_CHILD; /* its responder sends before its initiator has the answer */
+    if (!sim_agree(s) || (s->esp_lost && !fresh))
+        printf("%s against %s\n", act_name[a], act_name[b]);
+    assert_sim(sim_agree(s));
+    assert_sim(s->esp_lost == 0 || fresh);
+    assert_sim((sim_command(A, 5) || a == CHILD_HARD) && (sim_command(B, 6) || b == CHILD_HARD));
+    bool down = a == IKE_DOWN || b == IKE_DOWN;
+    assert_sim(sim_ike_sas(A, IKE_ESTABLISHED) == sim_ike_sas(B, IKE_ESTABLISHED));
+    assert_sim(down || sim_ike_sas(A, IKE_ESTABLISHED) == 1);
+    assert_sim(sim_ike_sas(A, IKE_DELETING) + sim_ike_sas(B, IKE_DELETING) == 0);
+    bool child_goes = down || a == CHILD_DOWN || b == CHILD_DOWN || a == CHILD_HARD || b == CHILD_HARD;
+    assert_sim(child_goes || (sim_sending(A, &A->policies[0]) && sim_sending(B, &B->policies[0])));
+    unsigned most = fresh ? a == b ? 3 : 2 : 1;
+    assert_sim(sim_children(A) <= most && sim_children(A) == sim_children(B));
+    ike_shutdown(A->e, s->now);
+    ike_shutdown(B->e, s->now);
+    assert_sim(sim_run(s, s->now + 100 * NS_PER_S, sim_empty));
+    sim_free(s);
+}
+
+static void every_pair_of_exchanges_in_many_orders(void **state)
+{
+    (void)state;
+    for (unsigned a = 0; a < ACTS; a++)
+        for (unsigned b = 0; b < ACTS; b++)
+            for (uint64_t seed = 0; seed < 30; seed++)
+                cross(a, b, 1000 + a * 10000 + b * 1000 + seed);
+}
+
+/* -- the sequences that section 2.8.1 spells out -- */
+
+static struct sim_packet *held_from(struct sim *s, unsigned from)
+{
+    for (unsigned i = 0; sim_held(s, i); i++)
+        if (sim_held(s, i)->from == from)
+            return sim_held(s, i);
+    return NULL;
+}
+
+static void pass(struct sim *s, unsigned from)
+{
+    struct sim_packet *p = held_from(s, from);
+    assert_non_null(p);
+    sim_release(s, p);
+    sim_for(s, 20 * NS_PER_MS);
+}
+
+static void lowest_nonce_decides(void **state)
+{
+    (void)state;
+    unsigned won[2] = {0};
+    for (uint64_t seed = 50; seed < 70; seed++) {
+        struct sim *s = connected(seed, false);
+        s->hook = hold_all;
+        act(s, 0, CHILD_REKEY, 5);
+        act(s, 1, CHILD_REKEY, 6);
+        sim_for(s, 10 * NS_PER_MS);
+        pass(s, 0); /* both requests arrive before either answer */
+        pass(s, 1);
+        assert_int_equal(sim_children(A), 2); /* old, and the peer's new one */
+        s->hook = NULL;
+        pass(s, 0);
+        pass(s, 1);
+        sim_for(s, 500 * NS_PER_MS);
+        assert_sim(sim_up(s));
+        /* who sends what it made itself has won: its SPIs were offered, the other's answered */
+        won[sim_sending(A, NULL)->id == 3] += 1;
+        sim_free(s);
+    }
+    assert_true(won[0] > 2 && won[1] > 2);
+}
+
+/* req1 of A is lost; B rekeys meanwhile and deletes the old one; A's request then names an SA that is gone. */
+static void late_request_finds_nothing(void **state)
+{
+    (void)state;
+    struct sim *s = connected(71, false);
+    s->hook = hold_all;
+    act(s, 0, CHILD_REKEY, 5);
+    sim_for(s, 10 * NS_PER_MS);
+    struct sim_packet *late = held_from(s, 0);
+    assert_non_null(late);
+    s->hook = NULL;
+    late->at = NS_NEVER;
+    act(s, 1, CHILD_REKEY, 6);
+    sim_for(s, 500 * NS_PER_MS);
+    assert_true(sim_command(B, 6)->ok);
+    assert_int_equal(sim_children(A), 1);
+    sim_release(s, late);
+    sim_for(s, 5 * NS_PER_S);
+    assert_sim(sim_up(s));
+    assert_int_equal(sim_count(A, IKE_EVENT_FAILED), 0);
+    assert_non_null(sim_command(A, 5));
+    sim_free(s);
+}
+
+/* -- start modes under crossing deletes -- */
+
+static void kept_links_come_back(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 80; seed < 100; seed++) {
+        struct sim *s = connected(seed, true);
+        s->jitter = 10 * NS_PER_MS;
+        ike_child_hard(A->e, sim_sending(A, NULL)->id, s->now);
+        ike_child_hard(B->e, sim_sending(B, NULL)->id, s->now);
+        sim_for(s, 20 * NS_PER_S);
+        assert_sim(sim_both(s) && sim_agree(s));
+        assert_int_equal(sim_ike_sas(A, IKE_ESTABLISHED), 1);
+        sim_free(s);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(lowest_nonce_decides),
+        cmocka_unit_test(late_request_finds_nothing),
+        cmocka_unit_test(every_pair_of_exchanges_in_many_orders),
+        cmocka_unit_test(kept_links_come_back),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
