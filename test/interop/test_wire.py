@@ -28,7 +28,7 @@ def captured(lab, peer):
     keys = os.path.join(left.folder, 'keys')
     os.mkdir(keys, 0o700)
     capture = os.path.join(lab.folder, 'wire.pcap')
-    sniffer = left.spawn('tcpdump', '-i', 'eth0', '-n', '-U', '-Z', 'root', '-w', capture)
+    sniffer = left.spawn('tcpdump', '-i', 'eth0', '-n', '--immediate-mode', '-U', '-Z', 'root', '-w', capture)
     sniffer.wait_text('listening')
     other = os.path.join(right.folder, 'keys')
     os.mkdir(other, 0o700)

@@ -254,6 +254,7 @@ static enum err env_install(void *ctx, const struct ike_child *c, bool sending)
                               .local = c->local,
                               .remote = c->remote,
                               .policy = c->policy,
+                              .mode = c->mode,
                               .path = c->path};
         copy_key(sa->key_in, c->key_in, c->integ_in);
         copy_key(sa->key_out, c->key_out, c->integ_out);

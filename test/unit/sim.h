@@ -38,6 +38,7 @@ struct sim_sa { /* in the model data plane */
     uint8_t key_in[64], key_out[64];
     struct selectors local, remote;
     const struct policy *policy;
+    enum policy_mode mode;
     struct path path;
     ns_t in, out;
 };

@@ -644,6 +644,24 @@ static void endpoint_port_means_nat_traversal_from_the_start(void **state)
     close_all(s);
 }
 
+static void transport_mode_needs_both_ends(void **state)
+{
+    (void)state;
+    for (unsigned both = 0; both < 2; both++) {
+        struct sim *s = sim_new(29);
+        for (unsigned k = 0; k < 2; k++) {
+            sim_selectors(&s->node[k].policies[0].local, k ? "10.0.0.2" : "10.0.0.1");
+            sim_selectors(&s->node[k].policies[0].remote, k ? "10.0.0.1" : "10.0.0.2");
+        }
+        A->policies[0].mode = MODE_TRANSPORT;
+        B->policies[0].mode = both ? MODE_TRANSPORT : MODE_TUNNEL;
+        connected(s);
+        assert_int_equal(sim_sending(A, NULL)->mode, both ? MODE_TRANSPORT : MODE_TUNNEL);
+        assert_int_equal(sim_sending(B, NULL)->mode, both ? MODE_TRANSPORT : MODE_TUNNEL);
+        close_all(s);
+    }
+}
+
 static void commands_fail_in_words(void **state)
 {
     (void)state;
@@ -782,6 +800,7 @@ int main(void)
         cmocka_unit_test(keylog_is_what_wireshark_reads),
         cmocka_unit_test(failed_install_is_reported_and_leaks_nothing),
         cmocka_unit_test(endpoint_port_means_nat_traversal_from_the_start),
+        cmocka_unit_test(transport_mode_needs_both_ends),
         cmocka_unit_test(commands_fail_in_words),
         cmocka_unit_test(reload_keeps_what_did_not_change),
         cmocka_unit_test(reload_at_any_moment),

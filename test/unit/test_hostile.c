@@ -304,6 +304,26 @@ static void each_payload_changed_by_its_sender(void **state)
         }
 }
 
+/* The answer's selectors reach beyond the offer: refused, and the peer's half is deleted (section 2.9). */
+static void wider_answer_is_refused(void **state)
+{
+    (void)state;
+    for (unsigned payload = 3; payload <= 4; payload++) {
+        struct sim *s = sim_new(11);
+        struct forge f = {
+            .message = 3, .payload = payload, .how = BITS, .value = 18 * 8}; /* 10.x.0.255 to 10.x.1.255 */
+        s->hook = forge;
+        s->hook_ctx = &f;
+        sim_start_engines(s, NULL);
+        ike_up(A->e, &A->peers[0], NULL, 1, s->now);
+        sim_for(s, 20 * NS_PER_S);
+        assert_sim(sim_find(A, IKE_EVENT_FAILED, "wider than offered") && !sim_command(A, 1)->ok);
+        assert_int_equal(sim_ike_sas(A, IKE_ESTABLISHED), 1);
+        assert_int_equal(sim_children(A) + sim_children(B), 0);
+        close_all(s);
+    }
+}
+
 /* -- forged from outside -- */
 
 struct capture {
@@ -337,7 +357,13 @@ static void replays_change_nothing(void **state)
     struct sim *s = sim_new(1);
     s->hook = capture;
     s->hook_ctx = c;
-    life(s);
+    sim_start_engines(s, NULL);
+    ike_up(A->e, &A->peers[0], NULL, 1, s->now);
+    sim_for(s, NS_PER_S);
+    for (unsigned k = 0; k < 2; k++) { /* requests of both ends, on the IKE SA that stays */
+        ike_rekey(s->node[k].e, &s->node[k].peers[0], &s->node[k].policies[0], 2, s->now);
+        sim_for(s, NS_PER_S);
+    }
     s->hook = NULL;
     assert_sim(sim_up(s));
     uint32_t spi = sim_sending(A, NULL)->spi_out;
@@ -355,6 +381,8 @@ static void replays_change_nothing(void **state)
     assert_int_equal(sim_sending(A, NULL)->path.remote.ip.b[3], 2); /* nobody was followed */
     assert_int_equal(sim_sending(B, NULL)->path.remote.ip.b[3], 1);
     assert_int_equal(A->event_count + B->event_count, events);
+    assert_true(stat_get(&A->stats, STAT_DROP_IKE_MSGID) > 0);
+    assert_true(stat_get(&B->stats, STAT_DROP_IKE_MSGID) > 0);
     close_all(s);
     free(c);
 }
@@ -540,15 +568,15 @@ static void unknown_spis_and_versions(void **state)
     close_all(s);
 }
 
-static void a_flood_is_bounded_and_passes(void **state)
+/* A thousand first messages; how many of them cost a key exchange and a place. */
+static void flood(unsigned cookie_threshold, unsigned half_open, unsigned expected)
 {
-    (void)state;
     struct sim *s = sim_new(10);
     struct capture *c = calloc(1, sizeof *c);
     B->peers[0].endpoint_any = true;
     s->hook = capture;
     s->hook_ctx = c;
-    sim_start_engines(s, &(struct ike_limits){.half_open = 50, .cookie_threshold = 10});
+    sim_start_engines(s, &(struct ike_limits){.half_open = half_open, .cookie_threshold = cookie_threshold});
     ike_up(A->e, &A->peers[0], NULL, 1, s->now);
     assert_sim(sim_run(s, s->now + 5 * NS_PER_S, sim_up));
     unsigned jobs = B->offers_run;
@@ -558,13 +586,20 @@ static void a_flood_is_bounded_and_passes(void **state)
         c->m[0].data[0] = (uint8_t)i;
         sim_inject(s, 1, &path, span_of(c->m[0].data, c->m[0].len));
     }
-    assert_int_equal(B->offers_run - jobs, 10);
-    assert_int_equal(sim_ike_sas(B, IKE_CONNECTING), 10);
+    assert_int_equal(B->offers_run - jobs, expected);
+    assert_int_equal(sim_ike_sas(B, IKE_CONNECTING), expected);
     sim_for(s, 60 * NS_PER_S);
     assert_int_equal(sim_ike_sas(B, IKE_CONNECTING), 0);
     assert_sim(sim_up(s));
     close_all(s);
     free(c);
+}
+
+static void a_flood_is_bounded_and_passes(void **state)
+{
+    (void)state;
+    for (unsigned cookies = 0; cookies < 2; cookies++)
+        flood(cookies ? 10 : 1000, 50, cookies ? 10 : 50);
 }
 
 int main(void)
@@ -574,6 +609,7 @@ int main(void)
         cmocka_unit_test(truncated_messages_are_dropped),
         cmocka_unit_test(each_payload_dropped_doubled_emptied),
         cmocka_unit_test(each_payload_changed_by_its_sender),
+        cmocka_unit_test(wider_answer_is_refused),
         cmocka_unit_test(replays_change_nothing),
         cmocka_unit_test(forged_errors_end_no_attempt),
         cmocka_unit_test(every_exchange_in_every_state),
