@@ -259,7 +259,7 @@ static json_t *host_json(const struct daemon *d)
     return host;
 }
 
-static uint64_t counter(const struct daemon *d, enum stat n)
+static uint64_t counter(const struct daemon *d, enum stat_id n)
 {
     uint64_t sum = stat_get(&d->stats, n);
     for (unsigned i = 0; i < d->worker_count; i++)
@@ -271,13 +271,13 @@ static void counters_json(const struct daemon *d, json_t *out)
 {
     json_t *counters = json_object(), *drops = json_array();
     for (unsigned i = 0; i < STAT_COUNT; i++) {
-        uint64_t n = counter(d, (enum stat)i);
-        const char *name = stat_name((enum stat)i);
+        uint64_t n = counter(d, (enum stat_id)i);
+        const char *name = stat_name((enum stat_id)i);
         set(counters, name, json_integer((json_int_t)n));
         if (!n || strncmp(name, "drop_", 5) != 0)
             continue;
         json_t *drop =
-            json_pack("{s:s, s:I, s:s}", "name", name, "count", (json_int_t)n, "text", stat_text((enum stat)i));
+            json_pack("{s:s, s:I, s:s}", "name", name, "count", (json_int_t)n, "text", stat_text((enum stat_id)i));
         append(drops, drop);
     }
     set(out, "counters", counters);

@@ -10,7 +10,7 @@
 
 #define RING_SIZE (1u << 20)
 
-bool worker_push(struct worker *w, enum worker_message type, struct span a, struct span b, enum stat full)
+bool worker_push(struct worker *w, enum worker_message type, struct span a, struct span b, enum stat_id full)
 {
     if (ring_push(w->ring, type, a, b) != OK) {
         worker_count(w, full, 1);

@@ -56,13 +56,13 @@ static inline ns_t worker_now(const struct worker *w)
 {
     return w->p.now(w->p.now_ctx);
 }
-static inline void worker_count(struct worker *w, enum stat s, uint64_t n)
+static inline void worker_count(struct worker *w, enum stat_id s, uint64_t n)
 {
     stat_add(&w->stats, s, n);
 }
 
 /* Push one record for the control thread. False: the ring is full, which is counted under `full`. */
-bool worker_push(struct worker *w, enum worker_message type, struct span a, struct span b, enum stat full);
+bool worker_push(struct worker *w, enum worker_message type, struct span a, struct span b, enum stat_id full);
 bool worker_event(struct worker *w, const struct worker_event *e);
 /* Turns what esp_seal and esp_open report into events. */
 void worker_limits(struct worker *w, struct sa *sa, unsigned events);

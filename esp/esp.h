@@ -24,8 +24,8 @@ struct esp_packet {
     uint8_t *dst;
     uint32_t len;
     uint8_t next_header;
-    enum err verdict; /* OK, or why it is dropped … */
-    enum stat drop;   /* … and the counter for it, set only then */
+    enum err verdict;  /* OK, or why it is dropped … */
+    enum stat_id drop; /* … and the counter for it, set only then */
 };
 
 enum sa_event { SA_EVENT_NONE = 0, SA_EVENT_SOFT = 1, SA_EVENT_HARD = 2 };

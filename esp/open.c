@@ -20,7 +20,7 @@ struct batch {
     uint64_t packets, bytes; /* the SA's counters, with what this batch delivers */
 };
 
-static bool drop(struct esp_packet *p, enum err why, enum stat counter)
+static bool drop(struct esp_packet *p, enum err why, enum stat_id counter)
 {
     p->verdict = why;
     p->drop = counter;

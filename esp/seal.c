@@ -99,7 +99,7 @@ static enum err run(struct sa *sa, struct esp_packet *v, unsigned n)
     return OK;
 }
 
-static void refuse(struct esp_packet *v, unsigned n, enum err why, enum stat drop)
+static void refuse(struct esp_packet *v, unsigned n, enum err why, enum stat_id drop)
 {
     for (unsigned i = 0; i < n; i++) {
         v[i].verdict = why;

@@ -70,7 +70,7 @@ void engine_leave(struct ike_engine *e)
     commands_check(e);
 }
 
-void drop(struct ike_engine *e, enum stat s)
+void drop(struct ike_engine *e, enum stat_id s)
 {
     stat_add(e->env.stats, s, 1);
 }

@@ -430,7 +430,7 @@ void commands_end(struct ike_engine *e, enum command_kind kind, const struct run
 void engine_leave(struct ike_engine *e);
 void report(struct ike_engine *e, enum ike_event_kind kind, const struct peer *peer, const struct policy *policy,
             const struct path *path, const char *fmt, ...) PRINTF_LIKE(6, 7);
-void drop(struct ike_engine *e, enum stat s);
+void drop(struct ike_engine *e, enum stat_id s);
 /* random in 0..max - 1 */
 uint64_t random_below(struct ike_engine *e, uint64_t max);
 void keylog(const struct ike_sa *sa);

@@ -1,6 +1,6 @@
 #include "core/base/stat.h"
 
-const char *stat_name(enum stat s)
+const char *stat_name(enum stat_id s)
 {
     static const char *const names[STAT_COUNT] = {
 #define STAT_NAME(id, name, text) [STAT_##id] = name,
@@ -10,7 +10,7 @@ const char *stat_name(enum stat s)
     return (unsigned)s < STAT_COUNT ? names[s] : "unknown";
 }
 
-const char *stat_text(enum stat s)
+const char *stat_text(enum stat_id s)
 {
     static const char *const texts[STAT_COUNT] = {
 #define STAT_TEXT(id, name, text) [STAT_##id] = text,

@@ -60,7 +60,7 @@
     X(IKE_RETRANSMITS, "ike_retransmits", "IKE requests sent again")                                           \
     X(IKE_REPLAYED, "ike_replayed", "IKE requests answered again from the cache")
 
-enum stat {
+enum stat_id {
 #define STAT_ENUM(id, name, text) STAT_##id,
     STAT_LIST(STAT_ENUM)
 #undef STAT_ENUM
@@ -71,17 +71,17 @@ struct stat_block {
     _Alignas(64) _Atomic uint64_t n[STAT_COUNT];
 };
 
-static inline void stat_add(struct stat_block *b, enum stat s, uint64_t n)
+static inline void stat_add(struct stat_block *b, enum stat_id s, uint64_t n)
 {
     /* One writer: a plain load and store, made atomic only so that readers see whole values. */
     atomic_store_explicit(&b->n[s], atomic_load_explicit(&b->n[s], memory_order_relaxed) + n, memory_order_relaxed);
 }
-static inline uint64_t stat_get(const struct stat_block *b, enum stat s)
+static inline uint64_t stat_get(const struct stat_block *b, enum stat_id s)
 {
     return atomic_load_explicit(&b->n[s], memory_order_relaxed);
 }
 
-const char *stat_name(enum stat s);
-const char *stat_text(enum stat s);
+const char *stat_name(enum stat_id s);
+const char *stat_text(enum stat_id s);
 
 #endif

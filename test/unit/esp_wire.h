@@ -155,7 +155,7 @@ static inline void expect_delivered(unsigned i)
     assert_memory_equal(w.v[i].data, w.inner[i], w.inner_len[i]);
 }
 
-static inline void expect_drop(unsigned i, enum stat counter)
+static inline void expect_drop(unsigned i, enum stat_id counter)
 {
     assert_int_not_equal(w.v[i].verdict, OK);
     assert_string_equal(stat_name(w.v[i].drop), stat_name(counter));

@@ -283,7 +283,7 @@ void rig_up(struct rig *r)
         fail_msg("no tunnel: %s / %s", r->host[0].last_failure, r->host[1].last_failure);
 }
 
-uint64_t rig_stat(const struct rig *r, unsigned host, enum stat s)
+uint64_t rig_stat(const struct rig *r, unsigned host, enum stat_id s)
 {
     return stat_get(worker_stats(r->host[host].worker), s);
 }

@@ -55,6 +55,6 @@ void rig_run(struct rig *r, ns_t how_long);
 /* Host 0 brings the tunnel up; fails the test if it does not within 30 s. */
 void rig_up(struct rig *r);
 
-uint64_t rig_stat(const struct rig *r, unsigned host, enum stat s);
+uint64_t rig_stat(const struct rig *r, unsigned host, enum stat_id s);
 
 #endif

@@ -654,11 +654,11 @@ static void test_counter_names_are_unique_and_well_formed(void **state)
 {
     (void)state;
     for (unsigned i = 0; i < STAT_COUNT; i++) {
-        const char *name = stat_name((enum stat)i);
-        assert_true(name[0] != '\0' && stat_text((enum stat)i)[0] != '\0');
+        const char *name = stat_name((enum stat_id)i);
+        assert_true(name[0] != '\0' && stat_text((enum stat_id)i)[0] != '\0');
         assert_int_equal(strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_"), strlen(name));
         for (unsigned k = 0; k < i; k++)
-            assert_string_not_equal(name, stat_name((enum stat)k));
+            assert_string_not_equal(name, stat_name((enum stat_id)k));
     }
     assert_string_equal(stat_name(STAT_COUNT), "unknown");
     struct stat_block *block = aligned_alloc(64, (sizeof *block + 63) & ~(size_t)63);
