@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "core/mtu.h"
+#include "policy/bypass.h"
 #include "tun/device.h"
 #include "tun/netlink.h"
 #include "tun/udp.h"
@@ -24,6 +25,11 @@ struct routes {
     unsigned n, cap;
 };
 
+/* What a configuration wants of our routing table. */
+struct wanted {
+    struct routes tun, throws;
+};
+
 struct socket_slot {
     unsigned worker;
     struct worker_socket s;
@@ -32,7 +38,7 @@ struct socket_slot {
 struct host_state {
     struct netlink *netlink;
     struct tun *tun;
-    struct routes routes;
+    struct routes routes, throws;
     struct netlink_prefix addresses[CONFIG_ADDRESSES];
     unsigned address_count;
     struct socket_slot sockets[WORKER_SOCKETS * SAD_WORKERS];
@@ -124,35 +130,62 @@ static enum err routes_of_policy(struct host_state *h, const struct config *c, c
     return OK;
 }
 
-/* Routes know prefixes only, and only those to the TUN are ours: an exception within one can't be kept out of it. */
-static void bypass_check(const struct config *c, const struct routes *r)
+/* Adds the throw routes for one range that bypasses, as far as this route to the TUN leads there. */
+static enum err throws_within(const struct ip_range *clear, const struct ip_range *to, struct routes *out)
 {
-    for (unsigned i = 0; i < c->policy_count; i++) {
-        const struct policy *p = c->policies[i];
-        for (unsigned k = 0; p->action == ACTION_BYPASS && k < p->remote.n * r->n; k++) {
-            const struct route *route = &r->v[k / p->remote.n];
-            struct ip_range to = prefix_range(&(struct prefix){route->to.ip, route->to.bits}), both;
-            char text[RANGE_TEXT];
-            if (!range_intersect(&p->remote.v[k % p->remote.n].range, &to, &both))
-                continue;
-            range_format(&both, text);
-            log_line(LOG_WARN, "core",
-                     "policy %s: %s is routed to the TUN, where what shall bypass it is dropped: 'ip route "
-                     "add throw %s table %u' keeps it out",
-                     p->name, text, text, ROUTE_TABLE);
-            break;
-        }
-    }
+    struct ip_range both;
+    struct prefix v[RANGE_PREFIXES];
+    unsigned n;
+    if (!range_intersect(clear, to, &both))
+        return OK;
+    TRY(range_prefixes(&both, v, RANGE_PREFIXES, &n));
+    for (unsigned i = 0; i < n; i++)
+        TRY(routes_add(out, &(struct route){.to = {v[i].ip, v[i].bits}}));
+    return OK;
 }
 
-static enum err routes_of(struct host_state *h, const struct config *c, struct routes *out)
+/*
+ * What bypasses comes out of the routes to the TUN: such a route goes if all of it does, since it would win over a
+ * shorter throw route, and gets throw routes beneath it otherwise.
+ */
+static enum err routes_bypass(const struct ip_ranges *clear, struct wanted *w)
+{
+    unsigned kept = 0;
+    for (unsigned i = 0; i < w->tun.n; i++) {
+        struct route route = w->tun.v[i];
+        struct ip_range to = prefix_range(&(struct prefix){route.to.ip, route.to.bits});
+        bool whole = false;
+        for (unsigned k = 0; k < clear->n && !whole; k++)
+            whole = range_within(&to, &clear->v[k]);
+        if (whole)
+            continue;
+        w->tun.v[kept++] = route;
+        for (unsigned k = 0; k < clear->n; k++)
+            TRY(throws_within(&clear->v[k], &to, &w->throws));
+    }
+    w->tun.n = kept;
+    return OK;
+}
+
+static enum err wanted_of(struct host_state *h, const struct config *c, struct wanted *out)
 {
     if (!c->host.routes)
         return OK;
     for (unsigned i = 0; i < c->policy_count; i++)
         if (c->policies[i]->action == ACTION_PROTECT)
-            TRY(routes_of_policy(h, c, c->policies[i], out));
-    return OK;
+            TRY(routes_of_policy(h, c, c->policies[i], &out->tun));
+    struct ip_ranges clear;
+    enum err e = bypass_ranges(c, &clear);
+    if (e == OK)
+        e = routes_bypass(&clear, out);
+    ip_ranges_free(&clear);
+    return e;
+}
+
+static void wanted_free(struct wanted *w)
+{
+    routes_free(&w->tun);
+    routes_free(&w->throws);
 }
 
 static enum err netlink_failed(struct host_state *h, enum err e, const char *what, const struct netlink_prefix *p)
@@ -210,6 +243,20 @@ static enum err routes_install(struct host_state *h, const struct routes *want)
             log_line(LOG_WARN, "core", "a route could not be taken back: %s", netlink_why(h->netlink));
     }
     return e;
+}
+
+/* Adds those throw routes of `want` that h does not have yet. Stops at the first failure. */
+static enum err throws_install(struct host_state *h, const struct routes *want)
+{
+    for (unsigned i = 0; i < want->n; i++) {
+        if (routes_find(&h->throws, &want->v[i].to))
+            continue;
+        enum err e = netlink_throw_add(h->netlink, &want->v[i].to);
+        if (e != OK)
+            return netlink_failed(h, e, "throw route", &want->v[i].to);
+        TRY(routes_add(&h->throws, &want->v[i]));
+    }
+    return OK;
 }
 
 /* -- addresses -- */
@@ -300,13 +347,13 @@ static enum err link_up(struct host_state *h, const struct config *c)
     if (e != OK)
         return netlink_failed(h, e, "link", NULL);
     TRY(addresses_install(h, c));
-    struct routes want = {0};
-    e = routes_of(h, c, &want);
+    struct wanted want = {0};
+    e = wanted_of(h, c, &want);
     if (e == OK)
-        e = routes_install(h, &want);
+        e = routes_install(h, &want.tun);
     if (e == OK)
-        bypass_check(c, &want);
-    routes_free(&want);
+        e = throws_install(h, &want.throws);
+    wanted_free(&want);
     return e;
 }
 
@@ -355,6 +402,7 @@ void host_down(struct host_state *h)
         close(h->sockets[i].s.fd);
     tun_close(h->tun);
     routes_free(&h->routes);
+    routes_free(&h->throws);
     free(h);
 }
 
@@ -406,33 +454,46 @@ bool host_local(const struct host_state *h, const struct config *c, const struct
 
 enum err host_extend(struct host_state *h, const struct config *c, char *why, size_t why_size)
 {
-    struct routes want = {0};
+    struct wanted want = {0};
     h->why[0] = 0;
     enum err e = addresses_install(h, c);
     if (e == OK)
-        e = routes_of(h, c, &want);
+        e = wanted_of(h, c, &want);
     if (e == OK)
-        e = routes_install(h, &want);
-    routes_free(&want);
+        e = routes_install(h, &want.tun);
+    wanted_free(&want);
     if (e != OK)
         snprintf(why, why_size, "%s", h->why[0] ? h->why : err_text(e));
     return e;
 }
 
-void host_settle(struct host_state *h, const struct config *c)
+/* Takes those of `have` away that `want` does not have. */
+static void routes_remove(struct host_state *h, struct routes *have, const struct routes *want)
 {
-    struct routes want = {0};
-    enum err e = routes_of(h, c, &want);
-    for (unsigned i = 0; i < h->routes.n && e == OK;) {
-        if (routes_find(&want, &h->routes.v[i].to)) {
+    for (unsigned i = 0; i < have->n;) {
+        const struct netlink_prefix to = have->v[i].to;
+        if (routes_find(want, &to)) {
             i++;
             continue;
         }
-        if (netlink_route_del(h->netlink, tun_ifindex(h->tun), &h->routes.v[i].to) != OK)
+        enum err e = have == &h->throws ? netlink_throw_del(h->netlink, &to)
+                                        : netlink_route_del(h->netlink, tun_ifindex(h->tun), &to);
+        if (e != OK)
             log_line(LOG_WARN, "core", "a route could not be taken away: %s", netlink_why(h->netlink));
-        h->routes.v[i] = h->routes.v[--h->routes.n];
+        have->v[i] = have->v[--have->n];
     }
-    routes_free(&want);
+}
+
+void host_settle(struct host_state *h, const struct config *c)
+{
+    struct wanted want = {0};
+    if (wanted_of(h, c, &want) == OK) {
+        routes_remove(h, &h->throws, &want.throws);
+        routes_remove(h, &h->routes, &want.tun);
+        if (throws_install(h, &want.throws) != OK)
+            log_line(LOG_WARN, "core", "what shall bypass the tunnel there is dropped: %s", h->why);
+    }
+    wanted_free(&want);
     unsigned mtu = c->host.mtu ? c->host.mtu : mtu_for(c);
     if (mtu == h->mtu)
         return;

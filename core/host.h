@@ -27,8 +27,8 @@ int host_socket(const struct host_state *h, const struct path *path);
 bool host_local(const struct host_state *h, const struct config *c, const struct peer *p, struct endpoint *local);
 
 /*
- * A new configuration. host_extend adds its addresses and routes, all or none (why, as above); host_settle then takes
- * away the routes it no longer has, and sets the MTU. What can't change at run time: config_fixed of core/reload.c.
+ * A new configuration. host_extend adds its addresses and routes, all or none (why, as above); once it is in force,
+ * host_settle takes away the routes it no longer has, lets out of the tunnel what now bypasses it, and sets the MTU. What can't change at run time: config_fixed of core/reload.c.
  */
 MUST_USE enum err host_extend(struct host_state *h, const struct config *c, char *why, size_t why_size);
 void host_settle(struct host_state *h, const struct config *c);

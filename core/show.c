@@ -113,10 +113,9 @@ static void show_ike(FILE *out, const json_t *sa)
             true_of(sa, "initiator") ? "initiator" : "responder");
     fprintf(out, "    %s (%s) <-> %s (%s)%s\n", text_of(sa, "local_id"), text_of(sa, "local"), text_of(sa, "remote_id"),
             text_of(sa, "remote"),
-            local && remote ? ", NAT here, and the peer claims one"
-            : local         ? ", NAT here"
-            : remote        ? ", the peer claims NAT"
-                            : "");
+            local    ? ", UDP encapsulation, we are behind NAT"
+            : remote ? ", UDP encapsulation"
+                     : "");
     if (json_is_integer(json_object_get(sa, "age")))
         fprintf(out, "    %s  age %s, rekey in %s\n", text_of(sa, "suite"), duration(sa, "age", age, sizeof age),
                 duration(sa, "rekey_in", rekey, sizeof rekey));

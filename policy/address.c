@@ -107,6 +107,15 @@ static struct ip next_address(struct ip ip)
     return ip;
 }
 
+/* The address before ip; the caller knows that ip is not the first one of its family. */
+static struct ip previous_address(struct ip ip)
+{
+    for (unsigned i = ip_len(ip.family); i-- > 0;)
+        if (ip.b[i]-- != 0)
+            break;
+    return ip;
+}
+
 enum err range_prefixes(const struct ip_range *r, struct prefix *out, unsigned cap, unsigned *n)
 {
     struct ip at = r->first;
@@ -163,4 +172,19 @@ bool range_intersect(const struct ip_range *a, const struct ip_range *b, struct 
         return false;
     *out = r;
     return true;
+}
+
+unsigned range_subtract(const struct ip_range *from, const struct ip_range *cut, struct ip_range out[2])
+{
+    struct ip_range both;
+    unsigned n = 0;
+    if (!range_intersect(from, cut, &both)) {
+        out[0] = *from;
+        return 1;
+    }
+    if (ip_compare(&from->first, &both.first) < 0)
+        out[n++] = (struct ip_range){from->first, previous_address(both.first)};
+    if (ip_compare(&both.last, &from->last) < 0)
+        out[n++] = (struct ip_range){next_address(both.last), from->last};
+    return n;
 }

@@ -32,5 +32,7 @@ int ip_compare(const struct ip *a, const struct ip *b); /* by family, then as a 
 bool range_contains(const struct ip_range *r, const struct ip *ip);
 bool range_within(const struct ip_range *inner, const struct ip_range *outer);
 bool range_intersect(const struct ip_range *a, const struct ip_range *b, struct ip_range *out); /* false: empty */
+/* What is left of `from` without `cut`: below it, above it. Returns how many ranges that are, 0 to 2. */
+unsigned range_subtract(const struct ip_range *from, const struct ip_range *cut, struct ip_range out[2]);
 
 #endif

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "policy/bypass.h"
 #include "policy/config_internal.h"
 
 /* -- policies -- */
@@ -51,6 +52,20 @@ static void check_shadow(struct loading *l, const struct policy *const *earlier,
     }
 }
 
+static void check_bypass(struct loading *l, unsigned i)
+{
+    const struct policy *p = l->config->policies[i], *other;
+    struct ip_range where;
+    char text[RANGE_TEXT];
+    if (!l->config->host.routes || (other = bypass_conflict(l->config, i, &where)) == NULL)
+        return;
+    warn(l, p->line,
+         "packets of '%s' to %s are dropped, not passed by: routes tell neither sources nor protocols apart, and '%s' "
+         "on "
+         "line %u covers others that go there",
+         p->name, range_format(&where, text), other->name, other->line);
+}
+
 static void check_policies(struct loading *l)
 {
     const struct config *c = l->config;
@@ -58,6 +73,7 @@ static void check_policies(struct loading *l)
         const struct policy *p = c->policies[i];
         check_pairs(l, p);
         check_shadow(l, (const struct policy *const *)c->policies, i, p);
+        check_bypass(l, i);
         for (unsigned j = 0; j < i; j++)
             if (strcmp(c->policies[j]->name, p->name) == 0)
                 complain(l, p->line,

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "crypto/transform.h"
 #include "policy/config_internal.h"
 #include "policy/spelling.h"
 
@@ -114,7 +115,12 @@ static void host_io(struct target *t, const char *value, unsigned line)
 
 static void host_crypto(struct target *t, const char *value, unsigned line)
 {
-    value_text(t->load, line, value, t->host->crypto, sizeof(t->host->crypto));
+    const char *words[8] = {"auto"};
+    unsigned i;
+    for (i = 0; i + 2 < sizeof(words) / sizeof(words[0]) && engine_name(i); i++)
+        words[i + 1] = engine_name(i);
+    if (value_word(t->load, line, value, words, &i))
+        snprintf(t->host->crypto, sizeof(t->host->crypto), "%s", words[i]);
 }
 
 static void host_routes(struct target *t, const char *value, unsigned line)

@@ -17,10 +17,19 @@
 
 /* Worse than what people give to routes by hand, and the same at every start, so that leftovers are found again. */
 #define UNREACHABLE_METRIC 4278198272u
+#define THROW_METRIC (UNREACHABLE_METRIC - 1) /* a route to the TUN wins over it, an unreachable leftover does not */
 
 enum rule_preference { RULE_SPECIFIC = 5190, RULE_MAIN = 5191, RULE_ALL = 5192 };
 
-enum change_kind { CHANGE_LINK, CHANGE_ADDRESS, CHANGE_UNREACHABLE, CHANGE_ROUTE, CHANGE_RULE, CHANGE_RP_FILTER };
+enum change_kind {
+    CHANGE_LINK,
+    CHANGE_ADDRESS,
+    CHANGE_UNREACHABLE,
+    CHANGE_ROUTE,
+    CHANGE_THROW,
+    CHANGE_RULE,
+    CHANGE_RP_FILTER
+};
 
 struct change {
     enum change_kind kind;
@@ -234,22 +243,24 @@ enum err netlink_local_address(struct netlink *n, const struct ip *first, const 
 
 static void route_begin(struct rtnl_request *q, const struct change *c, uint16_t type, uint16_t flags)
 {
-    bool unreachable = c->kind == CHANGE_UNREACHABLE;
+    bool to_tun = c->kind == CHANGE_ROUTE;
     struct rtmsg route = {
         .rtm_family = (uint8_t)family_of(c->prefix.ip.family),
         .rtm_dst_len = c->prefix.bits,
         .rtm_table = RT_TABLE_UNSPEC, /* the number is over 255: RTA_TABLE has it */
         .rtm_protocol = ROUTE_PROTOCOL,
-        .rtm_scope = unreachable ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK,
-        .rtm_type = unreachable ? RTN_UNREACHABLE : RTN_UNICAST,
+        .rtm_scope = to_tun ? RT_SCOPE_LINK : RT_SCOPE_UNIVERSE,
+        .rtm_type = to_tun                    ? RTN_UNICAST
+                    : c->kind == CHANGE_THROW ? RTN_THROW
+                                              : RTN_UNREACHABLE,
     };
     rtnl_begin(q, type, flags, &route, sizeof route);
     rtnl_attr(q, RTA_DST, c->prefix.ip.b, ip_len(c->prefix.ip.family));
     rtnl_attr_u32(q, RTA_TABLE, ROUTE_TABLE);
-    if (unreachable)
-        rtnl_attr_u32(q, RTA_PRIORITY, UNREACHABLE_METRIC);
-    else
+    if (to_tun)
         rtnl_attr_u32(q, RTA_OIF, (uint32_t)c->ifindex);
+    else
+        rtnl_attr_u32(q, RTA_PRIORITY, c->kind == CHANGE_THROW ? THROW_METRIC : UNREACHABLE_METRIC);
 }
 
 static enum err route_put(struct netlink *n, const struct change *c, const struct ip *src)
@@ -290,6 +301,19 @@ enum err netlink_route_del(struct netlink *n, int ifindex, const struct netlink_
     enum err first = route_drop(n, &route);
     enum err second = route_drop(n, &beneath);
     return first != OK ? first : second;
+}
+
+enum err netlink_throw_add(struct netlink *n, const struct netlink_prefix *p)
+{
+    struct change c = {.kind = CHANGE_THROW, .prefix = *p};
+    return route_put(n, &c, NULL);
+}
+
+enum err netlink_throw_del(struct netlink *n, const struct netlink_prefix *p)
+{
+    struct change c = {.kind = CHANGE_THROW, .prefix = *p};
+    forget(n, &c);
+    return route_drop(n, &c);
 }
 
 /* -- rules -- */
@@ -344,7 +368,7 @@ enum err netlink_rules_add(struct netlink *n, uint8_t family, bool with_default)
 
 /* -- leftovers -- */
 
-/* Reads a route of our table and protocol from a dump's message; the kind says which of the two it is. */
+/* Reads a route of our table and protocol from a dump's message; the kind says which of the three it is. */
 static bool route_of_ours(struct span message, struct change *c)
 {
     struct rtmsg body;
@@ -356,7 +380,9 @@ static bool route_of_ours(struct span message, struct change *c)
     uint8_t family = body.rtm_family == AF_INET6 ? 6 : 4;
     struct span to = rtnl_find(message, sizeof body, RTA_DST);
     *c = (struct change){
-        .kind = body.rtm_type == RTN_UNREACHABLE ? CHANGE_UNREACHABLE : CHANGE_ROUTE,
+        .kind = body.rtm_type == RTN_UNREACHABLE ? CHANGE_UNREACHABLE
+                : body.rtm_type == RTN_THROW     ? CHANGE_THROW
+                                                 : CHANGE_ROUTE,
         .prefix = {ip_from_bytes(family, to.len == ip_len(family) ? to.data : none), body.rtm_dst_len},
     };
     if (c->kind == CHANGE_ROUTE)
@@ -364,14 +390,29 @@ static bool route_of_ours(struct span message, struct change *c)
     return true;
 }
 
-/* A route to some TUN above it means that a daemon is using it. */
-static bool route_covered(struct span dump, const struct netlink_prefix *p)
+static bool prefix_within(const struct netlink_prefix *inner, const struct netlink_prefix *outer)
+{
+    unsigned whole = outer->bits / 8u, rest = outer->bits % 8u;
+    if (inner->ip.family != outer->ip.family || inner->bits < outer->bits)
+        return false;
+    return memcmp(inner->ip.b, outer->ip.b, whole) == 0 &&
+           (rest == 0 || (inner->ip.b[whole] ^ outer->ip.b[whole]) >> (8 - rest) == 0);
+}
+
+/*
+ * Another daemon's route to its TUN means that it uses the unreachable one of the same prefix, and the throw ones
+ * within.
+ */
+static bool others_use(const struct netlink *n, struct span dump, const struct change *c)
 {
     struct span message;
-    struct change c;
-    while (rtnl_next(&dump, &message))
-        if (route_of_ours(message, &c) && c.kind == CHANGE_ROUTE && same_prefix(&c.prefix, p))
+    struct change route;
+    while (rtnl_next(&dump, &message)) {
+        if (!route_of_ours(message, &route) || route.kind != CHANGE_ROUTE || find_change(n, &route) < n->count)
+            continue;
+        if (c->kind == CHANGE_THROW ? prefix_within(&c->prefix, &route.prefix) : same_prefix(&c->prefix, &route.prefix))
             return true;
+    }
     return false;
 }
 
@@ -390,7 +431,7 @@ static bool sweep_routes(struct netlink *n, uint8_t family)
         while (rtnl_next(&all, &message)) {
             if (!route_of_ours(message, &c) || find_change(n, &c) < n->count)
                 continue;
-            bool leftover = c.kind == CHANGE_UNREACHABLE && !route_covered(buf_span(&dump), &c.prefix);
+            bool leftover = c.kind != CHANGE_ROUTE && !others_use(n, buf_span(&dump), &c);
             others |= !leftover || rtnl_resend(&n->rtnl, message, RTM_DELROUTE) != OK;
         }
     }
@@ -452,6 +493,7 @@ static void undo_one(struct netlink *n, const struct change *c)
         break;
     case CHANGE_UNREACHABLE:
     case CHANGE_ROUTE:
+    case CHANGE_THROW:
         e = route_drop(n, c);
         break;
     case CHANGE_RULE:

@@ -7,7 +7,8 @@
  *   pref 5191: the main table, prefix lengths over 0 only          (these two only if a default route is protected)
  *   pref 5192: everything without our mark looks there
  * Beneath each route to the TUN lies an unreachable route of worse metric with our own protocol number; it survives a
- * crash (fail closed), is adopted at the next start, and removed by netlink_undo.
+ * crash (fail closed), is adopted at the next start, and removed by netlink_undo. A throw route within a protected
+ * prefix ends the lookup in the table: what goes there is routed by the host's other tables. It survives a crash too.
  */
 #ifndef ADIT_NETLINK_H
 #define ADIT_NETLINK_H
@@ -36,6 +37,9 @@ MUST_USE enum err netlink_address_add(struct netlink *n, int ifindex, const stru
 MUST_USE enum err netlink_route_add(struct netlink *n, int ifindex, const struct netlink_prefix *p,
                                     const struct ip *src);
 MUST_USE enum err netlink_route_del(struct netlink *n, int ifindex, const struct netlink_prefix *p);
+/* Keeps a prefix within one that has a route to the TUN out of it; a route of the same prefix would come first. */
+MUST_USE enum err netlink_throw_add(struct netlink *n, const struct netlink_prefix *p);
+MUST_USE enum err netlink_throw_del(struct netlink *n, const struct netlink_prefix *p);
 /*
  * The rules for one IP version (4 or 6); with_default: the three-rule form. Idempotent; adopts rules a crash left.
  * For IPv4, strict reverse-path filters become loose ones meanwhile: see rp_filter.h.
@@ -44,7 +48,7 @@ MUST_USE enum err netlink_rules_add(struct netlink *n, uint8_t family, bool with
 const char *netlink_why(const struct netlink *n);
 
 /*
- * Removes leftovers of a crash: unreachable routes and rules that are tagged as ours, that this handle did not add, and
+ * Removes leftovers of a crash: unreachable and throw routes and rules that are tagged as ours, that this handle did not add, and
  * that no other daemon uses. To be called when what is wanted has been added, so that it is adopted without a gap.
  */
 void netlink_sweep(struct netlink *n);

@@ -40,6 +40,7 @@ class Process:
     def __init__(self, host, argv, log, env=None):
         self.host, self.argv, self.log = host, argv, log
         self.file = open(log, 'ab')
+        self.began = self.file.tell()  # what stands before is of an earlier run
         self.popen = subprocess.Popen(TIED + host.enter + argv, stdin=subprocess.DEVNULL, stdout=self.file,
                                       stderr=subprocess.STDOUT, env={**os.environ, **(env or {})})
         self.pid = self.popen.pid
@@ -47,6 +48,11 @@ class Process:
     def text(self):
         with open(self.log, errors='replace') as f:
             return f.read()
+
+    def text_of_this_run(self):
+        with open(self.log, 'rb') as f:
+            f.seek(self.began)
+            return f.read().decode(errors='replace')
 
     def running(self):
         return self.popen.poll() is None
@@ -59,7 +65,7 @@ class Process:
 
     def wait_text(self, pattern, seconds=10):
         def found():
-            match = re.search(pattern, self.text())
+            match = re.search(pattern, self.text_of_this_run())
             if not match and not self.running():
                 raise Failed(f'{self.argv[0]} ended with {self.popen.returncode}:\n{self.text()}')
             return match
