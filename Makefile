@@ -10,9 +10,10 @@ BUILD   := build/$(VARIANT)
 Q       := $(if $(V),,@)
 VERSION := 0.1.0
 
+# Their mbedTLS comes without a pkg-config file in Debian 12.
 PKGS     := libsodium liburing inih jansson
 PKG_FLAG := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
-PKG_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lmbedx509 -lmbedcrypto
+PKG_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lmbedcrypto
 
 # intel-ipsec-mb is optional: the fast engine where it is installed, left out with IPSEC_MB=no.
 IPSEC_MB ?= $(shell test -e /usr/include/intel-ipsec-mb.h && echo yes || echo no)
@@ -39,7 +40,7 @@ UNIT := $(patsubst test/unit/%.c,$(BUILD)/unit/%,$(wildcard test/unit/test_*.c))
 FUZZ := $(patsubst test/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard test/fuzz/fuzz_*.c))
 UTIL := $(filter-out $(wildcard test/unit/test_*.c),$(wildcard test/unit/*.c))
 
-.PHONY: all help deps deps-build deps-test demo check unit bench install uninstall clean asan tsan format compile_commands.json
+.PHONY: all help deps deps-there deps-build deps-test demo check unit bench install uninstall clean asan tsan format compile_commands.json
 .SECONDARY:
 
 all: $(BUILD)/adit
@@ -59,7 +60,7 @@ $(BUILD)/libadit.a: $(OBJ)
 	@echo '  AR   $@'
 	$(Q)ar qcs $@ $^
 
-$(BUILD)/%.o: %.c | deps-build
+$(BUILD)/%.o: %.c | deps-there
 	@mkdir -p $(@D)
 	@echo '  CC   $@'
 	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
@@ -81,6 +82,8 @@ asan tsan:
 	$(MAKE) VARIANT=$@ all unit
 
 deps: deps-build deps-test
+deps-there:
+	@test/deps there
 deps-build:
 	@test/deps build
 deps-test:

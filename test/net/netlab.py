@@ -162,8 +162,11 @@ class Lab:
     def close(self):
         for h in self.hosts:
             h.close()
+        reports = [p.text()[-6000:] for h in self.hosts for p in h.processes if 'Sanitizer' in p.text()]
         self.hosts = []
         shutil.rmtree(self.folder, ignore_errors=True)
+        if reports:
+            raise Failed('a sanitizer complained:\n' + '\n'.join(reports))
 
     def host(self, name):
         h = Host(self, name)

@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <stdio.h>
 
 #include <string.h>
 
@@ -160,12 +161,46 @@ static void ranges_contain_and_intersect(void **state)
     assert_false(range_within(&a, &six));
 }
 
+static void a_range_without_another_is_what_lies_below_and_above(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *from, *cut, *left;
+    } rows[] = {
+        {"10.0.0.0/24", "10.0.1.0/24", "10.0.0.0/24"},
+        {"10.0.0.0/24", "::/0", "10.0.0.0/24"},
+        {"10.0.0.0/24", "10.0.0.0/23", ""},
+        {"10.0.0.0/24", "10.0.0.0/25", "10.0.0.128/25"},
+        {"10.0.0.0/23", "10.0.1.0/24", "10.0.0.0/24"},
+        {"10.0.0.0/23", "10.0.0.255/32", "10.0.0.0-10.0.0.254 10.0.1.0/24"},
+        {"0.0.0.0/0", "0.0.0.0/0", ""},
+        {"::/0", "8000::/1", "::/1"},
+        {"fd00::/127", "fd00::1/128", "fd00::/128"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct prefix a, b;
+        struct ip_range left[2];
+        char text[RANGE_TEXT], all[2 * RANGE_TEXT + 2] = "";
+        assert_int_equal(prefix_parse(rows[i].from, &a), OK);
+        assert_int_equal(prefix_parse(rows[i].cut, &b), OK);
+        struct ip_range from = prefix_range(&a), cut = prefix_range(&b);
+        unsigned n = range_subtract(&from, &cut, left);
+        for (unsigned k = 0; k < n; k++)
+            snprintf(all + strlen(all), sizeof all - strlen(all), "%s%s", k ? " " : "", range_format(&left[k], text));
+        assert_string_equal(all, rows[i].left);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(prefixes_parse_and_format),      cmocka_unit_test(wrong_prefixes_are_refused),
-        cmocka_unit_test(host_bits_are_seen_and_dropped), cmocka_unit_test(ranges_that_are_no_prefix_stay_ranges),
-        cmocka_unit_test(ranges_are_covered_exactly),     cmocka_unit_test(ranges_contain_and_intersect),
+        cmocka_unit_test(prefixes_parse_and_format),
+        cmocka_unit_test(wrong_prefixes_are_refused),
+        cmocka_unit_test(host_bits_are_seen_and_dropped),
+        cmocka_unit_test(ranges_that_are_no_prefix_stay_ranges),
+        cmocka_unit_test(ranges_are_covered_exactly),
+        cmocka_unit_test(ranges_contain_and_intersect),
+        cmocka_unit_test(a_range_without_another_is_what_lies_below_and_above),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -114,6 +114,12 @@ static void bad(struct fixture *f, const char *text, const char *log)
 #define NETS "local = 10.1.0.0/24\nremote = 10.2.0.0/24\n"
 #define LINK PEER NETS
 
+#ifdef HAVE_IPSEC_MB
+#define WITH_IPSEC_MB " or ipsec-mb"
+#else
+#define WITH_IPSEC_MB ""
+#endif
+
 /* -- what loads -- */
 
 static void four_lines_are_a_link(void **state)
@@ -412,6 +418,7 @@ static void wrong_values_say_what_was_expected(void **state)
          "found 'sixteencharsname', expected an interface name of at most 15 characters"},
         {"[host]\naddress = 10.1.0.1/24, x",
          "found 'x', expected an address with its prefix length, such as 10.1.0.1/24"},
+        {"[host]\ncrypto = bogus", "found 'bogus', expected auto, mbedtls, sodium" WITH_IPSEC_MB},
         {"[host]\nlisten = eth0", "found 'eth0', expected at most 8 addresses of this host"},
         {"[host]\nid = a b",
          "found 'a b', expected an address, a host name, user@host, keyid:… or a DN such as C=…, CN=…"},
@@ -524,7 +531,7 @@ static void a_shadowed_policy_is_a_warning(void **state)
 {
     good(*state, LINK "[policy p]\naction = bypass\nlocal = 10.1.0.0/25, 10.1.0.200[tcp]\nremote = 10.2.0.7\n",
          "6: warning: policy 'p' never matches: 'a' on line 1 comes first and covers it\n");
-    good(*state, LINK "[policy p]\naction = bypass\nlocal = 10.1.0.0/25, 10.1.1.1\nremote = 10.2.0.7\n", "");
+    good(*state, LINK "[policy p]\naction = bypass\nlocal = 10.1.0.0/25, 10.1.1.1\nremote = 10.9.0.7\n", "");
 }
 
 static void an_uncovered_address_is_a_warning(void **state)

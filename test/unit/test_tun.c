@@ -282,6 +282,95 @@ static void what_a_crash_leaves_keeps_closed_is_adopted_or_swept(void **state)
     world_close(&w);
 }
 
+/* command: of iproute2, with "%s" where the verb stands */
+static void main_route(const char *command, const char *verb)
+{
+    char line[128];
+    size_t at = (size_t)(strstr(command, "%s") - command);
+    snprintf(line, sizeof line, "%.*s%s%s", (int)at, command, verb, command + at + 2);
+    assert_string_equal(ip_says(line), "");
+}
+
+static void a_thrown_prefix_is_routed_by_the_host_as_before(void **state)
+{
+    (void)state;
+    need_isolation();
+    const struct {
+        const char *name, *around, *inner, *main, *inside, *beside;
+        uint8_t around_bits, inner_bits;
+    } rows[] = {
+        {"adit-t10", "10.2.0.0", "10.2.9.0", "ip route %s 10.2.8.0/21 dev lo", "ip route get 10.2.9.1",
+         "ip route get 10.2.8.1", 16, 24},
+        {"adit-t11", "0.0.0.0", "10.2.9.0", "ip route %s default dev lo", "ip route get 10.2.9.1",
+         "ip route get 10.3.0.1", 0, 24},
+        {"adit-t12", "fd02::", "fd02:9::", "ip -6 route %s fd02::/16 dev lo", "ip route get fd02:9::1",
+         "ip route get fd02:8::1", 16, 32},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct world w = world_open(rows[i].name);
+        struct netlink_prefix a4 = prefix_of("10.9.0.1", 24), a6 = prefix_of("fd09::1", 64);
+        struct netlink_prefix around = prefix_of(rows[i].around, rows[i].around_bits);
+        struct netlink_prefix inner = prefix_of(rows[i].inner, rows[i].inner_bits);
+        assert_int_equal(netlink_address_add(w.netlink, w.ifindex, &a4), OK);
+        assert_int_equal(netlink_address_add(w.netlink, w.ifindex, &a6), OK);
+        assert_int_equal(netlink_route_add(w.netlink, w.ifindex, &around, NULL), OK);
+        assert_int_equal(netlink_rules_add(w.netlink, around.ip.family, around.bits == 0), OK);
+        main_route(rows[i].main, "add");
+        assert_non_null(strstr(ip_says(rows[i].inside), around.bits ? rows[i].name : "dev"));
+        assert_int_equal(netlink_throw_add(w.netlink, &inner), OK);
+        assert_int_equal(netlink_throw_add(w.netlink, &inner), OK); /* idempotent */
+        assert_non_null(strstr(ip_says(rows[i].inside), "dev lo"));
+        assert_non_null(strstr(ip_says(rows[i].beside), rows[i].name));
+
+        /* A route of the same prefix wins, and is not taken along when the throw route goes. */
+        assert_int_equal(netlink_route_add(w.netlink, w.ifindex, &inner, NULL), OK);
+        assert_non_null(strstr(ip_says(rows[i].inside), rows[i].name));
+        assert_int_equal(netlink_throw_del(w.netlink, &inner), OK);
+        assert_non_null(strstr(ip_says(rows[i].inside), rows[i].name));
+        assert_int_equal(netlink_throw_add(w.netlink, &inner), OK);
+        assert_int_equal(netlink_route_del(w.netlink, w.ifindex, &inner), OK);
+        assert_non_null(strstr(ip_says(rows[i].inside), "dev lo"));
+        netlink_undo(w.netlink);
+        assert_string_equal(ip_says("ip -4 route show table 5190; ip -6 route show table 5190"), "");
+        world_close(&w);
+        main_route(rows[i].main, "del");
+    }
+}
+
+static void throw_routes_a_crash_leaves_are_adopted_or_swept(void **state)
+{
+    (void)state;
+    need_isolation();
+    struct netlink_prefix around = prefix_of("10.2.0.0", 15), kept = prefix_of("10.3.9.0", 24),
+                          gone = prefix_of("10.2.8.0", 24), six = prefix_of("fd02:9::", 32);
+    struct world w = world_open("adit-t13");
+    assert_int_equal(netlink_route_add(w.netlink, w.ifindex, &around, NULL), OK);
+    assert_int_equal(netlink_throw_add(w.netlink, &kept), OK);
+    assert_int_equal(netlink_throw_add(w.netlink, &gone), OK);
+    assert_int_equal(netlink_throw_add(w.netlink, &six), OK);
+    assert_int_equal(netlink_rules_add(w.netlink, 4, false), OK);
+    world_close(&w); /* nothing undone */
+
+    w = world_open("adit-t13");
+    assert_int_equal(netlink_route_add(w.netlink, w.ifindex, &around, NULL), OK);
+    assert_int_equal(netlink_throw_add(w.netlink, &kept), OK);
+    assert_int_equal(netlink_rules_add(w.netlink, 4, false), OK);
+    struct netlink *other; /* a second daemon sweeps: what may be the first one's stays */
+    assert_int_equal(netlink_open(&other), OK);
+    netlink_sweep(other);
+    netlink_close(other);
+    assert_non_null(strstr(ip_says("ip route show table 5190"), "throw 10.3.9.0/24"));
+    assert_non_null(strstr(ip_says("ip route show table 5190"), "throw 10.2.8.0/24"));
+    assert_string_equal(ip_says("ip -6 route show table 5190"), "");
+
+    netlink_sweep(w.netlink);
+    assert_non_null(strstr(ip_says("ip route show table 5190"), "throw 10.3.9.0/24"));
+    assert_null(strstr(ip_says("ip route show table 5190"), "10.2.8.0"));
+    netlink_undo(w.netlink);
+    assert_string_equal(ip_says("ip route show table 5190; ip rule | grep 519"), "");
+    world_close(&w);
+}
+
 static void the_mark_keeps_own_packets_out_of_the_tun(void **state)
 {
     (void)state;
@@ -665,6 +754,8 @@ int main(void)
         cmocka_unit_test(the_link_comes_up_with_its_mtu_and_says_nothing_by_itself),
         cmocka_unit_test(addresses_routes_and_rules_come_and_go),
         cmocka_unit_test(what_a_crash_leaves_keeps_closed_is_adopted_or_swept),
+        cmocka_unit_test(a_thrown_prefix_is_routed_by_the_host_as_before),
+        cmocka_unit_test(throw_routes_a_crash_leaves_are_adopted_or_swept),
         cmocka_unit_test(the_mark_keeps_own_packets_out_of_the_tun),
         cmocka_unit_test(a_local_address_is_found_by_range),
         cmocka_unit_test(a_refusal_comes_with_the_kernels_words),

@@ -1,0 +1,26 @@
+/*
+ * What bypass policies ask of the host's routing. A packet for the wire must not be routed to the TUN in the first
+ * place, and routes know destinations only: not protocols, not ports, not sources. So a destination can be kept out of
+ * the TUN where every packet to it that another policy protects or discards is one that the bypass takes first.
+ */
+#ifndef ADIT_BYPASS_H
+#define ADIT_BYPASS_H
+
+#include "policy/config.h"
+
+struct ip_ranges {
+    struct ip_range *v;
+    unsigned n, cap;
+};
+
+/* The destinations that can be kept out, to be freed by ip_ranges_free (also after an error). Errors: NOMEM. */
+MUST_USE enum err bypass_ranges(const struct config *c, struct ip_ranges *out);
+void ip_ranges_free(struct ip_ranges *r);
+
+/*
+ * The first policy because of which packets that the i-th one lets bypass are routed to the TUN all the same, where
+ * they are dropped; `where` gets their destinations. NULL: there is none, or the i-th policy is no bypass.
+ */
+const struct policy *bypass_conflict(const struct config *c, unsigned i, struct ip_range *where);
+
+#endif
