@@ -1,14 +1,19 @@
 #include "core/worker.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "core/base/log.h"
 #include "core/worker_impl.h"
 
 #define RING_SIZE (1u << 20)
+#define TURN_TRIES 7 /* with pauses of 1, 2, 4 … ms */
 
 bool worker_push(struct worker *w, enum worker_message type, struct span a, struct span b, enum stat_id full)
 {
@@ -52,6 +57,14 @@ static void on_wake(void *ctx)
         epoch_online(w->p.shared->epoch, w->p.index);
 }
 
+static void wake_control(const struct worker *w)
+{
+    uint64_t one = 1;
+    /* A full eventfd counter means that the control thread has been woken already. */
+    if (w->p.wake_fd >= 0 && write(w->p.wake_fd, &one, sizeof one) < 0)
+        return;
+}
+
 static void on_turn_end(void *ctx)
 {
     struct worker *w = *(struct worker **)ctx;
@@ -61,10 +74,7 @@ static void on_turn_end(void *ctx)
     if (!w->ring_filled)
         return;
     w->ring_filled = false;
-    uint64_t one = 1;
-    /* A full eventfd counter means that the control thread has been woken already. */
-    if (w->p.wake_fd >= 0 && write(w->p.wake_fd, &one, sizeof one) < 0)
-        return;
+    wake_control(w);
 }
 
 struct loop_hooks worker_hooks(struct worker **w)
@@ -173,15 +183,36 @@ void worker_free(struct worker *w)
     free(w);
 }
 
+/* A turn that fails may be short of memory for a moment; one that goes on failing is the end of this worker. */
+static bool turns_well(struct worker *w)
+{
+    for (unsigned i = 0; i < TURN_TRIES; i++) {
+        if (loop_turn(w->loop, NS_NEVER) == OK)
+            return true;
+        nanosleep(&(struct timespec){.tv_nsec = (long)NS_PER_MS << i}, NULL);
+    }
+    return false;
+}
+
 static void *worker_main(void *arg)
 {
     struct worker *w = arg;
     epoch_online(w->p.shared->epoch, w->p.index);
-    while (!atomic_load_explicit(&w->stop, memory_order_relaxed))
-        if (loop_turn(w->loop, NS_NEVER) != OK)
-            break;
+    while (!atomic_load_explicit(&w->stop, memory_order_relaxed)) {
+        if (turns_well(w))
+            continue;
+        log_line(LOG_ERROR, "core", "worker %u can't go on: %s", w->p.index, strerror(errno));
+        atomic_store(&w->failed, true);
+        wake_control(w);
+        break;
+    }
     epoch_offline(w->p.shared->epoch, w->p.index);
     return NULL;
+}
+
+bool worker_failed(const struct worker *w)
+{
+    return atomic_load(&w->failed);
 }
 
 enum err worker_start(struct worker *w)

@@ -77,6 +77,9 @@ void worker_free(struct worker *w); /* stopped */
 MUST_USE enum err worker_start(struct worker *w); /* its thread; signals blocked. Errors: SYSTEM */
 void worker_stop(struct worker *w);               /* asks, and joins */
 
+/* Its thread ended by itself, with a line in the log; wake_fd was written. Packets no longer flow: end the daemon. */
+bool worker_failed(const struct worker *w);
+
 struct ring *worker_ring(struct worker *w); /* the control thread consumes it */
 const struct stat_block *worker_stats(const struct worker *w);
 const char *worker_loop_name(const struct worker *w); /* "io_uring" … */

@@ -31,7 +31,7 @@ struct worker {
     struct worker_params p;
     struct loop *loop;
     bool own_loop, started;
-    atomic_bool stop;
+    atomic_bool stop, failed;
     pthread_t thread;
     int stop_fd;
     struct loop_watch *stop_watch;

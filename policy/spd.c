@@ -25,6 +25,8 @@ struct spd {
     ns_t made; /* with the table's address: tells it from every other, also from one that had its memory before */
     unsigned n;
     struct spd_entry *entries;
+    uint32_t *by_id; /* place in entries + 1; 0: none */
+    uint32_t ids;
     struct rows rows[2]; /* IPv4, IPv6 */
 };
 
@@ -63,9 +65,27 @@ static void add_row(struct rows *rows, const struct policy *p, uint32_t entry, u
     rows->v[rows->n++] = r;
 }
 
-static enum err allocate(struct spd *s, unsigned n)
+static bool rows_overlap(const struct row *a, const struct row *b)
+{
+    return a->local_first <= b->local_last && b->local_first <= a->local_last && a->remote_first <= b->remote_last &&
+           b->remote_first <= a->remote_last && (!a->proto || !b->proto || a->proto == b->proto);
+}
+
+static void mark_overlapped(struct spd *s, const struct rows *rows)
+{
+    for (unsigned i = 0; i < rows->n; i++)
+        for (unsigned k = 0; k < i && !s->entries[rows->v[i].entry].overlapped; k++)
+            s->entries[rows->v[i].entry].overlapped = rows_overlap(&rows->v[k], &rows->v[i]);
+}
+
+static enum err allocate(struct spd *s, const struct spd_entry *entries, unsigned n)
 {
     size_t count = n ? n : 1;
+    for (unsigned i = 0; i < n; i++)
+        s->ids = entries[i].id >= s->ids ? entries[i].id + 1 : s->ids;
+    s->by_id = calloc(s->ids ? s->ids : 1, sizeof(*s->by_id));
+    if (!s->by_id)
+        return ERR_NOMEM;
     s->entries = calloc(count, sizeof(*s->entries));
     s->rows[0].v = calloc(count, sizeof(struct row));
     s->rows[1].v = calloc(count, sizeof(struct row));
@@ -75,7 +95,7 @@ static enum err allocate(struct spd *s, unsigned n)
 enum err spd_new(struct spd **out, const struct spd_entry *entries, unsigned n)
 {
     struct spd *s = calloc(1, sizeof(*s));
-    if (!s || allocate(s, n) != OK) {
+    if (!s || allocate(s, entries, n) != OK) {
         spd_free(s);
         return ERR_NOMEM;
     }
@@ -83,9 +103,13 @@ enum err spd_new(struct spd **out, const struct spd_entry *entries, unsigned n)
     s->n = n;
     for (unsigned i = 0; i < n; i++) {
         s->entries[i] = entries[i];
+        s->entries[i].overlapped = false;
+        s->by_id[entries[i].id] = i + 1;
         add_row(&s->rows[0], entries[i].policy, i, 4);
         add_row(&s->rows[1], entries[i].policy, i, 6);
     }
+    mark_overlapped(s, &s->rows[0]);
+    mark_overlapped(s, &s->rows[1]);
     *out = s;
     return OK;
 }
@@ -95,6 +119,7 @@ void spd_free(struct spd *s)
     if (!s)
         return;
     free(s->entries);
+    free(s->by_id);
     free(s->rows[0].v);
     free(s->rows[1].v);
     free(s);
@@ -108,6 +133,11 @@ unsigned spd_count(const struct spd *s)
 const struct spd_entry *spd_at(const struct spd *s, unsigned i)
 {
     return i < s->n ? &s->entries[i] : NULL;
+}
+
+const struct spd_entry *spd_find(const struct spd *s, uint32_t id)
+{
+    return id < s->ids && s->by_id[id] ? &s->entries[s->by_id[id] - 1] : NULL;
 }
 
 /* -- looking up -- */

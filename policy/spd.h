@@ -16,6 +16,7 @@ struct spd;
 struct spd_entry {
     const struct policy *policy; /* must outlive the table */
     uint32_t id;
+    bool overlapped; /* out, by spd_new: an earlier entry may match some of the same traffic */
 };
 
 /* Errors: NOMEM. The entries are copied, in order. */
@@ -23,6 +24,9 @@ MUST_USE enum err spd_new(struct spd **out, const struct spd_entry *entries, uns
 void spd_free(struct spd *s);
 unsigned spd_count(const struct spd *s);
 const struct spd_entry *spd_at(const struct spd *s, unsigned i);
+
+/* The entry of that id, or NULL. */
+const struct spd_entry *spd_find(const struct spd *s, uint32_t id);
 
 /* The first entry whose selectors match an outbound (inbound) flow, or NULL. Walks the table: use the cache below. */
 const struct spd_entry *spd_lookup_out(const struct spd *s, const struct flow *f);

@@ -34,7 +34,7 @@ static struct spd *table(const struct policy *p, unsigned n)
     struct spd_entry e[64];
     struct spd *s;
     for (unsigned i = 0; i < n; i++)
-        e[i] = (struct spd_entry){&p[i], 100 + i};
+        e[i] = (struct spd_entry){.policy = &p[i], .id = 100 + i};
     assert_int_equal(spd_new(&s, e, n), OK);
     return s;
 }
@@ -168,9 +168,29 @@ static void the_cache_forgets_a_replaced_table(void **state)
     flow_cache_free(NULL);
 }
 
+static void an_entry_knows_whether_an_earlier_one_takes_from_it(void **state)
+{
+    (void)state;
+    struct policy p[] = {
+        policy("part", "10.1.0.0/24", "10.2.5.0/24"),  policy("web", "10.1.0.0/24", "10.2.0.0/24[tcp/443]"),
+        policy("whole", "10.1.0.0/24", "10.2.0.0/16"), policy("other", "10.1.0.0/24", "10.3.0.0/16"),
+        policy("six", "2001:db8:1::/64", "::/0"),
+    };
+    static const bool overlapped[] = {false, false, true, false, false};
+    struct spd *s = table(p, 5);
+    for (unsigned i = 0; i < 5; i++) {
+        assert_ptr_equal(spd_find(s, 100 + i), spd_at(s, i));
+        assert_int_equal(spd_at(s, i)->overlapped, overlapped[i]);
+    }
+    assert_null(spd_find(s, 99));
+    assert_null(spd_find(s, 105));
+    spd_free(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_entry_knows_whether_an_earlier_one_takes_from_it),
         cmocka_unit_test(first_match_wins),
         cmocka_unit_test(an_empty_table_matches_nothing),
         cmocka_unit_test(lookups_and_cache_agree_with_a_plain_walk),

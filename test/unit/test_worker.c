@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -279,6 +280,61 @@ static void test_rekeying_under_traffic_loses_nothing(void **state)
     assert_true(rig.host[0].rekeyed >= 4);
 }
 
+/*
+ * What host 1 lets out by its one policy, host 0 must not let in where an earlier policy of its own has another say (RFC
+ * 4301 section 5.2).
+ */
+static void test_an_earlier_policy_holds_inbound_too(void **state)
+{
+    (void)state;
+    rig_setup(&rig, 9, "");
+    struct rig_host *h = &rig.host[0];
+    rig_up(&rig);
+    struct policy no = {.action = ACTION_DISCARD};
+    assert_int_equal(selectors_parse("10.1.0.0/24", &no.local, NULL, 0), OK);
+    assert_int_equal(selectors_parse("10.2.0.0/30", &no.remote, NULL, 0), OK);
+    const struct spd *now = atomic_load(&h->shared.spd);
+    struct spd_entry entries[2] = {{.policy = &no, .id = 7}, *spd_at(now, 0)};
+    struct spd *stricter;
+    assert_int_equal(spd_new(&stricter, entries, 2), OK);
+    send_udp(1, false, payload, 100);
+    rig_run(&rig, 3 * NS_PER_MS);
+    assert_int_equal(rig_stat(&rig, 0, STAT_IN_PACKETS), 1);
+
+    struct spd *before = atomic_exchange(&h->shared.spd, stricter);
+    send_udp(1, false, payload, 100); /* from 10.2.0.1 */
+    send_udp(1, true, payload, 100);
+    rig_run(&rig, 3 * NS_PER_MS);
+    assert_int_equal(rig_stat(&rig, 0, STAT_DROP_IN_SELECTOR), 1);
+    assert_int_equal(rig_stat(&rig, 0, STAT_IN_PACKETS), 2);
+    spd_free(atomic_exchange(&h->shared.spd, before));
+}
+
+static enum err broken_turn(struct loop *l, ns_t deadline)
+{
+    (void)l;
+    (void)deadline;
+    return ERR_SYSTEM;
+}
+
+static void test_a_worker_that_cannot_go_on_says_so(void **state)
+{
+    (void)state;
+    rig_setup(&rig, 10, "");
+    struct rig_host *h = &rig.host[0];
+    const struct loop_ops *ops = h->loop->ops;
+    struct loop_ops broken = *ops;
+    broken.turn = broken_turn;
+    h->loop->ops = &broken;
+    assert_false(worker_failed(h->worker));
+    assert_int_equal(worker_start(h->worker), OK);
+    for (unsigned i = 0; i < 500 && !worker_failed(h->worker); i++)
+        usleep(10000);
+    assert_true(worker_failed(h->worker));
+    worker_stop(h->worker);
+    h->loop->ops = ops;
+}
+
 #define RIG_TEST(f) cmocka_unit_test_teardown(f, teardown)
 
 int main(void)
@@ -294,6 +350,8 @@ int main(void)
         RIG_TEST(test_what_comes_unasked_is_dropped_and_counted),
         RIG_TEST(test_a_bad_wire_neither_doubles_nor_alters),
         RIG_TEST(test_rekeying_under_traffic_loses_nothing),
+        RIG_TEST(test_an_earlier_policy_holds_inbound_too),
+        RIG_TEST(test_a_worker_that_cannot_go_on_says_so),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
