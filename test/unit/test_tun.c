@@ -667,7 +667,7 @@ static void stream_through(bool v6)
     struct mirror *m = mirror_new(w.tun);
     int listener, client = connected(SOCK_STREAM, &near, &far, &listener), server = -1;
     size_t sent = 0, received = 0;
-    for (int idle = 0; received < TOTAL && idle < 2000; idle++) {
+    for (int idle = 0; received < TOTAL && idle < 15000; idle++) {
         mirror_turn(m);
         if (server < 0)
             server = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
