@@ -56,6 +56,7 @@ static const struct algorithm table[] = {
     PRF(PRF_HMAC_SHA2_256, "prfsha256", 32),
     PRF(PRF_HMAC_SHA2_384, "prfsha384", 48),
     PRF(PRF_HMAC_SHA2_512, "prfsha512", 64),
+    PRF(PRF_HMAC_SHA1, "prfsha1", 20), /* RFC 8247: for old peers; never offered unless it is configured */
     KE(KE_CURVE25519, "x25519", 32),
     KE(KE_ECP_256, "ecp256", 64),
     KE(KE_ECP_384, "ecp384", 96),

@@ -14,7 +14,7 @@
 #include "crypto/secret.h"
 
 #define KEX_PUBLIC_MAX 512
-#define KEX_SECRET_MAX 512
+#define KEX_SECRET_MAX 1024 /* of an 8192-bit group, the largest that IKEv2 knows */
 
 struct kex; /* one side's private value: secret memory */
 

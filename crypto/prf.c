@@ -7,6 +7,8 @@
 static const mbedtls_md_info_t *hash_of(uint16_t id)
 {
     switch (id) {
+    case PRF_HMAC_SHA1:
+        return mbedtls_md_info_from_type(MBEDTLS_MD_SHA1);
     case PRF_HMAC_SHA2_256:
         return mbedtls_md_info_from_type(MBEDTLS_MD_SHA256);
     case PRF_HMAC_SHA2_384:
