@@ -64,6 +64,10 @@ static void request_rekey(struct daemon *d, struct control_client *client, const
 static void request_reload(struct daemon *d, struct control_client *client, const json_t *request)
 {
     (void)request;
+    if (d->stopping) {
+        control_answer(client, false, "the daemon is ending");
+        return;
+    }
     json_t *errors = json_array();
     if (errors && daemon_reload(d, errors) == OK)
         control_answer(client, true, "loaded");

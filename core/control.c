@@ -12,6 +12,8 @@
 #include "core/base/log.h"
 #include "core/file.h"
 
+#define ACCEPT_AGAIN NS_PER_S /* after the process ran out of descriptors */
+
 struct control_client {
     struct control *owner;
     int fd;
@@ -30,7 +32,8 @@ struct control {
     struct loop *loop;
     struct control_handler handler;
     int fd;
-    struct loop_watch *watch;
+    struct loop_watch *watch; /* NULL while no descriptor is free for another client */
+    ns_t accept_at;           /* when it is set again then */
     struct control_client *clients[CONTROL_CLIENTS];
     char path[sizeof((struct sockaddr_un *)0)->sun_path];
 };
@@ -203,6 +206,12 @@ void control_finish(struct control *c, uint64_t command, bool ok, const char *te
     }
 }
 
+/* A line that came while its client waited for the answer to the one before. */
+static bool client_behind(const struct control_client *c)
+{
+    return !c->dead && !c->out && !c->command && memchr(c->in, '\n', c->in_len);
+}
+
 /* -- clients come and go -- */
 
 static bool peer_allowed(int fd)
@@ -231,13 +240,23 @@ static struct control_client *client_new(struct control *c, int fd)
     return NULL;
 }
 
+static void control_pause(struct control *c)
+{
+    loop_watch_del(c->loop, c->watch);
+    c->watch = NULL;
+    c->accept_at = clock_now() + ACCEPT_AGAIN;
+}
+
 static void control_accept(void *ctx, uint32_t events)
 {
     struct control *c = ctx;
     (void)events;
     int fd = accept4(c->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd < 0)
+    if (fd < 0) {
+        if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+            control_pause(c); /* EMFILE and its kin: it stays in the backlog, and the loop would come back at once */
         return;
+    }
     struct control_client *client = peer_allowed(fd) ? client_new(c, fd) : NULL;
     if (!client) {
         close(fd);
@@ -248,8 +267,12 @@ static void control_accept(void *ctx, uint32_t events)
 
 void control_sweep(struct control *c, ns_t now)
 {
+    if (!c->watch && c->accept_at <= now && loop_watch_add(c->loop, c->fd, EPOLLIN, control_accept, c, &c->watch) != OK)
+        c->accept_at = now + ACCEPT_AGAIN;
     for (unsigned i = 0; i < CONTROL_CLIENTS; i++) {
         struct control_client *client = c->clients[i];
+        if (client && client_behind(client))
+            client_lines(client);
         if (!client || (!client->dead && (client->command || client->idle_at > now)))
             continue;
         client_free(client);
@@ -259,10 +282,10 @@ void control_sweep(struct control *c, ns_t now)
 
 ns_t control_deadline(const struct control *c)
 {
-    ns_t at = NS_NEVER;
+    ns_t at = c->watch ? NS_NEVER : c->accept_at;
     for (unsigned i = 0; i < CONTROL_CLIENTS; i++) {
         const struct control_client *client = c->clients[i];
-        if (client && client->dead)
+        if (client && (client->dead || client_behind(client)))
             return 0;
         if (client && !client->command && client->idle_at < at)
             at = client->idle_at;

@@ -36,9 +36,13 @@ json_t *control_text(const char *text);
 void control_answer(struct control_client *client, bool ok, const char *text);
 /* The answer to this client is the outcome of that command of the engine. */
 void control_wait(struct control_client *client, uint64_t command);
+/* May run within the engine, so a request behind that command is left to the next control_sweep. */
 void control_finish(struct control *c, uint64_t command, bool ok, const char *text);
 
-/* Between turns of the loop: frees clients that have gone or idled too long. deadline: when to call it next. */
+/*
+ * Between turns of the loop: handles requests that waited behind a command, frees clients that have gone or idled too
+ * long. deadline: when to call it next.
+ */
 void control_sweep(struct control *c, ns_t now);
 ns_t control_deadline(const struct control *c);
 

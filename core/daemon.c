@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -15,7 +16,8 @@
 
 #define RECORDS_PER_TURN 64            /* of one worker's ring, so that a flood leaves room for everything else */
 #define STOP_PATIENCE (2 * NS_PER_S)   /* for answers to our deletions */
-#define REFRESH (15 * NS_PER_S)        /* while a peer has no route */
+#define REFRESH (15 * NS_PER_S)        /* of the addresses that peers are reached from */
+#define REFRESH_LEAST NS_PER_S         /* however many sends fail */
 #define RECLAIM_AGAIN (50 * NS_PER_MS) /* while a busy worker may still see what was retired */
 
 /* -- what workers report -- */
@@ -73,18 +75,7 @@ static void worker_records(struct daemon *d)
     }
 }
 
-static void on_wake(void *ctx, uint32_t events)
-{
-    struct daemon *d = ctx;
-    uint64_t count;
-    (void)events;
-    /* Empties the counter before the rings, so that no record is overlooked; an empty counter is no error. */
-    if (read(d->wake_fd, &count, sizeof count) < 0 && errno != EAGAIN)
-        log_line(LOG_WARN, "core", "eventfd: %s", strerror(errno));
-    d->records_left = true;
-}
-
-/* -- signals -- */
+/* -- ending -- */
 
 static void daemon_stop(struct daemon *d)
 {
@@ -95,6 +86,33 @@ static void daemon_stop(struct daemon *d)
     d->stopping = true;
     d->stop_at = clock_now() + STOP_PATIENCE;
     ike_shutdown(d->engine, clock_now());
+}
+
+/* A daemon that looks alive and carries nothing is worse than one that whoever watches it starts again. */
+static void workers_look(struct daemon *d)
+{
+    for (unsigned i = 0; i < d->workers_running && !d->failed; i++) {
+        if (!worker_failed(d->workers[i]))
+            continue;
+        d->failed = true;
+        log_line(LOG_ERROR, "core", "worker %u has stopped, so packets no longer flow: ending", i);
+        if (!d->stopping)
+            daemon_stop(d);
+    }
+}
+
+/* -- what wakes the loop -- */
+
+static void on_wake(void *ctx, uint32_t events)
+{
+    struct daemon *d = ctx;
+    uint64_t count;
+    (void)events;
+    /* Empties the counter before the rings, so that no record is overlooked; an empty counter is no error. */
+    if (read(d->wake_fd, &count, sizeof count) < 0 && errno != EAGAIN)
+        log_line(LOG_WARN, "core", "eventfd: %s", strerror(errno));
+    d->records_left = true;
+    workers_look(d);
 }
 
 static void on_signal(void *ctx, uint32_t events)
@@ -114,13 +132,15 @@ static void on_signal(void *ctx, uint32_t events)
 
 static enum err signals_watch(struct daemon *d)
 {
+    /* By default the others would end the process with its routes in place. */
+    static const int watched[] = {SIGHUP, SIGINT, SIGTERM, SIGQUIT}, ignored[] = {SIGPIPE, SIGUSR1, SIGUSR2, SIGALRM};
     sigset_t set;
     sigemptyset(&set);
-    sigaddset(&set, SIGHUP);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGTERM);
+    for (size_t i = 0; i < sizeof watched / sizeof watched[0]; i++)
+        sigaddset(&set, watched[i]);
+    for (size_t i = 0; i < sizeof ignored / sizeof ignored[0]; i++)
+        signal(ignored[i], SIG_IGN);
     sigprocmask(SIG_BLOCK, &set, NULL);
-    signal(SIGPIPE, SIG_IGN);
     d->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
     d->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (d->signal_fd < 0 || d->wake_fd < 0)
@@ -131,7 +151,7 @@ static enum err signals_watch(struct daemon *d)
 
 /* -- start -- */
 
-bool daemon_hints(struct daemon *d)
+static bool daemon_hints(struct daemon *d)
 {
     bool all = true;
     for (unsigned i = 0; i < d->config->peer_count; i++) {
@@ -143,6 +163,20 @@ bool daemon_hints(struct daemon *d)
             all = false;
     }
     return all;
+}
+
+void daemon_refresh(struct daemon *d)
+{
+    d->refreshed = clock_now();
+    d->routed = daemon_hints(d);
+    timer_set(&d->timers, &d->refresh, d->refreshed + REFRESH);
+}
+
+void daemon_refresh_soon(struct daemon *d)
+{
+    ns_t at = d->refreshed + REFRESH_LEAST;
+    if (at < d->refresh.at)
+        timer_set(&d->timers, &d->refresh, at);
 }
 
 static void mss_from_mtu(struct daemon *d)
@@ -161,9 +195,11 @@ void daemon_settle(struct daemon *d)
 static void on_refresh(struct timer *t, void *ctx, ns_t now)
 {
     struct daemon *d = ctx;
-    if (!daemon_hints(d))
-        timer_set(&d->timers, t, now + REFRESH);
-    else
+    bool before = d->routed;
+    (void)t;
+    (void)now;
+    daemon_refresh(d);
+    if (d->routed && !before)
         daemon_settle(d); /* the path MTU is known now */
 }
 
@@ -257,13 +293,12 @@ static enum err daemon_start(struct daemon *d, char *why, size_t size)
     TRY(start_workers(d, workers, why, size));
     log_line(LOG_INFO, "core", "ready: adit " ADIT_VERSION " on %s, MTU %u, %u worker%s on %s", host_tun_name(d->host),
              host_mtu(d->host), workers, workers == 1 ? "" : "s", d->io_why);
-    if (!daemon_hints(d))
-        timer_set(&d->timers, &d->refresh, clock_now() + REFRESH);
+    daemon_refresh(d);
     ike_start(d->engine, clock_now());
     return OK;
 }
 
-/* -- running and ending -- */
+/* -- running -- */
 
 static ns_t earlier(ns_t a, ns_t b)
 {
@@ -299,15 +334,13 @@ static int daemon_serve(struct daemon *d)
             return 1;
         }
     }
-    return 0;
+    return d->failed ? 1 : 0;
 }
 
 static void daemon_end(struct daemon *d)
 {
-    if (d->engine) {
-        job_queue_free(&d->jobs, d->engine);
-        ike_free(d->engine);
-    }
+    ike_free(d->engine);
+    job_queue_free(&d->jobs);
     for (unsigned i = 0; i < d->workers_running; i++)
         worker_stop(d->workers[i]);
     for (unsigned i = 0; i < d->worker_count; i++)
@@ -366,6 +399,7 @@ int daemon_run(const char *file)
         fprintf(stderr, "adit: %s: name too long\n", file);
         return 1;
     }
+    (void)prctl(PR_SET_DUMPABLE, 0); /* keys are also on heaps of libraries: none of it into a core file */
     if (crypto_init() != OK) {
         fprintf(stderr, "adit: the crypto libraries could not be started\n");
         return 1;

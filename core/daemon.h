@@ -24,7 +24,9 @@ struct daemon {
     int signal_fd, wake_fd; /* signals; workers with records for us */
     struct loop_watch *signal_watch, *wake_watch;
     struct timer_heap timers;
-    struct timer refresh; /* looks again for routes to peers */
+    struct timer refresh; /* looks again from where peers are reached */
+    ns_t refreshed;       /* when it last did */
+    bool routed;          /* there was a route to each of them then */
     struct worker_shared shared;
     struct host_state *host;
     struct dataplane *dataplane;
@@ -38,6 +40,7 @@ struct daemon {
     uint64_t commands; /* numbers given out */
     bool records_left; /* a ring was not emptied in this turn */
     bool stopping;
+    bool failed;             /* a worker has ended: so must we */
     ns_t stop_at;            /* patience with peers that don't answer our deletions */
     struct log_limit limit;  /* for what strangers can trigger */
     struct stat_block stats; /* the control thread's */
@@ -50,8 +53,13 @@ int daemon_run(const char *file);
 
 /* The table that the engine is given (core/env.c); ctx is the daemon. */
 struct ike_env daemon_env(struct daemon *d);
-/* Tells the engine where we would send from, for every peer; false if one has no route yet. */
-bool daemon_hints(struct daemon *d);
+/*
+ * Tells the engine where we would send from, for every peer, and again every 15 s: addresses come and go on a running
+ * host, and an attempt that starts from one that has gone fails for ever.
+ */
+void daemon_refresh(struct daemon *d);
+/* The same within a second or so, since a send failed for want of its address. */
+void daemon_refresh_soon(struct daemon *d);
 /* Makes routes, MTU and MSS fit the configuration in force. */
 void daemon_settle(struct daemon *d);
 

@@ -24,11 +24,11 @@ struct child {
     uint64_t id;
     uint32_t policy_id, spi_in, spi_out;
     bool removed;            /* only lingers */
-    struct sa *in;           /* published */
-    struct sa *out;          /* NULL when another SA took its place */
-    bool sending;            /* out is published: the SAD owns it */
+    struct sa *in;           /* published: the SAD owns it */
+    struct sa *out;          /* ours; NULL once removed */
+    bool sending;            /* out is the one that its policy uses */
     struct path path;        /* as last moved */
-    uint64_t packets, bytes; /* of an outbound SA that is gone by now */
+    uint64_t packets, bytes; /* of the outbound SA, once it is gone */
     ns_t last_out;           /* likewise */
     const char *crypto;
 };
@@ -54,8 +54,7 @@ enum err dataplane_new(struct dataplane **out, const struct dataplane_params *p)
 
 static void child_free(struct dataplane *d, struct child *c)
 {
-    if (c->out && !c->sending)
-        sa_free(c->out); /* never published: nobody else knows it */
+    sa_free(c->out); /* never published, or the workers have ended: nobody else knows it */
     timer_drop(d->p.timers, &c->linger);
     free(c);
 }
@@ -231,32 +230,31 @@ static struct sa_params child_params(const struct ike_child *c, enum sa_dir dir,
     };
 }
 
-/* Remembers what an outbound SA counted, before the SAD retires it. */
-static void child_out_counted(struct child *c)
-{
-    c->packets = atomic_load(&c->out->packets);
-    c->bytes = atomic_load(&c->out->bytes);
-    c->last_out = atomic_load(&c->out->last_used);
-}
-
-static void child_out_gone(struct child *c)
-{
-    c->out = NULL;
-    c->sending = false;
-}
-
+/*
+ * Its policy's outbound traffic moves to this child. The one that had it keeps its SA, for it may have to take the
+ * traffic back: the same SA, so that its sequence numbers go on and no nonce comes twice.
+ */
 static enum err child_send(struct dataplane *d, struct child *c)
 {
     struct sad *sad = d->p.shared->sad;
     struct sa *old = sad_find_out(sad, c->policy_id, 0);
     struct child *replaced = old ? child_find(d, old->params.child) : NULL;
-    if (replaced)
-        child_out_counted(replaced); /* now, for publishing retires that SA */
     TRY(sad_publish_out(sad, c->out));
     if (replaced)
-        child_out_gone(replaced);
+        replaced->sending = false;
     c->sending = true;
     return OK;
+}
+
+/* The outbound SA ends; what it counted is remembered. */
+static void child_out_end(struct dataplane *d, struct child *c)
+{
+    c->packets = atomic_load(&c->out->packets);
+    c->bytes = atomic_load(&c->out->bytes);
+    c->last_out = atomic_load(&c->out->last_used);
+    sad_retire_out(d->p.shared->sad, c->out);
+    c->out = NULL;
+    c->sending = false;
 }
 
 static void linger_over(struct timer *t, void *ctx, ns_t now)
@@ -334,7 +332,7 @@ enum err dataplane_install(struct dataplane *d, const struct ike_child *ic, cons
 void dataplane_activate(struct dataplane *d, uint64_t child)
 {
     struct child *c = child_find(d, child);
-    if (!c || c->removed || c->sending || !c->out)
+    if (!c || c->removed || c->sending)
         return;
     enum err e = child_send(d, c);
     if (e != OK)
@@ -347,14 +345,7 @@ void dataplane_remove(struct dataplane *d, uint64_t child, bool linger, ns_t now
     if (!c || c->removed)
         return;
     c->removed = true;
-    if (c->sending) {
-        child_out_counted(c);
-        child_out_gone(c);
-        sad_remove_out(d->p.shared->sad, c->policy_id, c->spi_out);
-    } else if (c->out) {
-        sa_free(c->out);
-        c->out = NULL;
-    }
+    child_out_end(d, c);
     if (linger)
         timer_set(d->p.timers, &c->linger, now + LINGER);
     else

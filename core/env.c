@@ -5,6 +5,12 @@
 #include "core/daemon.h"
 #include "tun/udp.h"
 
+/* The address we send from has gone, or the way there: after a new lease, or a switch of the uplink. */
+static bool address_stale(int error)
+{
+    return error == EINVAL || error == EADDRNOTAVAIL || error == ENETUNREACH || error == EHOSTUNREACH;
+}
+
 static void env_datagram(struct daemon *d, const struct path *path, struct span data)
 {
     int fd = host_socket(d->host, path);
@@ -14,9 +20,12 @@ static void env_datagram(struct daemon *d, const struct path *path, struct span 
         return;
     }
     char text[ENDPOINT_TEXT];
+    int error = errno;
     stat_add(&d->stats, STAT_DROP_OUT_SEND, 1);
     log_limited(&d->limit, LOG_INFO, "ike", "could not send to %s: %s", endpoint_format(&path->remote, text),
-                fd < 0 ? "no socket of that address and port" : strerror(errno));
+                fd < 0 ? "no socket of that address and port" : strerror(error));
+    if (fd >= 0 && address_stale(error))
+        daemon_refresh_soon(d); /* not at once: this runs within the engine, which takes no calls now */
 }
 
 static void env_send(void *ctx, const struct path *path, struct span message)
@@ -79,11 +88,10 @@ static void env_child_traffic(void *ctx, uint64_t child, ns_t *in, ns_t *out)
     dataplane_traffic(d->dataplane, child, in, out);
 }
 
-static void env_job(void *ctx, struct ike_job *job)
+static enum err env_job(void *ctx, struct ike_job *job)
 {
     struct daemon *d = ctx;
-    if (job_push(&d->jobs, job) != OK)
-        log_line(LOG_ERROR, "core", "a key exchange was lost: %s", err_text(ERR_NOMEM));
+    return job_push(&d->jobs, job);
 }
 
 static void env_keylog(void *ctx, const char *line)

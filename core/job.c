@@ -19,6 +19,8 @@ static enum err job_grow(struct job_queue *q)
 
 enum err job_push(struct job_queue *q, struct ike_job *job)
 {
+    if (q->len == JOB_QUEUE)
+        return ERR_FULL;
     if (q->len == q->cap)
         TRY(job_grow(q));
     q->ring[(q->head + q->len++) % q->cap] = job;
@@ -37,10 +39,10 @@ bool job_run(struct job_queue *q, struct ike_engine *e)
     return true;
 }
 
-void job_queue_free(struct job_queue *q, struct ike_engine *e)
+void job_queue_free(struct job_queue *q)
 {
-    while (job_run(q, e))
-        ;
+    for (size_t i = 0; i < q->len; i++)
+        ike_job_free(q->ring[(q->head + i) % q->cap]);
     free(q->ring);
     *q = (struct job_queue){0};
 }

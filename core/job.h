@@ -9,15 +9,17 @@
 
 #include "ike/engine.h"
 
+#define JOB_QUEUE (1u << 16) /* most jobs that wait */
+
 struct job_queue {
     struct ike_job **ring;
     size_t cap, head, len;
 };
 
-/* Errors: NOMEM (the job is lost; its SA ends by its own timeout). A zeroed queue is an empty one. */
+/* Errors: NOMEM, FULL (the job stays the caller's). A zeroed queue is an empty one. */
 MUST_USE enum err job_push(struct job_queue *q, struct ike_job *job);
 /* Runs the oldest job and hands it to the engine; false if there was none. */
 bool job_run(struct job_queue *q, struct ike_engine *e);
-void job_queue_free(struct job_queue *q, struct ike_engine *e); /* completes what is left, so that nothing leaks */
+void job_queue_free(struct job_queue *q); /* the engine has been freed: what is left is not run any more */
 
 #endif

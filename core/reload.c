@@ -92,8 +92,7 @@ static void put_in_force(struct daemon *d, struct config *next, struct spd *spd)
     daemon_settle(d);
     log_setup(next->host.log, next->host.log_format);
     config_free(old);
-    if (!daemon_hints(d) && !timer_is_set(&d->refresh))
-        timer_set(&d->timers, &d->refresh, now);
+    daemon_refresh(d);
     ike_start(d->engine, now);
 }
 

@@ -44,13 +44,6 @@ enum err sad_new(struct sad **out, struct epoch *epoch, const struct random_sour
     return OK;
 }
 
-static void free_out_page(struct out_page *page)
-{
-    for (unsigned i = 0; i < OUT_PAGE; i++)
-        sa_free(atomic_load_explicit(&page->sa[i][0], memory_order_relaxed)); /* all workers point to the same one */
-    free(page);
-}
-
 void sad_free(struct sad *s)
 {
     if (!s)
@@ -61,11 +54,8 @@ void sad_free(struct sad *s)
             sa_free(atomic_load_explicit(&page->sa[k], memory_order_relaxed));
         free(page);
     }
-    for (unsigned i = 0; i < OUT_PAGES; i++) {
-        struct out_page *page = atomic_load_explicit(&s->out[i], memory_order_relaxed);
-        if (page)
-            free_out_page(page);
-    }
+    for (unsigned i = 0; i < OUT_PAGES; i++)
+        free(atomic_load_explicit(&s->out[i], memory_order_relaxed));
     free(s);
 }
 
@@ -201,17 +191,11 @@ struct sa *sad_find_in(const struct sad *s, uint32_t spi)
 
 /* -- outbound -- */
 
-/* Points all workers of a policy to an SA, or to none, and retires the one before. */
-static void replace_out(struct sad *s, struct out_page *page, uint32_t policy_id, struct sa *sa)
+/* Points all workers of a policy to an SA, or to none. */
+static void point_out(struct out_page *page, uint32_t policy_id, struct sa *sa)
 {
-    struct sa *_Atomic *by_worker = page->sa[policy_id % OUT_PAGE];
-    struct sa *old = atomic_load_explicit(&by_worker[0], memory_order_relaxed);
-    if (old == sa)
-        return;
     for (unsigned w = 0; w < SAD_WORKERS; w++)
-        atomic_store_explicit(&by_worker[w], sa, memory_order_release);
-    if (old)
-        retire(s, old);
+        atomic_store_explicit(&page->sa[policy_id % OUT_PAGE][w], sa, memory_order_release);
 }
 
 enum err sad_publish_out(struct sad *s, struct sa *sa)
@@ -228,15 +212,16 @@ enum err sad_publish_out(struct sad *s, struct sa *sa)
             return ERR_NOMEM;
         atomic_store_explicit(&s->out[id / OUT_PAGE], page, memory_order_release);
     }
-    replace_out(s, page, id, sa);
+    point_out(page, id, sa);
     return OK;
 }
 
-void sad_remove_out(struct sad *s, uint32_t policy_id, uint32_t spi)
+void sad_retire_out(struct sad *s, struct sa *sa)
 {
-    struct sa *sa = sad_find_out(s, policy_id, 0);
-    if (sa && sa->params.spi == spi)
-        replace_out(s, atomic_load_explicit(&s->out[policy_id / OUT_PAGE], memory_order_relaxed), policy_id, NULL);
+    uint32_t id = sa->params.policy_id;
+    if (sad_find_out(s, id, 0) == sa)
+        point_out(atomic_load_explicit(&s->out[id / OUT_PAGE], memory_order_relaxed), id, NULL);
+    retire(s, sa);
 }
 
 struct sa *sad_find_out(const struct sad *s, uint32_t policy_id, unsigned worker)

@@ -21,7 +21,7 @@ struct sad;
 
 /* The tables grow by pages as they are used. Errors: NOMEM. */
 MUST_USE enum err sad_new(struct sad **out, struct epoch *epoch, const struct random_source *rnd);
-void sad_free(struct sad *s); /* workers have ended; frees all SAs */
+void sad_free(struct sad *s); /* workers have ended; frees the inbound SAs */
 
 /*
  * An unused inbound SPI for that worker (0-based), never the one its slot had last; stays reserved until released or
@@ -32,15 +32,20 @@ void sad_release(struct sad *s, uint32_t spi); /* nothing happens once an SA is 
 
 /* Publish (release store). The SAD owns the SA from here on. Errors: STATE (direction; SPI not reserved, or in use). */
 MUST_USE enum err sad_publish_in(struct sad *s, struct sa *sa);
+/* Unlink and retire: wiped and freed after all workers passed a quiescent point. Unknown: nothing happens. */
+void sad_remove_in(struct sad *s, uint32_t spi);
+
 /*
- * Makes sa, which the SAD then owns, the outbound SA of its policy for all workers; the one it replaces is retired.
+ * Outbound SAs stay the caller's: several may live for one policy, and traffic goes from one to another and back, each
+ * time going on with that SA's own sequence numbers. Once published, an SA ends by sad_retire_out, not by sa_free (but
+ * after the workers have ended).
+ *
+ * publish: makes sa the outbound SA of its policy for all workers; the one before is only unlinked.
  * Errors: STATE (direction), RANGE (policy), NOMEM.
  */
 MUST_USE enum err sad_publish_out(struct sad *s, struct sa *sa);
-
-/* Unlink and retire: wiped and freed after all workers passed a quiescent point. Unknown: nothing happens. */
-void sad_remove_in(struct sad *s, uint32_t spi);
-void sad_remove_out(struct sad *s, uint32_t policy_id, uint32_t spi); /* only if that SPI is the current one */
+/* Unlinked if it is the current one of its policy; wiped and freed after all workers passed a quiescent point. */
+void sad_retire_out(struct sad *s, struct sa *sa);
 
 /* Workers, and the control thread for status. NULL if there is none. */
 struct sa *sad_find_in(const struct sad *s, uint32_t spi);

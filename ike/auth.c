@@ -233,11 +233,9 @@ static void refuse(struct ike_sa *sa, const struct peer *peer, uint16_t type, co
     struct ike_engine *e = sa->e;
     struct span none = span_of(NULL, 0);
     struct run *run = peer ? run_of(e, peer) : NULL;
-    if (run && !child_any(e, run)) {
-        snprintf(run->error, sizeof run->error, "%s", text);
-        run->error_at = e->now;
-    }
-    report(e, IKE_EVENT_FAILED, peer, NULL, &sa->path, "%s", text);
+    if (run)
+        run_note(run, text, false);
+    report(e, IKE_EVENT_FAILED, NULL, NULL, &sa->path, "%s", text);
     sa->run = NULL;
     reply_notify(sa, EXCHANGE_AUTH, PROTOCOL_NONE, none, type, none);
     if (sa->state != SA_DEAD)
@@ -280,11 +278,6 @@ static bool initiator_proven(struct ike_sa *sa, const struct ike_message *m)
     return false;
 }
 
-static bool same_peer(const struct ike_sa *a, const struct ike_sa *b)
-{
-    return a->run == b->run && (a->remote_id.type == ID_NONE || identity_equal(&a->remote_id, &b->remote_id));
-}
-
 /*
  * The peer says that it has no other SA with us (section 2.4). One that was set up after this one's first message came
  * is no leftover: both ends have started at once, and settle() decides.
@@ -293,7 +286,7 @@ static void initial_contact(struct ike_sa *sa)
 {
     for (struct ike_sa *o = sa->e->sas, *next; o; o = next) {
         next = o->next;
-        if (o != sa && same_peer(o, sa) && o->established && o->established < sa->created)
+        if (o != sa && sa_same_peer(o, sa) && o->established && o->established < sa->created)
             sa_replaced(o);
     }
 }
@@ -368,5 +361,6 @@ void auth_request(struct ike_sa *sa, const struct ike_message *m)
     if (made)
         child_report(made, IKE_EVENT_CHILD_UP, "up");
     settle(sa);
+    sa_crowd_out(sa);
     run_later(run, 2 * NS_PER_S + random_below(sa->e, 2 * NS_PER_S)); /* what the peer does not bring up by itself */
 }

@@ -224,7 +224,7 @@ static void child_life(struct timer *t, void *ctx, ns_t now)
         return;
     }
     timer_set(&e->timers, &c->life, c->hard_at);
-    child_rekey(c);
+    (void)child_rekey(c); /* if it can't, the hard limit stands */
 }
 
 static enum err install(struct ike_sa *sa, struct child *c, const struct child_terms *t, const struct nonce *ni,
@@ -391,7 +391,9 @@ void child_drop(struct child *c, bool linger)
     tasks_drop(sa, c->id);
     uninstall(c, linger);
     timer_drop(&sa->e->timers, &c->life);
-    free(c);
+    c->state = CHILD_DELETING;
+    c->next = sa->e->dead_children;
+    sa->e->dead_children = c;
 }
 
 void child_retire(struct child *c)
@@ -437,17 +439,18 @@ void child_disown(struct ike_sa *sa, struct task *from)
     task_queue(sa, t, false);
 }
 
-void child_rekey(struct child *c)
+bool child_rekey(struct child *c)
 {
     struct task *t;
     if (c->state != CHILD_LIVE || task_waits(c->sa, TASK_CHILD_REKEY, c->id, NULL))
-        return;
+        return true;
     t = task_new(TASK_CHILD_REKEY);
     if (!t)
-        return; /* the hard limit stands */
+        return false;
     t->child = c->id;
     t->policy = c->policy;
     task_queue(c->sa, t, false);
+    return true;
 }
 
 void child_expired(struct child *c)
@@ -480,14 +483,10 @@ void child_failed(struct ike_sa *sa, const struct policy *policy, const char *fm
     vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
     report(sa->e, IKE_EVENT_FAILED, sa_peer(sa), policy, &sa->path, "%s", text);
-    if (!sa->run)
-        return;
-    if (policy) {
+    if (sa->run && policy)
         run_failed(sa->run, policy, text);
-    } else { /* the peer's attempt, not ours */
-        snprintf(sa->run->error, sizeof sa->run->error, "%s", text);
-        sa->run->error_at = sa->e->now;
-    }
+    else if (sa->run) /* the peer's attempt, not ours */
+        run_note(sa->run, text, true);
 }
 
 void ike_child_soft(struct ike_engine *e, uint64_t child, ns_t now)
@@ -495,7 +494,7 @@ void ike_child_soft(struct ike_engine *e, uint64_t child, ns_t now)
     e->now = now;
     struct child *c = child_find(e, child);
     if (c)
-        child_rekey(c);
+        (void)child_rekey(c);
     engine_leave(e);
 }
 
@@ -513,7 +512,7 @@ void ike_child_moved(struct ike_engine *e, uint64_t child, const struct endpoint
     e->now = now;
     struct child *c = child_find(e, child);
     if (c && c->installed && c->sa->state == SA_UP) {
-        struct path path = c->sa->path;
+        struct path path = child_path(c->sa); /* of ESP: IKE itself may have stayed on port 500 */
         path.remote = *remote;
         sa_follow(c->sa, &path);
     }

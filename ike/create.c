@@ -97,6 +97,10 @@ static void refused(struct ike_sa *sa, const struct ike_message *m, uint16_t err
     struct task *t = sa->current;
     struct run *run = sa->run;
     struct child *old = replaced(sa, t);
+    if (!t->policy) { /* it left the configuration meanwhile: nobody wants to know */
+        task_done(sa);
+        return;
+    }
     uint16_t group = error == NOTIFY_INVALID_KE_PAYLOAD ? invalid_ke_group(m, t) : KE_NONE;
     struct child_terms terms;
     char why[TEXT_MAX];

@@ -44,11 +44,7 @@ void ike_free(struct ike_engine *e)
     while (e->sas)
         sa_kill_quietly(e->sas);
     engine_reap(e);
-    while (e->commands) {
-        struct command *c = e->commands;
-        e->commands = c->next;
-        free(c);
-    }
+    commands_free(e);
     for (unsigned i = 0; i < e->run_count; i++)
         run_free(e->runs[i]);
     free(e->runs);
@@ -171,6 +167,10 @@ static void input(struct ike_engine *e, const struct path *path, struct span mes
         drop(e, STAT_DROP_IKE_RUNT);
         return;
     }
+    if (h.exchange == EXCHANGE_SA_INIT && message.len > SA_INIT_MAX) {
+        drop(e, STAT_DROP_IKE_LIMIT);
+        return;
+    }
     if (h.version >> 4 != 2) {
         other_version(e, path, &h);
         return;
@@ -233,12 +233,13 @@ void ike_shutdown(struct ike_engine *e, ns_t now)
 {
     e->now = now;
     e->stopping = true;
+    for (unsigned i = 0; i < e->run_count; i++) {
+        commands_end(e, COMMAND_UP, e->runs[i], NULL, false, STOPPING);
+        commands_end(e, COMMAND_REKEY, e->runs[i], NULL, false, STOPPING);
+    }
     for (struct ike_sa *sa = e->sas, *next; sa; sa = next) {
         next = sa->next;
-        if (sa->state == SA_UP)
-            sa_delete(sa, false);
-        else if (sa->state != SA_DELETING)
-            sa_kill(sa);
+        sa_delete(sa, false);
     }
     engine_leave(e);
 }

@@ -48,7 +48,7 @@ enum ike_event_kind {
 
 struct ike_event {
     enum ike_event_kind kind;
-    const struct peer *peer;     /* NULL while unknown (a responder before IKE_AUTH) */
+    const struct peer *peer;     /* NULL before it proved itself as initiator: anybody can bring those events about */
     const struct policy *policy; /* Child SA events */
     struct path path;
     const char *text; /* one line, safe to log, in a person's words */
@@ -78,8 +78,11 @@ struct ike_env {
     void (*child_move)(void *ctx, uint64_t child, const struct path *path);
     /* When something authentic last arrived, and when something last left, on any SA of this child; 0: never. */
     void (*child_traffic)(void *ctx, uint64_t child, ns_t *in, ns_t *out);
-    /* A slow step: run ike_job_run on any thread, then hand it to ike_complete on the engine's. Not from within. */
-    void (*job)(void *ctx, struct ike_job *job);
+    /*
+     * A slow step: run ike_job_run on any thread, then hand it to ike_complete on the engine's. Not from within.
+     * An error says that it was not taken, and what needed it fails.
+     */
+    enum err (*job)(void *ctx, struct ike_job *job);
     void (*event)(void *ctx, const struct ike_event *e);
     /* Key export for Wireshark: lines of its ikev2_decryption_table. May be NULL. */
     void (*keylog)(void *ctx, const char *line);
@@ -102,21 +105,26 @@ void ike_input(struct ike_engine *e, const struct path *path, struct span messag
 void ike_tick(struct ike_engine *e, ns_t now);
 ns_t ike_deadline(const struct ike_engine *e);
 
-/* Any thread; touches only the job. */
+/* Any thread; touches only the job. Costs nothing once its SA is gone. */
 void ike_job_run(struct ike_job *job);
 /* The engine's thread; consumes the job, also when its SA is gone by now. */
 void ike_complete(struct ike_engine *e, struct ike_job *job, ns_t now);
+/* Wipes and frees a job that is not to be run or completed any more; its engine has been freed. */
+void ike_job_free(struct ike_job *job);
 
 /*
- * Commands. Each ends with exactly one event that carries its number (command != 0), at once or later, within the
- * retransmission limits. policy NULL: all policies of the peer (rekey: the IKE SA).
+ * Commands. Each ends with exactly one event that carries its number (command != 0), at once or later, within three
+ * minutes. policy NULL: all policies of the peer (rekey: the IKE SA).
  * up on what is already up ends well at once.
  */
 void ike_up(struct ike_engine *e, const struct peer *peer, const struct policy *policy, uint64_t command, ns_t now);
 void ike_down(struct ike_engine *e, const struct peer *peer, const struct policy *policy, uint64_t command, ns_t now);
 void ike_rekey(struct ike_engine *e, const struct peer *peer, const struct policy *policy, uint64_t command, ns_t now);
 
-/* Brings up what the configuration says shall start by itself; retries on failure, with back-off and jitter. */
+/*
+ * Brings up what the configuration says shall start by itself, and what commands before a reload asked for; retries on
+ * failure, with back-off and jitter.
+ */
 void ike_start(struct ike_engine *e, ns_t now);
 /* From workers: traffic for a policy without SA; a soft or hard limit passed; an unknown SPI is no business of ours. */
 void ike_acquire(struct ike_engine *e, const struct policy *policy, ns_t now);
@@ -129,7 +137,8 @@ void ike_child_moved(struct ike_engine *e, uint64_t child, const struct endpoint
 
 /*
  * Another configuration. Peers and policies are matched by name: equal ones are re-pointed and keep their SAs, changed
- * and vanished ones are deleted at the peer. The engine holds no pointer into the old configuration afterwards.
+ * and vanished ones are deleted at the peer. The engine holds no pointer into the old configuration afterwards. It
+ * starts nothing: ike_start does, once ike_local_hint has told about the peers that are new.
  */
 void ike_reload(struct ike_engine *e, const struct config *config, ns_t now);
 

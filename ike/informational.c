@@ -185,9 +185,6 @@ void poll_fire(struct timer *t, void *ctx, ns_t now)
         sa->last_out = now;
         e->env.keepalive(e->env.ctx, &path);
     }
-    if (sa->tx.next > MESSAGE_ID_SOFT && !task_waits(sa, TASK_IKE_REKEY, 0, NULL)) {
-        struct task *rekey = task_new(TASK_IKE_REKEY);
-        if (rekey)
-            task_queue(sa, rekey, false);
-    }
+    if (sa->state == SA_UP && sa->tx.next > MESSAGE_ID_SOFT)
+        (void)sa_rekey(sa); /* if it can't, the next turn will */
 }

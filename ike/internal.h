@@ -3,13 +3,15 @@
  * commands about it in run.c; each exchange has a file of its own that builds its request, handles it as responder and
  * handles its response as initiator: sa_init.c, auth.c, create.c (Child SAs), rekey.c (IKE SA), informational.c.
  *
- * Lifetimes: sa_kill only unlinks an SA and marks it dead; its memory goes in engine_reap, at the end of each entry
- * into the engine, so that no handler ever holds a pointer to freed memory.
+ * Lifetimes: sa_kill and child_drop only unlink an SA, and sa_kill marks it dead; its memory goes in engine_reap, at
+ * the end of each entry into the engine, so that no handler ever holds a pointer to freed memory. Any request may end
+ * its SA (when it can't be sent): who walks a list meanwhile stops at a dead SA.
  */
 #ifndef ADIT_IKE_INTERNAL_H
 #define ADIT_IKE_INTERNAL_H
 
 #include <stdarg.h>
+#include <stdatomic.h>
 
 #include "core/base/buf.h"
 #include "core/base/log.h"
@@ -38,6 +40,10 @@
 #define COOKIE_RETRIES 4                 /* cookies followed in one attempt */
 #define REFUSED_MAX (4 * 60 * NS_PER_S)  /* of TEMPORARY_FAILURE, then the IKE SA is closed (section 2.25) */
 #define MESSAGE_ID_SOFT (UINT32_MAX / 2) /* rekey from here on (section 2.2) */
+#define SA_INIT_MAX 8192                 /* kept twice before anybody has proved anything; ours stay below 2 KB */
+#define PEER_SAS_MAX 4                   /* IKE SAs with one identity; more than one only while the ends disagree */
+
+#define STOPPING "the daemon is stopping"
 
 enum sa_state {
     SA_CONNECTING, /* initiator, IKE_SA_INIT: key pair being made, request out, or secret being computed */
@@ -143,7 +149,8 @@ enum job_kind { JOB_OFFER, JOB_RESPOND, JOB_FINISH };
 
 struct ike_job { /* secret memory */
     struct ike_job *next;
-    struct ike_sa *sa; /* NULL: gone meanwhile */
+    struct ike_sa *sa;     /* the engine's thread's; NULL: gone meanwhile */
+    atomic_bool cancelled; /* the same, for whichever thread runs it */
     enum job_kind kind;
     uint16_t group;
     struct random_source random;
@@ -174,6 +181,7 @@ struct run {
     struct timer retry;
     char error[TEXT_MAX];
     ns_t error_at;
+    bool error_sure; /* from an attempt of ours, or from the peer itself; not from somebody who may be anybody */
 };
 
 enum command_kind { COMMAND_UP, COMMAND_DOWN, COMMAND_REKEY };
@@ -185,6 +193,7 @@ struct command {
     const struct policy *policy;
     ns_t at;
     bool vanished; /* its policy left the configuration */
+    struct timer deadline;
 };
 
 struct ike_sa {
@@ -210,7 +219,7 @@ struct ike_sa {
     struct keyed *seal, *open;
     uint64_t iv;
 
-    struct buf first_own, first_peer; /* the IKE_SA_INIT messages, which AUTH covers */
+    struct buf first_own, first_peer; /* the IKE_SA_INIT messages, which AUTH covers; empty once up */
     struct endpoint first_remote;     /* responder: where the first message came from */
     struct nonce nonce_own, nonce_peer;
     struct buf cookie;
@@ -244,6 +253,7 @@ struct ike_engine {
     struct timer_heap timers;
     struct sa_table table;
     struct ike_sa *sas, *sas_last, *dead;
+    struct child *dead_children;
     struct run **runs; /* as config->peers */
     unsigned run_count;
     struct command *commands;
@@ -263,7 +273,7 @@ void table_add(struct sa_table *t, struct ike_sa *sa);
 void table_add_first(struct sa_table *t, struct ike_sa *sa); /* after table_add */
 void table_remove(struct sa_table *t, struct ike_sa *sa);
 struct ike_sa *table_find(const struct sa_table *t, uint64_t own_spi);
-/* The responder SA that this very IKE_SA_INIT request made, or NULL. */
+/* The responder SA that this very IKE_SA_INIT request made (once it is up: by SPI and sender alone), or NULL. */
 struct ike_sa *table_find_first(const struct sa_table *t, uint64_t spi_i, const struct endpoint *remote,
                                 struct span message);
 uint64_t sa_own_spi(const struct ike_sa *sa);
@@ -287,14 +297,19 @@ void sa_lost(struct ike_sa *sa, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void sa_fail(struct ike_sa *sa, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /* Deletes it at the peer; the Child SAs leave the data plane now. */
 void sa_delete(struct ike_sa *sa, bool restart);
-void sa_not_half_open(struct ike_sa *sa);
-/* Refused in IKE_AUTH: lives on only to answer retransmissions. */
+/* Refused in IKE_AUTH: lives on only to answer retransmissions, and counts as half-open until then. */
 void sa_refused(struct ike_sa *sa);
+/* Too many SAs with the same peer: the oldest are deleted. An authenticated peer may be hostile too. */
+void sa_crowd_out(const struct ike_sa *newest);
+/* Whether both are with the same peer, by its configuration and the identity it proved. */
+bool sa_same_peer(const struct ike_sa *a, const struct ike_sa *b);
 void sa_replaced(struct ike_sa *sa); /* by the peer's INITIAL_CONTACT */
 /* Keys from a first exchange or (old != NULL) from a rekey; choice, nonces and SPIs are set. Errors: all of crypto. */
 MUST_USE enum err sa_derive(struct ike_sa *sa, const struct ike_sa *old, const struct kex_secret *secret);
 /* Authenticated: lifetimes start, liveness is watched. */
 void sa_up(struct ike_sa *sa);
+/* Queues the rekey of the IKE SA, unless one waits. False: no memory. */
+bool sa_rekey(struct ike_sa *sa);
 void sa_follow(struct ike_sa *sa, const struct path *path);
 void engine_reap(struct ike_engine *e);
 bool sa_connecting(const struct ike_sa *sa); /* an attempt of ours that is not up yet */
@@ -358,7 +373,7 @@ bool child_accept(struct ike_sa *sa, const struct ike_message *m, const struct t
 /* Derives keys and installs. NULL: failed, and said so; a responder's SPI is released, an initiator disowns it. */
 struct child *child_create(struct ike_sa *sa, const struct child_terms *t, const struct nonce *ni,
                            const struct nonce *nr, const struct kex_secret *g, bool sending);
-/* Out of the data plane and out of memory. */
+/* Out of the data plane and out of its SA. */
 void child_drop(struct child *c, bool linger);
 /* Deletes it at the peer. gone: it leaves the data plane now, else when the peer has answered. */
 void child_delete(struct child *c, bool now);
@@ -374,7 +389,8 @@ struct child *child_by_spi(const struct ike_sa *sa, uint32_t spi_out);
 struct child *child_live(const struct ike_engine *e, const struct policy *policy);
 /* Traffic of a policy goes to its newest live Child SA. */
 void child_activate_best(struct ike_engine *e, const struct policy *policy);
-void child_rekey(struct child *c);
+/* False: no memory. */
+bool child_rekey(struct child *c);
 void child_report(const struct child *c, enum ike_event_kind kind, const char *fmt, ...) PRINTF_LIKE(3, 4);
 void child_failed(struct ike_sa *sa, const struct policy *policy, const char *fmt, ...) PRINTF_LIKE(3, 4);
 
@@ -417,11 +433,14 @@ MUST_USE enum err runs_load(struct ike_engine *e, const struct config *config);
 struct run *run_of(const struct ike_engine *e, const struct peer *peer);
 struct policy_run *run_policy(const struct run *r, const struct policy *policy);
 bool run_needs(const struct run *r, const struct policy_run *p);
+/* The last failure, for status. What is not sure hides nothing that is, and is kept to itself while the peer is up. */
+void run_note(struct run *r, const char *text, bool sure);
 void run_kick(struct run *r);           /* starts what is needed and not under way */
 void run_later(struct run *r, ns_t in); /* kicks after a while */
 void run_failed(struct run *r, const struct policy *policy, const char *text);
 void run_well(struct run *r, const struct policy *policy); /* a Child SA of it is up */
 void commands_check(struct ike_engine *e);
+void commands_free(struct ike_engine *e);
 void commands_end(struct ike_engine *e, enum command_kind kind, const struct run *r, const struct policy *policy,
                   bool ok, const char *text);
 

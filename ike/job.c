@@ -18,21 +18,31 @@ enum err job_start(struct ike_sa *sa, enum job_kind kind, uint16_t group, struct
     job->done = done;
     job->sa = sa;
     job->next = sa->jobs;
+    enum err err = sa->e->env.job(sa->e->env.ctx, job);
+    if (err != OK) {
+        ike_job_free(job);
+        return err;
+    }
     sa->jobs = job;
-    sa->e->env.job(sa->e->env.ctx, job);
     return OK;
 }
 
 void jobs_detach(struct ike_sa *sa)
 {
-    for (struct ike_job *j = sa->jobs; j; j = j->next)
+    for (struct ike_job *j = sa->jobs; j; j = j->next) {
         j->sa = NULL;
+        atomic_store_explicit(&j->cancelled, true, memory_order_relaxed);
+    }
     sa->jobs = NULL;
 }
 
 void ike_job_run(struct ike_job *job)
 {
     struct span peer = span_of(job->peer.b, job->peer.len);
+    if (atomic_load_explicit(&job->cancelled, memory_order_relaxed)) {
+        job->result = ERR_STATE; /* nobody reads it */
+        return;
+    }
     switch (job->kind) {
     case JOB_OFFER:
         job->result = kex_offer(job->group, &job->random, &job->kex, &job->pub);
@@ -58,7 +68,12 @@ void ike_complete(struct ike_engine *e, struct ike_job *job, ns_t now)
             }
         job->done(sa, job);
     }
+    ike_job_free(job);
+    engine_leave(e);
+}
+
+void ike_job_free(struct ike_job *job)
+{
     kex_free(job->kex); /* unless its SA took it */
     secret_free(job);
-    engine_leave(e);
 }

@@ -336,21 +336,23 @@ static void responded(struct ike_sa *sa, struct ike_job *job)
     if (!made) {
         free(p);
         reply_error(sa, NOTIFY_TEMPORARY_FAILURE, none);
+        task_next(sa); /* what waited for this */
         return;
     }
     reply_begin(sa, &b, EXCHANGE_CREATE_CHILD_SA);
     proposal_put_answer(&b, &p->terms.choice, made->spi_r, 8);
     ike_put(&b, PAYLOAD_NONCE, nonce_span(&p->ours));
     ike_put_ke(&b, p->terms.choice.ke.id, span_of(job->pub.b, job->pub.len));
-    if (t && t->kind == TASK_IKE_REKEY && t->sent) {
+    reply_send(sa, &b);
+    if (sa->state == SA_DEAD) {
+        sa_kill(made); /* the peer never hears of it */
+    } else if (t && t->kind == TASK_IKE_REKEY && t->sent) {
         t->collision = (struct collision){.seen = true, .sa = made};
         t->collision.lowest = *nonce_lower(&p->theirs, &p->ours);
         made->undecided_of = sa;
-        reply_send(sa, &b);
     } else {
-        reply_send(sa, &b);
-        if (sa->state != SA_DEAD)
-            inherit(sa, made);
+        inherit(sa, made);
+        sa_crowd_out(made);
     }
     free(p);
 }
@@ -398,5 +400,6 @@ void rekey_request(struct ike_sa *sa, const struct ike_message *m)
     if (job_start(sa, JOB_RESPOND, choice.ke.id, NULL, m->ke, responded) != OK) {
         free(take_pending(sa));
         reply_error(sa, NOTIFY_TEMPORARY_FAILURE, none);
+        task_next(sa);
     }
 }

@@ -33,7 +33,7 @@ static void move_tasks(struct ike_sa *sa, const struct config *config)
 
 static void move_children(struct ike_sa *sa, const struct config *config)
 {
-    for (struct child *c = sa->children, *next; c; c = next) {
+    for (struct child *c = sa->children, *next; c && sa->state != SA_DEAD; c = next) {
         next = c->next;
         const struct policy *p = mapped(config, c->policy);
         if (!p && c->state != CHILD_DELETING) {
@@ -139,7 +139,7 @@ static void switch_runs(struct ike_engine *e, struct run **runs, unsigned n, con
         move_tasks(sa, config);
         move_children(sa, config);
         if (sa_connecting(sa) && sa->current && !sa->current->policy)
-            sa_kill(sa); /* it was for a policy that is gone; the kick below starts anew */
+            sa_kill(sa); /* it was for a policy that is gone; ike_start starts anew */
     }
     commands_orphan(e, NULL);
 }
@@ -175,7 +175,5 @@ void ike_reload(struct ike_engine *e, const struct config *config, ns_t now)
     e->run_count = n;
     e->config = config;
     commands_resume(e);
-    for (unsigned i = 0; i < n; i++)
-        run_kick(runs[i]);
     engine_leave(e);
 }

@@ -5,6 +5,8 @@
 #include "ike/internal.h"
 
 #define BACKOFF_MAX (60 * NS_PER_S)
+#define COMMAND_TIME (180 * NS_PER_S) /* three exchanges without an answer take no longer */
+#define NO_MEMORY "out of memory"
 
 static void retry_fire(struct timer *t, void *ctx, ns_t now)
 {
@@ -133,10 +135,12 @@ void run_kick(struct run *r)
             continue;
         }
         struct task *t = task_new(TASK_CHILD_NEW);
-        if (t) {
-            t->policy = p->policy;
-            task_queue(sa, t, false);
+        if (!t) {
+            run_failed(r, p->policy, NO_MEMORY);
+            continue;
         }
+        t->policy = p->policy;
+        task_queue(sa, t, false);
     }
     if (next != NS_NEVER)
         timer_set(&e->timers, &r->retry, next);
@@ -149,11 +153,19 @@ void run_later(struct run *r, ns_t in)
         timer_set(&r->e->timers, &r->retry, at);
 }
 
+void run_note(struct run *r, const char *text, bool sure)
+{
+    if (!sure && ((r->error[0] && r->error_sure) || child_any(r->e, r)))
+        return;
+    snprintf(r->error, sizeof r->error, "%s", text);
+    r->error_at = r->e->now;
+    r->error_sure = sure;
+}
+
 void run_failed(struct run *r, const struct policy *policy, const char *text)
 {
     struct ike_engine *e = r->e;
-    snprintf(r->error, sizeof r->error, "%s", text);
-    r->error_at = e->now;
+    run_note(r, text, true);
     ns_t wait = NS_PER_S << (r->failures < 6 ? r->failures : 6);
     wait = wait < BACKOFF_MAX ? wait : BACKOFF_MAX;
     wait += random_below(e, wait / 4 + 1);
@@ -195,8 +207,30 @@ static void end_command(struct ike_engine *e, struct command **at, bool ok, cons
                               .command = c->id,
                               .command_ok = ok};
     *at = c->next;
+    timer_drop(&e->timers, &c->deadline);
     free(c);
     e->env.event(e->env.ctx, &event);
+}
+
+static void deadline_fire(struct timer *t, void *ctx, ns_t now)
+{
+    struct ike_engine *e = ctx;
+    (void)now;
+    for (struct command **p = &e->commands; *p; p = &(*p)->next)
+        if (&(*p)->deadline == t) {
+            end_command(e, p, false, "it has come to nothing within three minutes");
+            return;
+        }
+}
+
+void commands_free(struct ike_engine *e)
+{
+    while (e->commands) {
+        struct command *c = e->commands;
+        e->commands = c->next;
+        timer_drop(&e->timers, &c->deadline);
+        free(c);
+    }
 }
 
 static void instant(struct ike_engine *e, uint64_t id, const struct peer *peer, const struct policy *policy,
@@ -266,9 +300,21 @@ static bool all_down(const struct command *c)
     return true;
 }
 
+/* The peer's own rekey of it is being answered. */
+static bool peer_rekeys(const struct ike_sa *sa, const struct policy *policy)
+{
+    const struct pending *p = sa->pending;
+    return p && (policy ? p->rekeyed && p->terms.policy == policy : p->ike);
+}
+
+/* Nothing is under way any more that could make this command come true; what made it true has said so before. */
 static bool rekey_vain(const struct command *c)
 {
-    return c->policy ? !child_live(c->run->e, c->policy) : !usable(c->run) && !under_way(c->run, NULL);
+    enum task_kind kind = c->policy ? TASK_CHILD_REKEY : TASK_IKE_REKEY;
+    for (const struct ike_sa *sa = c->run->e->sas; sa; sa = sa->next)
+        if (sa->run == c->run && (task_waits(sa, kind, 0, c->policy) || peer_rekeys(sa, c->policy)))
+            return false;
+    return true;
 }
 
 void commands_check(struct ike_engine *e)
@@ -291,21 +337,28 @@ static struct run *command_begin(struct ike_engine *e, enum command_kind kind, c
                                  const struct policy *policy, uint64_t id)
 {
     struct run *r = run_of(e, peer);
-    const char *why = e->stopping                                  ? "the daemon is stopping"
+    const char *why = e->stopping                                  ? STOPPING
                       : !r                                         ? "no such peer"
                       : policy && !run_policy(r, policy)           ? "the peer has no such policy"
                       : r->policy_count == 0 && kind == COMMAND_UP ? "the peer has no policy (local and remote)"
                                                                    : NULL;
     struct command *c = why || !id ? NULL : calloc(1, sizeof *c);
-    if (!why && id && !c)
-        why = "out of memory";
+    if (!why && id && (!c || timer_add(&e->timers, &c->deadline, deadline_fire) != OK))
+        why = NO_MEMORY;
     if (why) {
+        free(c);
         instant(e, id, peer, policy, why);
         return NULL;
     }
     if (c) {
-        *c = (struct command){.next = e->commands, .id = id, .kind = kind, .run = r, .policy = policy, .at = e->now};
+        c->next = e->commands;
+        c->id = id;
+        c->kind = kind;
+        c->run = r;
+        c->policy = policy;
+        c->at = e->now;
         e->commands = c;
+        timer_set(&e->timers, &c->deadline, e->now + COMMAND_TIME);
     }
     return r;
 }
@@ -350,8 +403,9 @@ static void down_policy(struct run *r, struct policy_run *p)
     p->held = true;
     p->once = false;
     commands_end(r->e, COMMAND_UP, r, p->policy, false, "it was taken down");
-    for (struct ike_sa *sa = r->e->sas; sa; sa = sa->next)
-        for (struct child *c = sa->children, *next; c; c = next) {
+    for (struct ike_sa *sa = r->e->sas, *next_sa; sa; sa = next_sa) {
+        next_sa = sa->next;
+        for (struct child *c = sa->children, *next; c && sa->state != SA_DEAD; c = next) {
             next = c->next;
             if (c->policy != p->policy || c->state == CHILD_DELETING)
                 continue;
@@ -359,6 +413,7 @@ static void down_policy(struct run *r, struct policy_run *p)
                 child_report(c, IKE_EVENT_CHILD_DOWN, "down: taken down by hand");
             child_delete(c, true);
         }
+    }
 }
 
 void ike_down(struct ike_engine *e, const struct peer *peer, const struct policy *policy, uint64_t command, ns_t now)
@@ -382,15 +437,13 @@ void ike_rekey(struct ike_engine *e, const struct peer *peer, const struct polic
         return;
     struct child *c = policy ? child_live(e, policy) : NULL;
     struct ike_sa *sa = policy ? NULL : usable(r);
-    if (c)
-        child_rekey(c);
-    else if (sa && !task_waits(sa, TASK_IKE_REKEY, 0, NULL)) {
-        struct task *t = task_new(TASK_IKE_REKEY);
-        if (t)
-            task_queue(sa, t, false);
-    } else if (!sa) {
-        commands_end(e, COMMAND_REKEY, r, policy, false, policy ? "it has no Child SA" : "there is no IKE SA");
-    }
+    const char *why = NULL;
+    if (policy)
+        why = !c ? "it has no Child SA" : child_rekey(c) ? NULL : NO_MEMORY;
+    else
+        why = !sa ? "there is no IKE SA" : sa_rekey(sa) ? NULL : NO_MEMORY;
+    if (why)
+        commands_end(e, COMMAND_REKEY, r, policy, false, why);
     engine_leave(e);
 }
 

@@ -19,6 +19,16 @@ static void retransmit_fire(struct timer *t, void *ctx, ns_t now)
     request_transmit(sa);
 }
 
+bool sa_rekey(struct ike_sa *sa)
+{
+    if (task_waits(sa, TASK_IKE_REKEY, 0, NULL))
+        return true;
+    struct task *t = task_new(TASK_IKE_REKEY);
+    if (t)
+        task_queue(sa, t, false);
+    return t;
+}
+
 static void life_fire(struct timer *t, void *ctx, ns_t now)
 {
     (void)ctx;
@@ -32,10 +42,8 @@ static void life_fire(struct timer *t, void *ctx, ns_t now)
                sa_peer_name(sa));
         sa_delete(sa, true);
     } else if (sa->state == SA_UP) {
-        struct task *task = task_waits(sa, TASK_IKE_REKEY, 0, NULL) ? NULL : task_new(TASK_IKE_REKEY);
         timer_set(&sa->e->timers, &sa->life, sa->hard_at);
-        if (task)
-            task_queue(sa, task, false);
+        (void)sa_rekey(sa); /* if it can't, the hard limit stands */
     }
 }
 
@@ -116,7 +124,7 @@ struct ike_sa *ike_sa_new(struct ike_engine *e, bool initiator, uint64_t own_spi
     return sa;
 }
 
-void sa_not_half_open(struct ike_sa *sa)
+static void not_half_open(struct ike_sa *sa)
 {
     if (sa->halfway) {
         sa->halfway = false;
@@ -126,9 +134,30 @@ void sa_not_half_open(struct ike_sa *sa)
 
 void sa_refused(struct ike_sa *sa)
 {
-    sa_not_half_open(sa);
     sa->state = SA_FAILED;
     timer_set(&sa->e->timers, &sa->life, sa->e->now + LINGER);
+}
+
+bool sa_same_peer(const struct ike_sa *a, const struct ike_sa *b)
+{
+    return a->run == b->run && (a->remote_id.type == ID_NONE || identity_equal(&a->remote_id, &b->remote_id));
+}
+
+void sa_crowd_out(const struct ike_sa *newest)
+{
+    unsigned n = 0;
+    for (struct ike_sa *sa = newest->e->sas_last, *prev; sa; sa = prev) {
+        prev = sa->prev;
+        if (sa == newest || !sa->established || !sa_same_peer(sa, newest) || ++n < PEER_SAS_MAX)
+            continue;
+        if (sa->state != SA_DELETING) {
+            report(sa->e, IKE_EVENT_NOTICE, sa_peer(sa), NULL, &sa->path,
+                   "%s has more than %d IKE SAs with us: the oldest is deleted", sa_peer_name(sa), PEER_SAS_MAX);
+            sa_delete(sa, false);
+        } else if (n >= 2 * PEER_SAS_MAX) { /* it does not even answer Deletes */
+            sa_kill(sa);
+        }
+    }
 }
 
 void sa_replaced(struct ike_sa *sa)
@@ -170,7 +199,7 @@ static void kill_sa(struct ike_sa *sa, bool data_plane)
     if (sa->state == SA_DEAD)
         return;
     sa->state = SA_DEAD;
-    sa_not_half_open(sa);
+    not_half_open(sa);
     jobs_detach(sa);
     while (sa->children) {
         if (!data_plane)
@@ -205,6 +234,11 @@ void sa_kill_quietly(struct ike_sa *sa)
 
 void engine_reap(struct ike_engine *e)
 {
+    while (e->dead_children) {
+        struct child *c = e->dead_children;
+        e->dead_children = c->next;
+        free(c);
+    }
     while (e->dead) {
         struct ike_sa *sa = e->dead;
         e->dead = sa->next;
@@ -319,7 +353,9 @@ void sa_up(struct ike_sa *sa)
 {
     struct ike_engine *e = sa->e;
     sa->state = SA_UP;
-    sa_not_half_open(sa);
+    not_half_open(sa);
+    buf_free(&sa->first_own);
+    buf_free(&sa->first_peer);
     sa->established = sa->last_in = e->now;
     ns_t rekey = sa->run->peer->rekey;
     timer_cancel(&e->timers, &sa->life);

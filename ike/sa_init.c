@@ -4,6 +4,7 @@
 
 #include "ike/internal.h"
 
+#define HALF_OPEN_PER_SOURCE 16 /* once cookies are demanded */
 #define NO_NATT "does not support NAT traversal; raw ESP is not supported by this version"
 
 /*
@@ -196,7 +197,7 @@ static void accept_response(struct ike_sa *sa, const struct path *path, struct s
     struct task *t = sa->current;
     struct choice choice;
     bool natt;
-    if (proposal_accept(m->sa, &t->offered, true, &choice) != OK || choice.ke.id != t->group ||
+    if (proposal_accept(m->sa, &t->offered, true, &choice) != OK || choice.spi_len != 0 || choice.ke.id != t->group ||
         m->ke_group != t->group || !nonce_set(&sa->nonce_peer, m->nonce)) {
         note_error(sa, NOTIFY_INVALID_SYNTAX);
         drop(e, STAT_DROP_IKE_SYNTAX);
@@ -259,6 +260,34 @@ static bool cookie_holds(struct ike_engine *e, const struct path *path, const st
     return false;
 }
 
+/* Of one party, as far as addresses tell: providers hand out IPv6 by the /64 at least (RFC 8019 section 4.2). */
+static bool same_source(const struct ip *a, const struct ip *b)
+{
+    return a->family == b->family && !memcmp(a->b, b->b, a->family == 4 ? 4 : 8);
+}
+
+static unsigned half_open_from(const struct ike_engine *e, const struct ip *source)
+{
+    unsigned n = 0;
+    for (const struct ike_sa *sa = e->sas; sa; sa = sa->next)
+        n += sa->halfway && same_source(&sa->first_remote.ip, source);
+    return n;
+}
+
+/* Whether there is a place for one more half-open SA from there. Under load only for who receives at his address. */
+static bool admitted(struct ike_engine *e, const struct path *path, const struct ike_message *m)
+{
+    bool room = e->half_open < e->limits.half_open;
+    if (room && e->half_open >= e->limits.cookie_threshold) {
+        if (!cookie_holds(e, path, m))
+            return false;
+        room = half_open_from(e, &path->remote.ip) < HALF_OPEN_PER_SOURCE;
+    }
+    if (!room)
+        drop(e, STAT_DROP_IKE_LIMIT);
+    return room;
+}
+
 /*
  * Before IKE_AUTH only the address tells who that may be: peers with this very address first, then those with %any.
  * False: nobody, or nothing in common; who is the peer to blame, if there is one.
@@ -273,7 +302,7 @@ static bool choose(struct ike_engine *e, const struct path *path, const struct i
             if (p->endpoint_any != (any == 1) || (!any && !ip_equal(&p->endpoint.ip, &path->remote.ip)))
                 continue;
             enum err err = proposal_choose(m->sa, &p->ike, m->ke_group, true, out, why, why_size);
-            if (err == OK)
+            if (err == OK && out->spi_len == 0) /* the header has the SPIs (section 3.3.1) */
                 return true;
             if (err != ERR_MISMATCH)
                 snprintf(why, why_size, "its proposals are malformed");
@@ -286,18 +315,15 @@ static bool choose(struct ike_engine *e, const struct path *path, const struct i
 static void refuse(struct ike_engine *e, const struct path *path, const struct ike_message *m, struct run *run,
                    const char *why)
 {
-    char from[ENDPOINT_TEXT];
+    char from[ENDPOINT_TEXT], text[TEXT_MAX];
     endpoint_format(&path->remote, from);
-    if (run)
-        log_limited(&e->log_limit, LOG_WARN, "ike", "%s at %s: no IKE proposal in common: %s", run->peer->name, from,
-                    why);
-    else
+    if (run) {
+        snprintf(text, sizeof text, "no IKE proposal in common: %s", why);
+        run_note(run, text, false);
+        report(e, IKE_EVENT_FAILED, NULL, NULL, path, "%s at %s: %s", run->peer->name, from, text);
+    } else {
         log_limited(&e->log_limit, LOG_WARN, "ike", "%s wants to connect: no peer has that address, none has %%any",
                     from);
-    if (run && !run->error[0]) { /* unauthenticated: never hides what is known for sure */
-        snprintf(run->error, sizeof run->error, "no IKE proposal in common: %s", why);
-        run->error_at = e->now;
-        report(e, IKE_EVENT_FAILED, run->peer, NULL, path, "%s at %s: %s", run->peer->name, from, run->error);
     }
     plain_notify(e, path, &m->h, EXCHANGE_SA_INIT, NOTIFY_NO_PROPOSAL_CHOSEN, span_of(NULL, 0), true);
 }
@@ -390,11 +416,7 @@ void sa_init_request(struct ike_engine *e, const struct path *path, struct span 
         drop(e, e->stopping ? STAT_DROP_IKE_STATE : STAT_DROP_IKE_SYNTAX);
         return;
     }
-    if (e->half_open >= e->limits.half_open) {
-        drop(e, STAT_DROP_IKE_LIMIT);
-        return;
-    }
-    if (e->half_open >= e->limits.cookie_threshold && !cookie_holds(e, path, m))
+    if (!admitted(e, path, m))
         return;
     if (!choose(e, path, m, &choice, &run, why, sizeof why)) {
         refuse(e, path, m, run, why);

@@ -111,7 +111,7 @@ struct ike_sa *table_find_first(const struct sa_table *t, uint64_t spi_i, const 
 {
     struct ike_sa *sa = t->by_first[first_slot(t, spi_i, remote)];
     while (sa && !(sa->spi_i == spi_i && endpoint_equal(&sa->first_remote, remote) &&
-                   span_equal(buf_span(&sa->first_peer), message)))
+                   (!sa->first_peer.len || span_equal(buf_span(&sa->first_peer), message))))
         sa = sa->first_chain;
     return sa;
 }

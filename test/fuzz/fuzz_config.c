@@ -57,7 +57,7 @@ static void use(const struct config *c)
     fclose(null);
     for (unsigned i = 0; i < n; i++) {
         const struct policy *p = c->policies[i];
-        entries[i] = (struct spd_entry){p, i};
+        entries[i] = (struct spd_entry){.policy = p, .id = i};
         FUZZ_CHECK((p->action == ACTION_PROTECT) == (p->peer != NULL));
         FUZZ_CHECK(p->local.n > 0 && p->remote.n > 0 && p->esp.n > 0);
         FUZZ_CHECK(policy_equal(p, p));

@@ -72,11 +72,12 @@ static void env_traffic(void *ctx, uint64_t child, ns_t *in, ns_t *out)
     dataplane_traffic(((struct rig_host *)ctx)->dataplane, child, in, out);
 }
 
-static void env_job(void *ctx, struct ike_job *job)
+static enum err env_job(void *ctx, struct ike_job *job)
 {
     struct rig_host *h = ctx;
     assert_true(h->job_count < 64);
     h->jobs[h->job_count++] = job;
+    return OK;
 }
 
 static void env_event(void *ctx, const struct ike_event *e)

@@ -92,6 +92,19 @@ static struct sim_node *owner(struct sim *s, struct endpoint *dst)
     return NULL;
 }
 
+/* A sequence number comes once only (RFC 4303 section 3.3.3): whoever sends must not start over. */
+static bool fresh(struct sim_sa *sa, uint64_t seq)
+{
+    if (seq > sa->seq_in) {
+        sa->seen_in = seq - sa->seq_in < 64 ? sa->seen_in << (seq - sa->seq_in) : 0;
+        sa->seq_in = seq;
+    }
+    uint64_t bit = sa->seq_in - seq < 64 ? UINT64_C(1) << (sa->seq_in - seq) : 0;
+    bool first = bit && !(sa->seen_in & bit);
+    sa->seen_in |= bit;
+    return first;
+}
+
 static void receive_esp(struct sim *s, struct sim_node *n, const struct sim_packet *p)
 {
     for (unsigned i = 0; i < n->top; i++) {
@@ -100,6 +113,11 @@ static void receive_esp(struct sim *s, struct sim_node *n, const struct sim_pack
             continue;
         if (memcmp(sa->key_in, p->key, sizeof p->key)) {
             fprintf(stderr, "sim: seed %llu: keys differ\n", (unsigned long long)s->seed);
+            abort();
+        }
+        if (!fresh(sa, p->seq)) {
+            fprintf(stderr, "sim: seed %llu: sequence number %llu again\n", (unsigned long long)s->seed,
+                    (unsigned long long)p->seq);
             abort();
         }
         sa->in = s->now;
@@ -267,7 +285,10 @@ static enum err env_install(void *ctx, const struct ike_child *c, bool sending)
 
 static void env_activate(void *ctx, uint64_t child)
 {
-    take_policy(ctx, find_sa(ctx, child));
+    struct sim_node *n = ctx;
+    struct sim_sa *sa = find_sa(n, child);
+    n->sim->resumed += sa->seq_out && !sa->sending;
+    take_policy(n, sa);
 }
 
 static void env_remove(void *ctx, uint64_t child, bool linger)
@@ -290,20 +311,22 @@ static void env_traffic(void *ctx, uint64_t child, ns_t *in, ns_t *out)
     *out = sa->out;
 }
 
-static void env_job(void *ctx, struct ike_job *job)
+static enum err env_job(void *ctx, struct ike_job *job)
 {
     struct sim_node *n = ctx;
     if (n->job_count == SIM_JOBS)
         abort();
     n->jobs[n->job_count++] = (struct sim_job){job, n->sim->now + JOB_TIME + sim_rand(n->sim, 3) * NS_PER_MS};
     n->offers_run++;
+    return OK;
 }
 
 static void env_event(void *ctx, const struct ike_event *e)
 {
     struct sim_node *n = ctx;
     struct sim_event *to = &n->events[n->event_count < SIM_EVENTS ? n->event_count++ : SIM_EVENTS - 1];
-    *to = (struct sim_event){.kind = e->kind, .at = n->sim->now, .command = e->command, .ok = e->command_ok};
+    *to = (struct sim_event){
+        .kind = e->kind, .peer = e->peer, .at = n->sim->now, .command = e->command, .ok = e->command_ok};
     snprintf(to->text, sizeof to->text, "%s", e->text);
 }
 
@@ -349,6 +372,7 @@ static void send_traffic(struct sim *s)
             p->src = (struct endpoint){s->node[k].ip, sa->path.local.port};
             p->dst = sa->path.remote;
             p->spi = sa->spi_out;
+            p->seq = ++sa->seq_out;
             memcpy(p->key, sa->key_out, sizeof p->key);
             sa->out = s->now;
             s->esp_sent++;

@@ -26,6 +26,7 @@ struct sim_packet {
     size_t len;
     uint8_t *data; /* IKE */
     uint32_t spi;  /* model ESP */
+    uint64_t seq;
     uint8_t key[64];
     uint64_t number;
 };
@@ -41,10 +42,13 @@ struct sim_sa { /* in the model data plane */
     enum policy_mode mode;
     struct path path;
     ns_t in, out;
+    uint64_t seq_out;         /* goes on when an SA that was replaced is activated again */
+    uint64_t seq_in, seen_in; /* the highest, and which of the 64 up to it have come */
 };
 
 struct sim_event {
     enum ike_event_kind kind;
+    const struct peer *peer;
     ns_t at;
     uint64_t command;
     bool ok;
@@ -97,6 +101,7 @@ struct sim {
     ns_t traffic; /* a model packet each way every so often; 0: none */
     ns_t next_traffic;
     unsigned esp_sent, esp_received, esp_lost; /* lost: arrived where nobody receives */
+    unsigned resumed;                          /* activations of an SA that had been replaced */
     enum sim_fate (*hook)(struct sim *s, struct sim_packet *p, void *ctx);
     void *hook_ctx;
     uint64_t ike_sent;

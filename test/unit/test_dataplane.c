@@ -128,8 +128,30 @@ static void test_responder_of_a_rekey_sends_on_the_old_sa_until_activated(void *
     assert_non_null(sad_find_in(r->shared.sad, new.spi_in));
     dataplane_activate(r->d, 2);
     assert_int_equal(out_of(r, 0)->params.child, 2);
-    dataplane_activate(r->d, 1); /* too late */
-    assert_int_equal(out_of(r, 0)->params.child, 2);
+}
+
+/* Two live Child SAs of one policy: when the one that has the traffic goes, the other takes it back. */
+static void test_traffic_returns_to_the_sa_that_is_left(void **state)
+{
+    struct rig *r = *state;
+    struct ike_child a = child_make(r, 1, 0), b = child_make(r, 2, 0);
+    struct child_counters n;
+    assert_int_equal(dataplane_install(r->d, &a, "auto", true, 1), OK);
+    struct sa *first = out_of(r, 0);
+    assert_int_equal(dataplane_install(r->d, &b, "auto", true, 2), OK);
+    struct path moved = a.path;
+    moved.remote.port = 4444;
+    dataplane_move(r->d, 1, &moved); /* reaches the SA that waits, too */
+    dataplane_activate(r->d, 1);
+    dataplane_remove(r->d, 2, true, 3);
+    epoch_wait(r->shared.epoch);
+    assert_non_null(out_of(r, 0));
+    assert_ptr_equal(out_of(r, 0), first); /* the same object, so its sequence numbers go on */
+    assert_int_equal(sa_path(first).remote.port, 4444);
+    assert_int_equal(dataplane_counters(r->d, 1, &n), OK);
+    assert_true(n.sending);
+    dataplane_activate(r->d, 2); /* too late */
+    assert_ptr_equal(out_of(r, 0), first);
 }
 
 static void test_replaced_outbound_sa_keeps_its_counters(void **state)
@@ -141,16 +163,18 @@ static void test_replaced_outbound_sa_keeps_its_counters(void **state)
     atomic_store(&out_of(r, 0)->packets, 5);
     atomic_store(&out_of(r, 0)->last_used, 99);
     assert_int_equal(dataplane_install(r->d, &new, "auto", true, 2), OK);
-    epoch_wait(r->shared.epoch); /* the old one is freed */
-    assert_int_equal(dataplane_counters(r->d, 1, &n), OK);
-    assert_int_equal(n.out_packets, 5);
-    assert_int_equal(n.last_out, 99);
-    assert_false(n.sending);
-    ns_t in, out;
-    dataplane_traffic(r->d, 1, &in, &out);
-    assert_int_equal(out, 99);
-    dataplane_remove(r->d, 1, false, 3); /* must not touch its successor */
-    assert_int_equal(out_of(r, 0)->params.child, 2);
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(dataplane_counters(r->d, 1, &n), OK);
+        assert_int_equal(n.out_packets, 5);
+        assert_int_equal(n.last_out, 99);
+        assert_false(n.sending);
+        ns_t in, out;
+        dataplane_traffic(r->d, 1, &in, &out);
+        assert_int_equal(out, 99);
+        dataplane_remove(r->d, 1, true, 3); /* must not touch its successor */
+        assert_int_equal(out_of(r, 0)->params.child, 2);
+        epoch_wait(r->shared.epoch); /* its SA is freed, while the child lingers */
+    }
 }
 
 static void test_removed_child_lingers_inbound_for_five_seconds(void **state)
@@ -246,6 +270,7 @@ int main(void)
         RIG(test_install_publishes_both_directions_with_the_limits_of_the_policy),
         RIG(test_inbound_spis_are_spread_over_the_workers),
         RIG(test_responder_of_a_rekey_sends_on_the_old_sa_until_activated),
+        RIG(test_traffic_returns_to_the_sa_that_is_left),
         RIG(test_replaced_outbound_sa_keeps_its_counters),
         RIG(test_removed_child_lingers_inbound_for_five_seconds),
         RIG(test_child_removed_before_it_was_activated),

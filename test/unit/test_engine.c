@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "ike/payload.h"
+#include "ike/internal.h"
 #include "test/unit/sim.h"
 
 #define A (&s->node[0])
@@ -438,23 +438,26 @@ static void restarted_peer_replaces_its_old_sa(void **state)
     close_all(s);
 }
 
+static void add_policies(struct sim_node *n)
+{
+    for (unsigned i = 1; i < 3; i++) {
+        char text[32];
+        n->policies[i] = n->policies[0];
+        snprintf(n->policies[i].name, sizeof n->policies[i].name, "net%u", i);
+        snprintf(text, sizeof text, "10.%u.%u.0/24", n->index + 1, i);
+        sim_selectors(&n->policies[i].local, text);
+        snprintf(text, sizeof text, "10.%u.%u.0/24", 2 - n->index, i);
+        sim_selectors(&n->policies[i].remote, text);
+    }
+    n->config.policy_count = 3;
+}
+
 static void several_policies_share_one_ike_sa(void **state)
 {
     (void)state;
     struct sim *s = sim_new(17);
-    for (unsigned k = 0; k < 2; k++) {
-        struct sim_node *n = &s->node[k];
-        for (unsigned i = 1; i < 3; i++) {
-            char text[32];
-            n->policies[i] = n->policies[0];
-            snprintf(n->policies[i].name, sizeof n->policies[i].name, "net%u", i);
-            snprintf(text, sizeof text, "10.%u.%u.0/24", k + 1, i);
-            sim_selectors(&n->policies[i].local, text);
-            snprintf(text, sizeof text, "10.%u.%u.0/24", 2 - k, i);
-            sim_selectors(&n->policies[i].remote, text);
-        }
-        n->config.policy_count = 3;
-    }
+    add_policies(A);
+    add_policies(B);
     sim_start_engines(s, NULL);
     UP(A, 1);
     sim_for(s, 10 * NS_PER_S);
@@ -544,6 +547,12 @@ static void nat_is_crossed_and_a_new_mapping_followed(void **state)
     struct endpoint moved = {A->nat_ip, 7500};
     ike_child_moved(B->e, sim_sending(B, NULL)->id, &moved, s->now);
     assert_int_equal(sim_sending(B, NULL)->path.remote.port, 7500);
+    struct ike_sa *sa = B->e->sas; /* a peer whose IKE stayed on port 500, while ESP uses 4500 */
+    sa->path = (struct path){.local = {B->ip, 500}, .remote = {A->nat_ip, 500}};
+    moved.port = 8500;
+    ike_child_moved(B->e, sim_sending(B, NULL)->id, &moved, s->now);
+    assert_int_equal(sim_sending(B, NULL)->path.remote.port, 8500);
+    A->nat_shift = 4000;
     moved.port = 9999; /* who is behind a NAT himself follows nobody */
     ike_child_moved(A->e, sim_sending(A, NULL)->id, &moved, s->now);
     assert_int_equal(sim_sending(A, NULL)->path.remote.port, 4500);
@@ -718,6 +727,8 @@ static void reload_keeps_what_did_not_change(void **state)
         if (change == 3)
             config.peer_count = config.policy_count = 0;
         ike_reload(A->e, &config, s->now);
+        assert_int_equal(A->job_count, 0); /* nothing starts before the hints */
+        ike_start(A->e, s->now);
         memset(A->peers, 0xaa, sizeof A->peers); /* nobody looks there any more */
         memset(A->policies, 0xaa, sizeof A->policies);
         sim_for(s, 30 * NS_PER_S);
@@ -759,6 +770,7 @@ static void reload_at_any_moment(void **state)
         if (at % 3 == 2)
             peer->dpd = 7 * NS_PER_S;
         ike_reload(A->e, &config, s->now);
+        ike_start(A->e, s->now);
         memset(A->peers, 0xaa, sizeof A->peers);
         memset(A->policies, 0xaa, sizeof A->policies);
         sim_for(s, 150 * NS_PER_S);
@@ -769,6 +781,71 @@ static void reload_at_any_moment(void **state)
         close_all(s);
         free(peer);
         free(policy);
+    }
+}
+
+/* Our request for a Child SA is out, its policy or its peer goes, and then the peer refuses. */
+static void reload_while_the_peer_refuses(void **state)
+{
+    (void)state;
+    for (unsigned change = 0; change < 2; change++) {
+        struct config config;
+        struct peer peer, *peer_list;
+        struct policy policy, *policy_list;
+        struct sim *s = sim_new(30);
+        add_policies(A); /* B has the first one only */
+        sim_start_engines(s, NULL);
+        ike_up(A->e, &A->peers[0], &A->policies[0], 1, s->now);
+        assert_sim(sim_run(s, s->now + 5 * NS_PER_S, sim_up));
+        ike_up(A->e, &A->peers[0], &A->policies[1], 2, s->now);
+        sim_for(s, 10 * NS_PER_MS);
+        copy_config(A, &config, &peer, &policy, &peer_list, &policy_list);
+        config.policy_count = 1;
+        peer.dpd += change;
+        ike_reload(A->e, &config, s->now);
+        ike_start(A->e, s->now);
+        sim_for(s, 20 * NS_PER_S);
+        assert_sim(sim_command(A, 2) && !sim_command(A, 2)->ok);
+        assert_int_equal(sim_count(B, IKE_EVENT_FAILED), 1);
+        assert_sim(change ? sim_empty(s) : sim_up(s));
+        close_all(s);
+    }
+}
+
+/* No cipher, no memory: the first request that can't be made ends the IKE SA, in the midst of whatever asked for it. */
+static void request_that_cannot_be_made_ends_the_sa(void **state)
+{
+    (void)state;
+    for (unsigned what = 0; what < 4; what++) {
+        struct config config;
+        struct peer peer, *peer_list;
+        struct policy policy, *policy_list;
+        struct sim *s = sim_new(31);
+        add_policies(A);
+        add_policies(B);
+        sim_start_engines(s, NULL);
+        UP(A, 1);
+        sim_for(s, 5 * NS_PER_S);
+        struct ike_sa *sa = A->e->sas;
+        struct keyed *seal = sa->seal;
+        sa->seal = sa->open; /* fails */
+        sa->open = seal;
+        if (what == 0) {
+            copy_config(A, &config, &peer, &policy, &peer_list, &policy_list);
+            policy.replay_window = 4096;
+            config.policy_count = 1;
+            ike_reload(A->e, &config, s->now);
+        } else if (what == 1) {
+            ike_down(A->e, &A->peers[0], &A->policies[1], 2, s->now);
+        } else if (what == 2) {
+            ike_child_hard(A->e, sa->children->id, s->now);
+        } else {
+            child_doom(sa->children);
+            sim_for(s, 100 * NS_PER_S);
+        }
+        assert_non_null(sim_find(A, IKE_EVENT_IKE_DOWN, "could not be made"));
+        assert_int_equal(sim_children(A), 0);
+        close_all(s);
     }
 }
 
@@ -804,6 +881,8 @@ int main(void)
         cmocka_unit_test(commands_fail_in_words),
         cmocka_unit_test(reload_keeps_what_did_not_change),
         cmocka_unit_test(reload_at_any_moment),
+        cmocka_unit_test(reload_while_the_peer_refuses),
+        cmocka_unit_test(request_that_cannot_be_made_ends_the_sa),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "ike/payload.h"
+#include "ike/internal.h"
 #include "test/unit/sim.h"
 
 #define A (&s->node[0])
@@ -602,6 +602,174 @@ static void a_flood_is_bounded_and_passes(void **state)
         flood(cookies ? 10 : 1000, 50, cookies ? 10 : 50);
 }
 
+/* -- one party against many -- */
+
+/* A's first message, as B sees it; B takes anybody. */
+static struct sim *first_message(uint64_t seed, const struct ike_limits *limits, struct capture *c)
+{
+    struct sim *s = sim_new(seed);
+    B->peers[0].endpoint_any = true;
+    s->hook = capture;
+    s->hook_ctx = c;
+    sim_start_engines(s, limits);
+    ike_up(A->e, &A->peers[0], NULL, 1, s->now);
+    assert_sim(sim_run(s, s->now + 5 * NS_PER_S, sim_up));
+    s->hook = NULL;
+    return s;
+}
+
+/* That message again from elsewhere, behind a cookie that is right and in front of a vendor ID of some length. */
+static void send_first(struct sim *s, const struct capture *c, const struct endpoint *from, uint64_t spi, size_t vendor)
+{
+    static uint8_t out[16384], text[16384], copy[1024];
+    uint8_t cookie[COOKIE_LEN];
+    struct forge plain = {.payload = 99, .how = SWAP};
+    struct path path = {.local = {B->ip, 500}, .remote = *from};
+    struct ike_message m;
+    struct ike_builder b;
+    size_t len;
+    memcpy(copy, c->m[0].data, c->m[0].len);
+    assert_int_equal(ike_message_parse(span_of(copy, c->m[0].len), &m), OK);
+    cookie_make(&B->e->jar, &B->env.random, s->now, spi, from, m.nonce, cookie);
+    struct ike_header h = m.h;
+    h.spi_i = spi;
+    ike_begin(&b, out, sizeof out, &h);
+    ike_put_notify(&b, 0, NONE, NOTIFY_COOKIE, span_of(cookie, sizeof cookie));
+    rewrite_chain(&b, m.h.next_payload, span_of(copy + 28, c->m[0].len - 28), &plain);
+    ike_put(&b, PAYLOAD_VENDOR, span_of(text, vendor));
+    assert_int_equal(ike_finish(&b, &len), OK);
+    sim_inject(s, 1, &path, span_of(out, len));
+}
+
+static void one_address_takes_some_places_only(void **state)
+{
+    (void)state;
+    struct capture *c = calloc(1, sizeof *c);
+    struct sim *s = first_message(30, &(struct ike_limits){.half_open = 100, .cookie_threshold = 10}, c);
+    struct endpoint from[3] = {{{.family = 4, .b = {192, 0, 2, 1}}, 500},
+                               {{.family = 6, .b = {0x20, 1, 0xd, 0xb8}}, 500},
+                               {{.family = 4, .b = {192, 0, 2, 2}}, 500}};
+    for (unsigned k = 0; k < 3; k++) {
+        for (unsigned i = 0; i < 50; i++) {
+            from[k].port++;
+            from[k].ip.b[15] = (uint8_t)(k == 1 ? i : 0); /* within a /64 */
+            send_first(s, c, &from[k], 1000 * k + i + 1, 4);
+        }
+        assert_int_equal(sim_ike_sas(B, IKE_CONNECTING), 16 * (k + 1));
+        assert_int_equal(stat_get(&B->stats, STAT_DROP_IKE_LIMIT), 34 * (k + 1));
+    }
+    sim_for(s, 60 * NS_PER_S);
+    assert_sim(sim_up(s));
+    close_all(s);
+    free(c);
+}
+
+static void huge_first_messages_are_not_kept(void **state)
+{
+    (void)state;
+    struct capture *c = calloc(1, sizeof *c);
+    struct sim *s = first_message(31, NULL, c);
+    struct endpoint from = {{.family = 4, .b = {192, 0, 2, 1}}, 500};
+    send_first(s, c, &from, 1, 7500);
+    assert_int_equal(sim_ike_sas(B, IKE_CONNECTING), 1);
+    send_first(s, c, &from, 2, 8192);
+    assert_int_equal(sim_ike_sas(B, IKE_CONNECTING), 1);
+    assert_int_equal(stat_get(&B->stats, STAT_DROP_IKE_LIMIT), 1);
+    close_all(s);
+    free(c);
+}
+
+/* The proposal of a first message has no SPI: the header has it (RFC 7296 section 3.3.1). */
+static void spi_in_the_first_proposal_is_refused(void **state)
+{
+    (void)state;
+    struct capture *c = calloc(1, sizeof *c);
+    struct sim *s = first_message(32, NULL, c);
+    struct endpoint from = {{.family = 4, .b = {192, 0, 2, 1}}, 500};
+    uint8_t *d = c->m[0].data, *proposal = d + 32;
+    assert_int_equal(d[16], PAYLOAD_SA);
+    send_first(s, c, &from, 1, 4);
+    assert_int_equal(sim_ike_sas(B, IKE_CONNECTING), 1);
+    memmove(proposal + 16, proposal + 8, c->m[0].len - 40);
+    memset(proposal + 8, 7, 8);
+    proposal[6] = 8;
+    put_be16(proposal + 2, (uint16_t)(get_be16(proposal + 2) + 8));
+    put_be16(d + 30, (uint16_t)(get_be16(d + 30) + 8));
+    c->m[0].len += 8;
+    put_be32(d + 24, (uint32_t)c->m[0].len);
+    send_first(s, c, &from, 2, 4);
+    assert_int_equal(sim_ike_sas(B, IKE_CONNECTING), 1);
+    close_all(s);
+    free(c);
+}
+
+/* Whoever fails in IKE_AUTH keeps his place among the half-open until he is forgotten, and is no certain knowledge. */
+static void strangers_with_a_known_name_are_contained(void **state)
+{
+    (void)state;
+    struct sim *s = sim_new(33);
+    A->peers[0].psk.b[0] ^= 1;
+    sim_start_engines(s, &(struct ike_limits){.half_open = 3, .cookie_threshold = 100});
+    s->cut = true;
+    ike_up(B->e, &B->peers[0], NULL, 1, s->now);
+    sim_for(s, 100 * NS_PER_S);
+    s->cut = false;
+    for (unsigned i = 0; i < 6; i++) {
+        ike_up(A->e, &A->peers[0], NULL, 0, s->now);
+        sim_for(s, NS_PER_S);
+        assert_in_range(sim_ike_sas(B, IKE_DELETING), 1, 3);
+    }
+    assert_true(stat_get(&B->stats, STAT_DROP_IKE_LIMIT) > 0);
+    const struct sim_event *failed = sim_find(B, IKE_EVENT_FAILED, "pre-shared keys differ (peer alice");
+    assert_non_null(failed);
+    assert_null(failed->peer); /* so that the log limits them */
+    assert_non_null(strstr(ike_last_error(B->e, &B->peers[0], NULL), "does not answer"));
+    sim_for(s, 200 * NS_PER_S);
+    assert_sim(sim_empty(s));
+    sim_free(s);
+}
+
+/* A peer that makes IKE SAs without end, says nothing about its old ones, and answers no Delete. */
+static void ike_sas_of_one_peer_are_few(void **state)
+{
+    (void)state;
+    struct sim *s = sim_new(34);
+    sim_start_engines(s, NULL);
+    for (unsigned i = 0; i < 12; i++) {
+        struct forge f = {.message = 2, .payload = 3, .how = DROP}; /* INITIAL_CONTACT */
+        s->hook = forge;
+        s->hook_ctx = &f;
+        ike_up(A->e, &A->peers[0], NULL, 0, s->now);
+        sim_for(s, 500 * NS_PER_MS);
+        s->hook = NULL;
+        assert_in_range(sim_ike_sas(B, IKE_ESTABLISHED), 1, 4);
+        assert_in_range(sim_ike_sas(B, IKE_ESTABLISHED) + sim_ike_sas(B, IKE_DELETING), 1, 8);
+        assert_sim(sim_both(s));
+        ike_free(A->e);
+        memset(A->sas, 0, sizeof A->sas);
+        A->top = A->spis = 0;
+        assert_int_equal(ike_new(&A->e, &A->env, &A->config, NULL), OK);
+    }
+    assert_int_equal(sim_ike_sas(B, IKE_ESTABLISHED), 4);
+    close_all(s);
+}
+
+/* Its key exchange is queued when an attempt is given up: nobody computes it any more. */
+static void jobs_of_dead_sas_cost_nothing(void **state)
+{
+    (void)state;
+    struct sim *s = sim_new(35);
+    sim_start_engines(s, NULL);
+    ike_up(A->e, &A->peers[0], NULL, 1, s->now);
+    assert_int_equal(A->job_count, 1);
+    ike_down(A->e, &A->peers[0], NULL, 2, s->now);
+    uint64_t random = A->random.counter;
+    sim_for(s, NS_PER_S);
+    assert_int_equal(A->job_count, 0);
+    assert_int_equal(A->random.counter, random);
+    close_all(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -616,6 +784,12 @@ int main(void)
         cmocka_unit_test(create_child_before_auth_is_refused),
         cmocka_unit_test(unknown_spis_and_versions),
         cmocka_unit_test(a_flood_is_bounded_and_passes),
+        cmocka_unit_test(one_address_takes_some_places_only),
+        cmocka_unit_test(huge_first_messages_are_not_kept),
+        cmocka_unit_test(spi_in_the_first_proposal_is_refused),
+        cmocka_unit_test(strangers_with_a_known_name_are_contained),
+        cmocka_unit_test(ike_sas_of_one_peer_are_few),
+        cmocka_unit_test(jobs_of_dead_sas_cost_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "ike/internal.h"
 #include "test/unit/sim.h"
 
 #define A (&s->node[0])
@@ -231,15 +232,75 @@ static void soft_limit_rekeys_once(void **state)
     close_all(s);
 }
 
+/* The peer has lost the newest Child SA, an older one of the policy is still there: the command is told. */
+static void rekey_of_what_the_peer_forgot_ends(void **state)
+{
+    (void)state;
+    struct sim *s = connected(43);
+    child_drop(B->e->sas->children, false);
+    ike_up(B->e, &B->peers[0], NULL, 4, s->now);
+    sim_for(s, NS_PER_S);
+    assert_int_equal(sim_children(A), 2);
+    child_drop(B->e->sas->children, false);
+    rekey(s, 0, true, 5);
+    sim_for(s, 5 * NS_PER_S);
+    assert_non_null(sim_command(A, 5));
+    assert_false(sim_command(A, 5)->ok);
+    close_all(s);
+}
+
+static void commands_end_within_three_minutes(void **state)
+{
+    (void)state;
+    struct sim *s = connected(44);
+    B->e->sas->undecided_of = B->e->sas; /* TEMPORARY_FAILURE, for ever */
+    rekey(s, 0, true, 5);
+    sim_for(s, 179 * NS_PER_S);
+    assert_null(sim_command(A, 5));
+    sim_for(s, 2 * NS_PER_S);
+    assert_non_null(sim_command(A, 5));
+    assert_false(sim_command(A, 5)->ok);
+    B->e->sas->undecided_of = NULL;
+    close_all(s);
+}
+
+/* What waited for the peer's rekey of the IKE SA goes on when that fails. */
+static void failed_rekey_of_the_peer_holds_nothing_up(void **state)
+{
+    (void)state;
+    struct sim *s = connected(45);
+    rekey(s, 1, false, 4);
+    while (!A->e->sas->pending)
+        sim_for(s, NS_PER_MS);
+    A->e->sas->pending->terms.choice.prf.id = 0;
+    rekey(s, 0, true, 5);
+    sim_for(s, 2 * NS_PER_S);
+    assert_non_null(sim_command(A, 5));
+    assert_true(sim_command(A, 5)->ok);
+    sim_for(s, 30 * NS_PER_S);
+    assert_true(sim_command(B, 4)->ok); /* TEMPORARY_FAILURE, then again */
+    settle(s);
+    close_all(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(child_rekeyed_by_either_end),   cmocka_unit_test(ike_rekeyed_by_either_end),
-        cmocka_unit_test(child_rekeyed_by_both),         cmocka_unit_test(ike_rekeyed_by_both),
-        cmocka_unit_test(ike_and_child_at_once),         cmocka_unit_test(child_rekeyed_by_both_with_loss),
-        cmocka_unit_test(ike_rekeyed_by_both_with_loss), cmocka_unit_test(ike_and_child_at_once_with_loss),
-        cmocka_unit_test(lifetimes_rekey_by_themselves), cmocka_unit_test(child_rekey_negotiates_its_group),
-        cmocka_unit_test(hard_limit_replaces_the_child), cmocka_unit_test(soft_limit_rekeys_once),
+        cmocka_unit_test(child_rekeyed_by_either_end),
+        cmocka_unit_test(ike_rekeyed_by_either_end),
+        cmocka_unit_test(child_rekeyed_by_both),
+        cmocka_unit_test(ike_rekeyed_by_both),
+        cmocka_unit_test(ike_and_child_at_once),
+        cmocka_unit_test(child_rekeyed_by_both_with_loss),
+        cmocka_unit_test(ike_rekeyed_by_both_with_loss),
+        cmocka_unit_test(ike_and_child_at_once_with_loss),
+        cmocka_unit_test(lifetimes_rekey_by_themselves),
+        cmocka_unit_test(child_rekey_negotiates_its_group),
+        cmocka_unit_test(hard_limit_replaces_the_child),
+        cmocka_unit_test(soft_limit_rekeys_once),
+        cmocka_unit_test(rekey_of_what_the_peer_forgot_ends),
+        cmocka_unit_test(commands_end_within_three_minutes),
+        cmocka_unit_test(failed_rekey_of_the_peer_holds_nothing_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -162,21 +162,58 @@ static void outbound_sa_is_the_same_for_all_workers_and_replaced(void **state)
         struct sa *first = new_sa(SA_OUT, 0x1000, ids[i]), *second = new_sa(SA_OUT, 0x2000, ids[i]);
         assert_int_equal(sad_publish_out(sad, first), OK);
         assert_ptr_equal(sad_find_out(sad, ids[i], 0), first);
-        assert_int_equal(sad_publish_out(sad, first), OK); /* again: not retired */
-        assert_int_equal(epoch_reclaim(epoch), 0);
         assert_int_equal(sad_publish_out(sad, second), OK);
         for (unsigned worker = 0; worker < SAD_WORKERS; worker++)
             assert_ptr_equal(sad_find_out(sad, ids[i], worker), second);
-        sad_remove_out(sad, ids[i], 0x1000); /* no longer the current one */
+        sad_retire_out(sad, first); /* no longer the current one */
         assert_ptr_equal(sad_find_out(sad, ids[i], 0), second);
-        if (i % 2 == 0) {
-            sad_remove_out(sad, ids[i], 0x2000);
-            assert_null(sad_find_out(sad, ids[i], 0));
-        }
+        sad_retire_out(sad, second);
+        assert_null(sad_find_out(sad, ids[i], 0));
     }
-    sad_remove_out(sad, 5000, 1);
     assert_null(sad_find_out(sad, SAD_POLICIES, 0));
     assert_null(sad_find_out(sad, 0, SAD_WORKERS));
+}
+
+static uint32_t seal_one(struct sa *sa)
+{
+    uint8_t bytes[HEAD + ROOM] = {0};
+    struct esp_packet p = {.data = bytes + HEAD, .len = 60};
+    unsigned events, sealed;
+    assert_int_equal(esp_seal(sa, &p, 1, 1, &sealed, &events), OK);
+    return get_be32(p.data + 4);
+}
+
+/* A nonce made from a sequence number must never come twice (RFC 4106 section 3.1). */
+static void replaced_outbound_sa_may_come_back_and_goes_on_counting(void **state)
+{
+    (void)state;
+    struct sa *first = new_sa(SA_OUT, 0x1000, 3), *second = new_sa(SA_OUT, 0x2000, 3);
+    assert_int_equal(sad_publish_out(sad, first), OK);
+    assert_int_equal(seal_one(sad_find_out(sad, 3, 0)), 1);
+    assert_int_equal(sad_publish_out(sad, second), OK);
+    epoch_wait(epoch); /* would free what was retired */
+    assert_int_equal(seal_one(sad_find_out(sad, 3, 0)), 1);
+    assert_int_equal(sad_publish_out(sad, first), OK);
+    assert_int_equal(seal_one(sad_find_out(sad, 3, 0)), 2);
+    sad_retire_out(sad, second);
+    sad_retire_out(sad, first);
+}
+
+static void replaced_outbound_sa_lives_until_workers_have_passed(void **state)
+{
+    (void)state;
+    struct sa *first = new_sa(SA_OUT, 0x1000, 3), *second = new_sa(SA_OUT, 0x2000, 3);
+    assert_int_equal(sad_publish_out(sad, first), OK);
+    epoch_online(epoch, 0);
+    struct sa *held = sad_find_out(sad, 3, 0);
+    assert_int_equal(sad_publish_out(sad, second), OK);
+    sad_retire_out(sad, first);
+    assert_int_equal(epoch_reclaim(epoch), 1);
+    assert_int_equal(held->params.spi, 0x1000); /* a sanitizer would see a use after free */
+    epoch_quiesce(epoch, 0);
+    assert_int_equal(epoch_reclaim(epoch), 0);
+    epoch_offline(epoch, 0);
+    sad_retire_out(sad, second);
 }
 
 static void what_can_not_be_outbound_is_refused(void **state)
@@ -289,6 +326,7 @@ static void workers_open_and_seal_while_sas_are_replaced(void **state)
     pthread_t thread[2];
     for (unsigned i = 0; i < 2; i++)
         assert_int_equal(pthread_create(&thread[i], NULL, reader_main, &readers[i]), 0);
+    struct sa *last = NULL;
     for (unsigned round = 0; round < 400; round++) {
         for (unsigned i = 0; i < 2; i++) {
             uint32_t old = atomic_load(&c.spi[i]), spi = reserve(i);
@@ -298,6 +336,13 @@ static void workers_open_and_seal_while_sas_are_replaced(void **state)
         }
         struct sa *out = new_sa(SA_OUT, 0x1000 + round, 9);
         assert_int_equal(sad_publish_out(sad, out), OK);
+        if (last && round % 8 == 0) { /* there and back */
+            assert_int_equal(sad_publish_out(sad, last), OK);
+            assert_int_equal(sad_publish_out(sad, out), OK);
+        }
+        if (last)
+            sad_retire_out(sad, last);
+        last = out;
         for (uint16_t port = 1; port < 20; port++) {
             struct path path = out->params.path;
             path.local.port = path.remote.port = port;
@@ -306,8 +351,10 @@ static void workers_open_and_seal_while_sas_are_replaced(void **state)
         (void)epoch_reclaim(epoch);
         if (round % 16 == 0)
             usleep(1000);
-        if (round % 100 == 99)
-            sad_remove_out(sad, 9, 0x1000 + round);
+        if (round % 100 == 99) {
+            sad_retire_out(sad, out);
+            last = NULL;
+        }
     }
     atomic_store(&c.stop, true);
     for (unsigned i = 0; i < 2; i++)
@@ -326,6 +373,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(stale_spi_of_a_reused_slot_finds_nothing, make, unmake),
         cmocka_unit_test_setup_teardown(all_slots_can_be_reserved_and_not_one_more, make, unmake),
         cmocka_unit_test_setup_teardown(outbound_sa_is_the_same_for_all_workers_and_replaced, make, unmake),
+        cmocka_unit_test_setup_teardown(replaced_outbound_sa_may_come_back_and_goes_on_counting, make, unmake),
+        cmocka_unit_test_setup_teardown(replaced_outbound_sa_lives_until_workers_have_passed, make, unmake),
         cmocka_unit_test_setup_teardown(what_can_not_be_outbound_is_refused, make, unmake),
         cmocka_unit_test_setup_teardown(removed_sa_lives_until_workers_have_passed, make, unmake),
         cmocka_unit_test_setup_teardown(moved_path_is_read_back, make, unmake),

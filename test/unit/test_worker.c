@@ -1,4 +1,5 @@
 /* Whole tunnels over TUN and wire in memory: two engines, two data planes, two workers, virtual time. */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -314,6 +315,7 @@ static enum err broken_turn(struct loop *l, ns_t deadline)
 {
     (void)l;
     (void)deadline;
+    errno = EBADFD;
     return ERR_SYSTEM;
 }
 
@@ -335,6 +337,43 @@ static void test_a_worker_that_cannot_go_on_says_so(void **state)
     h->loop->ops = ops;
 }
 
+static void note_child(void *ctx, const struct ike_child_info *c)
+{
+    *(struct ike_child_info *)ctx = *c;
+}
+
+/* A second Child SA of the same policy takes the traffic and ends: the first goes on where it was, also in number. */
+static void test_traffic_goes_on_over_the_child_sa_that_is_left(void **state)
+{
+    (void)state;
+    static const uint8_t key[64];
+    rig_setup(&rig, 9, "");
+    rig_up(&rig);
+    struct dataplane *d = rig.host[0].dataplane;
+    struct ike_child_info first;
+    ike_each_child(rig.host[0].engine, note_child, &first);
+    struct ike_child second = {.id = first.id + 1000, .policy = first.policy, .spi_out = 0x1000, .suite = first.suite};
+    second.key_in = second.key_out = span_of(key, first.suite.encr_key_len);
+    second.integ_in = second.integ_out = span_of(key, first.suite.integ_key_len);
+    second.local = first.local;
+    second.remote = first.remote;
+    assert_int_equal(dataplane_reserve(d, &second.spi_in), OK);
+    for (unsigned i = 0; i < 3; i++) {
+        send_udp(0, false, payload, 100);
+        rig_run(&rig, 3 * NS_PER_MS);
+        if (i == 0)
+            assert_int_equal(dataplane_install(d, &second, "auto", true, rig.now), OK);
+        if (i == 1) {
+            dataplane_activate(d, first.id); /* as the engine does before it removes the one in use */
+            dataplane_remove(d, second.id, true, rig.now);
+        }
+    }
+    assert_int_equal(rig_stat(&rig, 0, STAT_DROP_OUT_NO_SA), 0);
+    assert_int_equal(rig_stat(&rig, 0, STAT_OUT_PACKETS), 3);
+    assert_int_equal(rig_stat(&rig, 1, STAT_IN_PACKETS), 2); /* the second one is not known there */
+    assert_int_equal(rig_stat(&rig, 1, STAT_DROP_IN_REPLAY), 0);
+}
+
 #define RIG_TEST(f) cmocka_unit_test_teardown(f, teardown)
 
 int main(void)
@@ -350,6 +389,7 @@ int main(void)
         RIG_TEST(test_what_comes_unasked_is_dropped_and_counted),
         RIG_TEST(test_a_bad_wire_neither_doubles_nor_alters),
         RIG_TEST(test_rekeying_under_traffic_loses_nothing),
+        RIG_TEST(test_traffic_goes_on_over_the_child_sa_that_is_left),
         RIG_TEST(test_an_earlier_policy_holds_inbound_too),
         RIG_TEST(test_a_worker_that_cannot_go_on_says_so),
     };

@@ -1,0 +1,52 @@
+"""The daemon on a host that changes under it: signals, and addresses that come and go."""
+
+import signal
+import time
+
+import pytest
+from netlab import Adit, wait_for
+
+INI = '''[host]
+id = {me}
+[peer other]
+endpoint = {endpoint}
+id       = {other}
+psk      = "correct horse battery staple"
+start    = {start}
+local    = 10.{number}.0.0/24
+remote   = 10.{remote}.0.0/24
+'''
+
+
+def daemons(lab):
+    """The left calls the right on demand, which takes it from anywhere."""
+    left, right = lab.pair()
+    left.address('lo', '10.1.0.1/32')
+    right.address('lo', '10.2.0.1/32')
+    a = Adit(left, INI.format(me='left', other='right', endpoint='192.0.2.2', start='on-demand', number=1, remote=2))
+    b = Adit(right, INI.format(me='right', other='left', endpoint='%any', start='no', number=2, remote=1))
+    return a.start(), b.start()
+
+
+def answers(a):
+    return a.host.ping('10.2.0.1', 1, check=False, timeout=1, source='10.1.0.1')
+
+
+@pytest.mark.parametrize('last', [signal.SIGQUIT, signal.SIGINT])
+def test_no_signal_ends_it_with_its_routes_in_place(lab, last):
+    a, _ = daemons(lab)
+    for one in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGPIPE):
+        a.process.popen.send_signal(one)
+    time.sleep(0.2)
+    assert a.process.running() and a.status()['ok']
+    assert a.stop(last) == 0
+    assert 'unreachable' not in a.host.run('ip -4 route show table all').stdout
+
+
+def test_new_address_is_called_from(lab):
+    """An attempt from the address that a lease took away would fail for ever."""
+    a, _ = daemons(lab)
+    a.host.run('ip', 'address', 'del', '192.0.2.1/24', 'dev', 'eth0')
+    a.host.run('ip', 'address', 'add', '192.0.2.9/24', 'dev', 'eth0')
+    time.sleep(16)
+    wait_for('traffic from the new address', lambda: answers(a), 10)
