@@ -142,7 +142,10 @@ static inline void loop_free(struct loop *l)
         l->ops->free(l);
 }
 
-/* Sends what is queued, waits until something happens or the deadline (NS_NEVER: none), runs callbacks, then turn_end. */
+/*
+ * Sends what is queued, waits until something happens or the deadline (NS_NEVER: none), runs callbacks, then turn_end.
+ * Errors: SYSTEM, with errno; EBADFD is for good: the TUN device has been deleted.
+ */
 MUST_USE static inline enum err loop_turn(struct loop *l, ns_t deadline)
 {
     return l->ops->turn(l, deadline);

@@ -51,6 +51,7 @@ struct epoll_loop {
     struct loop base;
     int epfd;
     bool no_pwait2, in_turn, some_dead;
+    bool tun_gone; /* somebody deleted the device: no turn can do any good */
     ns_t retry_at; /* when muted ios are tried again; NS_NEVER: none */
     struct source *sources;
     uint8_t *rx_memory, *tun_memory;
@@ -289,6 +290,8 @@ static void receive(struct epoll_loop *e, struct loop_io *io)
     if (n) {
         io->faults = 0;
         io->handler.received(io->handler.ctx, e->rx, n);
+    } else if (error == EBADFD && io->kind == LOOP_TUN) {
+        e->tun_gone = true;
     } else if (error) {
         fault(e, io);
     }
@@ -368,6 +371,10 @@ static enum err epoll_turn(struct loop *l, ns_t deadline)
         l->hooks.turn_end(l->hooks.ctx);
     e->in_turn = false;
     reap(e);
+    if (e->tun_gone) {
+        errno = EBADFD;
+        return ERR_SYSTEM;
+    }
     return result;
 }
 

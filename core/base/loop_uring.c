@@ -97,7 +97,8 @@ struct uring_loop {
     struct io_uring ring;
     bool ring_made, enabled, in_turn, ending, some_dead;
     bool read_multishot;
-    bool unarmed; /* some io or watch wants arming */
+    bool tun_gone; /* somebody deleted the device: no turn can do any good */
+    bool unarmed;  /* some io or watch wants arming */
     ns_t retry_at;
     unsigned queued_bytes; /* since the last submit */
     unsigned inflight;
@@ -371,7 +372,11 @@ static void rx_fault(struct uring_loop *u, struct loop_io *io, int error)
 {
     if (error == ENOBUFS || error == ECANCELED || io->closed)
         return; /* out of buffers: armed again when they are back */
-    if (io->kind == LOOP_TUN && !io->proven && (error == EINVAL || error == EBADFD || error == EAGAIN)) {
+    if (io->kind == LOOP_TUN && error == EBADFD && (io->proven || !io->native)) {
+        u->tun_gone = true;
+        return;
+    }
+    if (io->kind == LOOP_TUN && !io->proven && io->native && (error == EINVAL || error == EBADFD || error == EAGAIN)) {
         io->native = false; /* this descriptor can't be read by multishot */
         return;
     }
@@ -624,8 +629,8 @@ static enum err uring_turn(struct loop *l, ns_t deadline)
     run_callbacks(u);
     u->in_turn = false;
     reap(u);
-    errno = -error;
-    return error ? ERR_SYSTEM : OK;
+    errno = error ? -error : EBADFD;
+    return error || u->tun_gone ? ERR_SYSTEM : OK;
 }
 
 /* -- opening and closing -- */

@@ -50,3 +50,17 @@ def test_new_address_is_called_from(lab):
     a.host.run('ip', 'address', 'add', '192.0.2.9/24', 'dev', 'eth0')
     time.sleep(16)
     wait_for('traffic from the new address', lambda: answers(a), 10)
+
+
+@pytest.mark.parametrize('io', ['uring', 'epoll'])
+def test_a_device_deleted_under_it_ends_it_with_a_reason(lab, io):
+    """What it needs is gone for good: it says so, takes everything down and exits 1, for a supervisor to start it anew."""
+    left, _ = lab.pair()
+    ini = INI.format(me='left', other='right', endpoint='192.0.2.2', start='no', number=1, remote=2)
+    a = Adit(left, ini.replace('[host]', f'[host]\nio = {io}')).start()
+    left.run('ip link del adit0')
+    wait_for('the daemon to end', lambda: not a.process.running(), 10)
+    assert a.process.popen.returncode == 1
+    assert "can't go on" in a.log()
+    assert 'table 5190' not in left.run('ip route show table all').stdout + left.run('ip rule').stdout
+    assert not left.run('find /run/adit -type s').stdout
