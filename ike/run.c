@@ -471,8 +471,13 @@ void ike_acquire(struct ike_engine *e, const struct policy *policy, ns_t now)
 void ike_local_hint(struct ike_engine *e, const struct peer *peer, const struct endpoint *local)
 {
     struct run *r = run_of(e, peer);
-    if (r)
-        r->hint = *local;
+    if (!r)
+        return;
+    r->hint = *local;
+    /* An attempt that is out already goes on from where we are now. */
+    for (struct ike_sa *sa = e->sas; sa; sa = sa->next)
+        if (sa->run == r && sa->state == SA_CONNECTING && sa->path.remote.ip.family == local->ip.family)
+            sa->path.local.ip = local->ip;
 }
 
 const char *ike_last_error(const struct ike_engine *e, const struct peer *peer, ns_t *when)

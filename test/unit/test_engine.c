@@ -849,10 +849,42 @@ static void request_that_cannot_be_made_ends_the_sa(void **state)
     }
 }
 
+static enum sim_fate lose(struct sim *s, struct sim_packet *p, void *ctx)
+{
+    (void)s;
+    (void)p;
+    (void)ctx;
+    return SIM_DROP;
+}
+
+static void note_local(void *ctx, const struct ike_sa_info *info)
+{
+    *(struct ip *)ctx = info->path.local.ip;
+}
+
+static void an_attempt_under_way_follows_the_hosts_address(void **state)
+{
+    (void)state;
+    struct sim *s = sim_new(77);
+    struct ip local = {0};
+    struct endpoint elsewhere = {.ip = {.family = 4, .b = {10, 0, 0, 9}}, .port = 500};
+    sim_start_engines(s, NULL);
+    s->hook = lose;
+    UP(A, 1);
+    sim_for(s, 500 * NS_PER_MS);
+    ike_local_hint(A->e, &A->peers[0], &elsewhere);
+    ike_each_sa(A->e, note_local, &local);
+    assert_true(ip_equal(&local, &elsewhere.ip));
+    s->hook = NULL;
+    assert_sim(sim_run(s, s->now + 10 * NS_PER_S, sim_up));
+    close_all(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(connects_and_closes),
+        cmocka_unit_test(an_attempt_under_way_follows_the_hosts_address),
         cmocka_unit_test(every_suite_and_group_works),
         cmocka_unit_test(defaults_connect),
         cmocka_unit_test(heavy_loss_converges),
