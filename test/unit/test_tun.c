@@ -706,29 +706,28 @@ static void a_tcp_stream_passes_cut_and_merged(void **state)
     stream_through(true);
 }
 
-/* Delivery may be left to the kernel's own thread for a moment: waits up to 3 s. */
-static ssize_t receive_soon(struct mirror *m, int fd, uint8_t *got, size_t size)
+/*
+ * A device that has just come up loses what is sent before the kernel has given it a queue, and a new IPv6 address is
+ * local only once the kernel's own thread has been at it: sends again until some of it has come back. Up to 3 s.
+ */
+static void send_until_back(struct mirror *m, int fd, int receiver, const uint8_t *data, size_t len)
 {
-    ssize_t n = -1;
-    for (unsigned i = 0; n < 0 && i < 15000; i++) {
+    struct pollfd back = {.fd = receiver, .events = POLLIN};
+    for (unsigned i = 0; i < 300; i++) {
+        if (i % 30 == 0)
+            assert_int_equal(send(fd, data, len, 0), len);
         mirror_turn(m);
-        n = recv(fd, got, size, 0);
-        if (n < 0)
-            usleep(200);
-    }
-    return n;
-}
-
-/* A device that has just come up loses what is sent before the kernel has given it a queue: sends again until it is there. */
-static void send_to_device(const struct mirror *m, int fd, const uint8_t *data, size_t len)
-{
-    struct pollfd there = {.fd = m->fd, .events = POLLIN};
-    for (unsigned i = 0; i < 30; i++) {
-        assert_int_equal(send(fd, data, len, 0), len);
-        if (poll(&there, 1, 100) > 0)
+        if (poll(&back, 1, 10) > 0)
             return;
     }
-    fail_msg("nothing reaches the device");
+    fail_msg("nothing comes back");
+}
+
+/* The kernel may deliver the rest a moment later: waits up to 1 s for each datagram. */
+static ssize_t receive_soon(int fd, uint8_t *got, size_t size)
+{
+    struct pollfd more = {.fd = fd, .events = POLLIN};
+    return poll(&more, 1, 1000) > 0 ? recv(fd, got, size, 0) : -1;
 }
 
 static void datagrams_through(bool v6)
@@ -742,16 +741,16 @@ static void datagrams_through(bool v6)
     uint64_t seed = 3;
     packet_fill(&seed, data, sizeof data);
     assert_int_equal(setsockopt(sender, IPPROTO_UDP, UDP_SEGMENT, &segment, sizeof segment), 0);
-    send_to_device(m, sender, data, sizeof data);
+    send_until_back(m, sender, receiver, data, sizeof data);
     for (unsigned i = 0; i <= COUNT; i++) {
         size_t want = i < COUNT ? SIZE : LAST;
-        assert_int_equal(receive_soon(m, receiver, got, sizeof got), want);
+        assert_int_equal(receive_soon(receiver, got, sizeof got), want);
         assert_memory_equal(got, data + i * SIZE, want);
     }
     assert_int_equal(m->refused, 0);
     if (tun_has_uso(w.tun)) {
-        assert_int_equal(m->cut, 1);
-        assert_int_equal(m->merged, 1);
+        assert_true(m->cut >= 1);
+        assert_int_equal(m->merged, m->cut);
     }
     close(sender);
     close(receiver);
