@@ -1,7 +1,7 @@
 /*
  * Signatures as IKEv2 uses them (RFC 7296 section 3.8, RFC 4754, RFC 7427, RFC 8420): keys from files or base64, and the
- * data of an AUTH payload made and checked. RSA below 2048 bits, curves other than P-256, P-384, P-521 and Ed25519, and
- * SHA-1 are refused everywhere.
+ * data of an AUTH payload made and checked. RSA below 2048 bits or above 8192 (mbedTLS's longest), curves other than P-256,
+ * P-384, P-521 and Ed25519, and SHA-1 are refused everywhere.
  *
  * Keys are immutable once made, counted by their references, and may be used from several threads at once. Private ones
  * live in secret memory.
@@ -12,6 +12,7 @@
 #include "core/base/buf.h"
 #include "core/base/cursor.h"
 #include "core/base/err.h"
+#include "crypto/key.h"
 #include "crypto/random.h"
 
 enum key_kind { KEY_RSA = 1, KEY_ECDSA_256, KEY_ECDSA_384, KEY_ECDSA_521, KEY_ED25519 };
@@ -31,7 +32,7 @@ enum sig_method {
     SIG_METHOD_DIGITAL = 14, /* RFC 7427: the algorithm stands before the signature */
 };
 
-#define KEY_SPKI_MAX 2200 /* DER SubjectPublicKeyInfo of the longest key taken, RSA of 16384 bits */
+#define KEY_SPKI_MAX 1100 /* DER SubjectPublicKeyInfo of the longest key taken, RSA of 8192 bits */
 #define KEY_FINGERPRINT 32
 
 struct public_key;
@@ -59,6 +60,8 @@ bool public_key_equal(const struct public_key *a, const struct public_key *b);
 void public_key_fingerprint(const struct public_key *k, uint8_t out[KEY_FINGERPRINT]);
 /* "RSA 3072", "ECDSA P-256", "Ed25519" into text; returns it. */
 const char *public_key_text(const struct public_key *k, char *text, size_t size);
+/* The base64 line of an Ed25519 key, as public_key_parse reads it; false: the key is of another kind. */
+bool public_key_line(const struct public_key *k, char text[KEY_TEXT]);
 /* The PEM file of a public key, as swanctl loads it. Errors: NOMEM. */
 MUST_USE enum err public_key_pem(const struct public_key *k, struct buf *out);
 
