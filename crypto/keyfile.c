@@ -1,5 +1,4 @@
 #include <mbedtls/ecp.h>
-#include <mbedtls/error.h>
 #include <mbedtls/pem.h>
 #include <mbedtls/pk.h>
 #include <sodium.h>
@@ -149,12 +148,18 @@ static enum err public_of_der(struct span der, struct public_key **out, char *wh
         e = no_memory(why, why_size);
     else if (rc == 0 && at == der.data + der.len)
         e = public_of_pk(&pk, out, why, why_size);
-    else if (rc == MBEDTLS_ERR_PK_UNKNOWN_PK_ALG || rc == MBEDTLS_ERR_PK_UNKNOWN_NAMED_CURVE ||
-             rc == MBEDTLS_ERR_ECP_FEATURE_UNAVAILABLE)
+    else if (rc == MBEDTLS_ERR_ECP_FEATURE_UNAVAILABLE)
+        e = refuse(ERR_UNSUPPORTED, why, why_size, "a compressed point: expected an uncompressed one");
+    else if (rc == MBEDTLS_ERR_PK_UNKNOWN_PK_ALG || rc == MBEDTLS_ERR_PK_UNKNOWN_NAMED_CURVE)
         e = refuse(ERR_UNSUPPORTED, why, why_size, "a kind of key that is not taken: expected " SUPPORTED);
     else
         e = refuse(ERR_SYNTAX, why, why_size, "a malformed public key: expected a SubjectPublicKeyInfo of " SUPPORTED);
     mbedtls_pk_free(&pk);
+    if (e == OK && (*out)->kind != KEY_RSA && !span_equal(public_key_spki(*out), der)) {
+        public_key_free(*out);
+        *out = NULL;
+        e = refuse(ERR_SYNTAX, why, why_size, "an ECDSA key in unusual form: expected DER with a named curve");
+    }
     return e;
 }
 
@@ -191,26 +196,17 @@ static enum err text_copy(struct span text, char **out)
     return OK;
 }
 
-/* What stands between the lines of this label. Errors: NOTFOUND, UNSUPPORTED (encrypted), SYNTAX, NOMEM. */
+/* What stands between the lines of this label. Errors: SYNTAX, NOMEM. */
 static enum err pem_find(const char *text, const char *label, mbedtls_pem_context *pem)
 {
     char begin[64], end[64];
     size_t used;
     snprintf(begin, sizeof begin, "-----BEGIN %s-----", label);
     snprintf(end, sizeof end, "-----END %s-----", label);
-    switch (mbedtls_pem_read_buffer(pem, begin, end, (const unsigned char *)text, NULL, 0, &used)) {
-    case 0:
+    const int rc = mbedtls_pem_read_buffer(pem, begin, end, (const unsigned char *)text, NULL, 0, &used);
+    if (rc == 0)
         return OK;
-    case MBEDTLS_ERR_PEM_NO_HEADER_FOOTER_PRESENT:
-        return ERR_NOTFOUND;
-    case MBEDTLS_ERR_PEM_PASSWORD_REQUIRED:
-    case MBEDTLS_ERR_PEM_UNKNOWN_ENC_ALG:
-        return ERR_UNSUPPORTED;
-    case MBEDTLS_ERR_PEM_ALLOC_FAILED:
-        return ERR_NOMEM;
-    default:
-        return ERR_SYNTAX;
-    }
+    return rc == MBEDTLS_ERR_PEM_ALLOC_FAILED ? ERR_NOMEM : ERR_SYNTAX;
 }
 
 static enum err public_of_pem(struct span text, struct public_key **out, char *why, size_t why_size)
@@ -341,49 +337,55 @@ static const uint8_t *pkcs8_seed(struct span der)
     return seed.data;
 }
 
-static enum err private_of_der(struct span der, struct private_key **out, char *why, size_t why_size)
+static enum err private_of_pk(mbedtls_pk_context *pk, struct private_key **out, char *why, size_t why_size)
 {
-    const uint8_t *seed = pkcs8_seed(der);
-    if (seed)
-        return private_of_seed(seed, out, why, why_size);
-
-    mbedtls_pk_context pk;
     struct public_key *public = NULL;
-    mbedtls_pk_init(&pk);
-    const int rc = mbedtls_pk_parse_key(&pk, der.data, der.len, NULL, 0);
+    TRY(public_of_pk(pk, &public, why, why_size));
+    return public->kind == KEY_RSA ? private_of_rsa(pk, public, out, why, why_size)
+                                   : private_of_ec(pk, public, out, why, why_size);
+}
+
+/* Every kind but Ed25519. */
+static enum err private_of_pem(const char *text, struct private_key **out, char *why, size_t why_size)
+{
+    mbedtls_pk_context pk;
     enum err e;
-    if (rc == MBEDTLS_ERR_PK_UNKNOWN_PK_ALG || rc == MBEDTLS_ERR_PK_UNKNOWN_NAMED_CURVE)
+    mbedtls_pk_init(&pk);
+    switch (mbedtls_pk_parse_key(&pk, (const unsigned char *)text, strlen(text) + 1, NULL, 0)) {
+    case 0:
+        e = private_of_pk(&pk, out, why, why_size);
+        break;
+    case MBEDTLS_ERR_PK_PASSWORD_REQUIRED:
+    case MBEDTLS_ERR_PEM_UNKNOWN_ENC_ALG:
+        e = refuse(ERR_UNSUPPORTED, why, why_size,
+                   "the private key is encrypted: expected it without a pass phrase ('openssl pkey' takes it off)");
+        break;
+    case MBEDTLS_ERR_PK_UNKNOWN_PK_ALG:
+    case MBEDTLS_ERR_PK_UNKNOWN_NAMED_CURVE:
         e = refuse(ERR_UNSUPPORTED, why, why_size, "a kind of key that is not taken: expected " SUPPORTED);
-    else if (rc != 0)
-        e = refuse(ERR_SYNTAX, why, why_size, "a malformed private key: expected " SUPPORTED);
-    else
-        e = public_of_pk(&pk, &public, why, why_size);
-    if (e == OK)
-        e = public->kind == KEY_RSA ? private_of_rsa(&pk, public, out, why, why_size)
-                                    : private_of_ec(&pk, public, out, why, why_size);
+        break;
+    case MBEDTLS_ERR_PK_ALLOC_FAILED:
+    case MBEDTLS_ERR_PEM_ALLOC_FAILED:
+        e = no_memory(why, why_size);
+        break;
+    default:
+        e = refuse(ERR_SYNTAX, why, why_size,
+                   "no private key: expected 44 characters of base64, as 'adit genkey' prints them, or PEM with a "
+                   "PRIVATE KEY, EC PRIVATE KEY or RSA PRIVATE KEY");
+        break;
+    }
     mbedtls_pk_free(&pk);
     return e;
 }
 
 static enum err private_of_text(const char *text, struct private_key **out, char *why, size_t why_size)
 {
-    static const char *const labels[] = {"PRIVATE KEY", "EC PRIVATE KEY", "RSA PRIVATE KEY"};
-    enum err e = ERR_NOTFOUND;
     mbedtls_pem_context pem;
     mbedtls_pem_init(&pem);
-    for (size_t i = 0; i < sizeof labels / sizeof labels[0] && e == ERR_NOTFOUND; i++)
-        e = pem_find(text, labels[i], &pem);
-    if (e == OK)
-        e = private_of_der(span_of(pem.buf, pem.buflen), out, why, why_size);
-    else if (e == ERR_UNSUPPORTED || strstr(text, "-----BEGIN ENCRYPTED PRIVATE KEY-----"))
-        e = refuse(ERR_UNSUPPORTED, why, why_size,
-                   "the private key is encrypted: expected it without a pass phrase ('openssl pkey' takes it off)");
-    else if (e == ERR_NOMEM)
-        e = no_memory(why, why_size);
-    else
-        e = refuse(ERR_SYNTAX, why, why_size,
-                   "no private key: expected 44 characters of base64, as 'adit genkey' prints them, or PEM with a "
-                   "PRIVATE KEY, EC PRIVATE KEY or RSA PRIVATE KEY");
+    const uint8_t *seed = NULL;
+    if (pem_find(text, "PRIVATE KEY", &pem) == OK)
+        seed = pkcs8_seed(span_of(pem.buf, pem.buflen));
+    enum err e = seed ? private_of_seed(seed, out, why, why_size) : private_of_pem(text, out, why, why_size);
     mbedtls_pem_free(&pem);
     return e;
 }

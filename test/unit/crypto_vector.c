@@ -139,3 +139,14 @@ void reference_icv(const struct suite *s, struct span integ_key, const struct sp
         abort();
     memcpy(icv, mac, s->icv_len);
 }
+
+void pss_algorithm(unsigned hash, unsigned mask, unsigned salt, uint8_t out[PSS_ALGORITHM])
+{
+    struct span a = hex("304606092a864886f70d01010a3039a00f300d06096086480165030402010500"
+                        "a11c301a06092a864886f70d010108300d06096086480165030402010500a203020120a303020101");
+    memcpy(out, a.data, PSS_ALGORITHM);
+    out[29] = (uint8_t)hash;
+    out[59] = (uint8_t)mask;
+    out[66] = (uint8_t)salt;
+    span_free(a);
+}

@@ -37,4 +37,8 @@ bool vector_opens(const char *engine, const struct packet_vector *v);
 /* The ICV of a MAC suite by prf(), which shares no code with the engines but mbedTLS's hashes. */
 void reference_icv(const struct suite *s, struct span integ_key, const struct span *parts, unsigned n, uint8_t *icv);
 
+/* RFC 7427 appendix A.4.3 with these hashes (last arc: 1 SHA2-256, 2 SHA2-384, 3 SHA2-512) and bytes of salt. */
+#define PSS_ALGORITHM 72
+void pss_algorithm(unsigned hash, unsigned mask, unsigned salt, uint8_t out[PSS_ALGORITHM]);
+
 #endif
