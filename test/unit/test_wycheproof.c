@@ -17,6 +17,7 @@
 #include "crypto/kex.h"
 #include "crypto/prf.h"
 #include "crypto/secret.h"
+#include "crypto/sig.h"
 #include "test/unit/crypto_vector.h"
 
 static const char *folder;
@@ -303,12 +304,136 @@ static void ecp(void **state)
     each_test("ecdh_secp521r1_ecpoint", check_ecp521);
 }
 
+/* -- signatures, as the data of an AUTH payload -- */
+
+/* The last arc of a SHA-2 hash's object identifier; 0 if it is not one of ours. */
+static unsigned arc_of(const json_t *group, const char *name)
+{
+    static const char *const names[] = {"", "SHA-256", "SHA-384", "SHA-512"};
+    for (unsigned arc = 1; arc < 4; arc++)
+        if (strcmp(json_string_value(json_object_get(group, name)), names[arc]) == 0)
+            return arc;
+    return 0;
+}
+
+static bool vouches(const json_t *group, const json_t *test, uint8_t method, struct span algorithm)
+{
+    char why[200];
+    struct public_key *key = NULL;
+    struct buf data = {0};
+    const uint8_t len = (uint8_t)algorithm.len;
+    struct span spki = field(group, "publicKeyDer"), msg = field(test, "msg"), sig = field(test, "sig");
+    if (public_key_parse(spki, &key, why, sizeof why) != OK)
+        fail_msg("%s", why);
+    if (method == SIG_METHOD_DIGITAL)
+        assert_true(buf_append(&data, span_of(&len, 1)) == OK && buf_append(&data, algorithm) == OK);
+    assert_int_equal(buf_append(&data, sig), OK);
+    const bool good = sig_auth_check(key, SIG_HASHES, method, buf_span(&data), msg) == OK;
+    public_key_free(key);
+    buf_free(&data);
+    span_free(spki);
+    span_free(msg);
+    span_free(sig);
+    return good;
+}
+
+/* "acceptable": PKCS#1 without the NULL of its parameters, which we don't take. */
+static bool check_digital(const json_t *group, const json_t *test, struct span algorithm)
+{
+    if (vouches(group, test, SIG_METHOD_DIGITAL, algorithm) != is(test, "valid"))
+        wrong(test, "method 14");
+    return true;
+}
+
+static bool check_ecdsa(const json_t *group, const json_t *test)
+{
+    struct span algorithm = hex("300a06082a8648ce3d040300");
+    uint8_t der[12];
+    memcpy(der, algorithm.data, sizeof der);
+    span_free(algorithm);
+    der[11] = (uint8_t)(1 + arc_of(group, "sha")); /* ecdsa-with-SHA256 is 2 */
+    return check_digital(group, test, span_of(der, sizeof der));
+}
+
+/* r | s, as the methods of RFC 4754 have it. */
+static bool check_p1363(const json_t *group, const json_t *test)
+{
+    if (vouches(group, test, (uint8_t)(SIG_METHOD_ECDSA_256 - 1 + arc_of(group, "sha")), span_of(NULL, 0)) !=
+        is(test, "valid"))
+        wrong(test, "method 9 to 11");
+    return true;
+}
+
+static bool check_ed25519(const json_t *group, const json_t *test)
+{
+    static const uint8_t der[] = {0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70};
+    return check_digital(group, test, span_of(der, sizeof der));
+}
+
+static bool check_pkcs1(const json_t *group, const json_t *test)
+{
+    uint8_t der[] = {0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0, 0x05, 0x00};
+    der[12] = (uint8_t)(10 + arc_of(group, "sha")); /* sha256WithRSAEncryption is 11 */
+    /* Method 1 takes any SHA-2, of which some of the invalid ones have another than the group says. */
+    if (is(test, "valid") && !vouches(group, test, SIG_METHOD_RSA, span_of(NULL, 0)))
+        wrong(test, "method 1");
+    return check_digital(group, test, span_of(der, sizeof der));
+}
+
+/* All are valid or not with their own parameters; of those we take only the ones that everybody sends. */
+static bool check_pss(const json_t *group, const json_t *test)
+{
+    uint8_t der[PSS_ALGORITHM];
+    const unsigned hash = arc_of(group, "sha"), mask = arc_of(group, "mgfSha"), salt = number(group, "sLen");
+    if (!hash || !mask)
+        return false;
+    pss_algorithm(hash, mask, salt, der);
+    const bool taken = hash == mask && salt <= 16 * (hash + 1);
+    if (vouches(group, test, SIG_METHOD_DIGITAL, span_of(der, sizeof der)) != (taken && is(test, "valid")))
+        wrong(test, "RSA-PSS");
+    return true;
+}
+
+static void ecdsa(void **state)
+{
+    (void)state;
+    each_test("ecdsa_secp256r1_sha256", check_ecdsa);
+    each_test("ecdsa_secp256r1_sha512", check_ecdsa);
+    each_test("ecdsa_secp384r1_sha256", check_ecdsa);
+    each_test("ecdsa_secp384r1_sha384", check_ecdsa);
+    each_test("ecdsa_secp521r1_sha512", check_ecdsa);
+    each_test("ecdsa_secp256r1_sha256_p1363", check_p1363);
+    each_test("ecdsa_secp384r1_sha384_p1363", check_p1363);
+    each_test("ecdsa_secp521r1_sha512_p1363", check_p1363);
+}
+
+static void ed25519(void **state)
+{
+    (void)state;
+    each_test("ed25519", check_ed25519);
+}
+
+static void rsa(void **state)
+{
+    (void)state;
+    each_test("rsa_signature_2048_sha256", check_pkcs1);
+    each_test("rsa_signature_3072_sha256", check_pkcs1);
+    each_test("rsa_signature_4096_sha512", check_pkcs1);
+    each_test("rsa_pss_2048_sha256_mgf1_32", check_pss);
+    each_test("rsa_pss_3072_sha256_mgf1_32", check_pss);
+    each_test("rsa_pss_4096_sha384_mgf1_48", check_pss);
+    each_test("rsa_pss_4096_sha512_mgf1_64", check_pss);
+    each_test("rsa_pss_misc", check_pss);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(aes_gcm), cmocka_unit_test(chacha20_poly1305),
         cmocka_unit_test(aes_cbc), cmocka_unit_test(hmac),
         cmocka_unit_test(x25519),  cmocka_unit_test(ecp),
+        cmocka_unit_test(ecdsa),   cmocka_unit_test(ed25519),
+        cmocka_unit_test(rsa),
     };
     folder = getenv("ADIT_TESTDATA");
     if (!folder)
@@ -316,7 +441,7 @@ int main(void)
     char path[512];
     snprintf(path, sizeof path, "%s/wycheproof", folder);
     if (access(path, R_OK) != 0) {
-        printf("no %s: only our own vectors (test_vectors, test_kex) were used\n", path);
+        printf("no %s: only our own vectors (test_vectors, test_kex, test_sig) were used\n", path);
         return 0;
     }
     if (crypto_init() != OK)
