@@ -8,7 +8,7 @@
 #include "core/daemon.h"
 #include "policy/spelling.h"
 
-enum option_bit { OPTION_SOCKET = 1, OPTION_JSON = 2, OPTION_WATCH = 4, OPTION_MS = 8 };
+enum option_bit { OPTION_SOCKET = 1, OPTION_JSON = 2, OPTION_WATCH = 4, OPTION_MS = 8, OPTION_PEM = 16 };
 
 static const struct {
     const char *text;
@@ -18,6 +18,7 @@ static const struct {
     {"  --json               print the daemon's answer as one JSON object\n", OPTION_JSON},
     {"  --watch              show it anew every second, with rates\n", OPTION_WATCH},
     {"  --time MS            milliseconds for each measurement; default: 200\n", OPTION_MS},
+    {"  --pem                print PEM also for an Ed25519 key\n", OPTION_PEM},
 };
 
 static int cli_run(const struct cli *c)
@@ -49,8 +50,10 @@ static const struct command {
     {"reload", "", 0, OPTION_SOCKET, cli_reload, "load the configuration anew",
      "Has the daemon read its file again. It is put in force whole or not at all; what is equal keeps its SAs.\n"},
     {"genkey", "", 0, 0, cli_genkey, "make a private key", "Prints a new private key (Ed25519) in base64.\n"},
-    {"pubkey", "", 0, 0, cli_pubkey, "a private key's public key",
-     "Reads a private key on stdin and prints its public key.\n"},
+    {"pubkey", "", 0, OPTION_PEM, cli_pubkey, "a private key's public key",
+     "Reads a private key on stdin, the line of 'adit genkey' or PEM, and prints its public key: in base64 if it is "
+     "an\n"
+     "Ed25519 key, as PEM otherwise.\n"},
     {"genpsk", "", 0, 0, cli_genpsk, "make a pre-shared key", "Prints a new random pre-shared key in base64.\n"},
     {"bench", "", 0, OPTION_MS, cli_bench, "measure the crypto engines",
      "Measures every crypto engine of this machine with every suite, and says which one each suite will use.\n"},
@@ -125,13 +128,10 @@ static bool parse_ms(const char *text, unsigned *ms)
 static int parse_options(int argc, char **argv, struct parsed *p)
 {
     static const struct option options[] = {
-        {"socket", required_argument, NULL, 's'},
-        {"json", no_argument, NULL, 'j'},
-        {"watch", no_argument, NULL, 'w'},
-        {"time", required_argument, NULL, 't'},
-        {"help", no_argument, NULL, 'h'},
-        {"version", no_argument, NULL, 'V'},
-        {NULL, 0, NULL, 0},
+        {"socket", required_argument, NULL, 's'}, {"json", no_argument, NULL, 'j'},
+        {"watch", no_argument, NULL, 'w'},        {"time", required_argument, NULL, 't'},
+        {"pem", no_argument, NULL, 'p'},          {"help", no_argument, NULL, 'h'},
+        {"version", no_argument, NULL, 'V'},      {NULL, 0, NULL, 0},
     };
     for (int o; (o = getopt_long(argc, argv, "s:hV", options, NULL)) != -1;) {
         switch (o) {
@@ -151,6 +151,10 @@ static int parse_options(int argc, char **argv, struct parsed *p)
             if (!parse_ms(optarg, &p->cli.ms))
                 return usage_error("--time takes milliseconds from 1 to 60000", NULL);
             p->seen |= OPTION_MS;
+            break;
+        case 'p':
+            p->cli.pem = true;
+            p->seen |= OPTION_PEM;
             break;
         case 'h':
             p->help = true;

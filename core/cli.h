@@ -11,6 +11,7 @@ struct cli {
     const char *command;
     const char *socket; /* -s, or NULL */
     bool json, watch;
+    bool pem;    /* pubkey */
     unsigned ms; /* bench: milliseconds for each measurement */
     const char *args[2];
     int arg_count;

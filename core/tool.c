@@ -11,6 +11,7 @@
 #include "crypto/key.h"
 #include "crypto/library.h"
 #include "crypto/secret.h"
+#include "crypto/sig.h"
 
 static bool start_crypto(void)
 {
@@ -84,24 +85,48 @@ int cli_genpsk(const struct cli *c)
     return print_secret(text, sizeof text);
 }
 
+#define KEY_FILE_MAX 65536 /* more than any private key */
+
+/* What stdin holds, in secret memory of the caller; NULL when there is no memory. */
+static uint8_t *read_secret(size_t *len)
+{
+    uint8_t *text = secret_alloc(KEY_FILE_MAX);
+    setvbuf(stdin, NULL, _IONBF, 0); /* no copy of the key in stdio's buffer */
+    if (text)
+        *len = fread(text, 1, KEY_FILE_MAX, stdin);
+    return text;
+}
+
+static enum err print_public(const struct public_key *k, bool as_pem)
+{
+    char line[KEY_TEXT];
+    struct buf pem = {0};
+    if (!as_pem && public_key_line(k, line)) {
+        puts(line);
+        return OK;
+    }
+    TRY(public_key_pem(k, &pem));
+    fwrite(pem.data, 1, pem.len, stdout);
+    buf_free(&pem);
+    return OK;
+}
+
 int cli_pubkey(const struct cli *c)
 {
-    char private_text[256] = "", public_text[KEY_TEXT];
-    (void)c;
+    struct private_key *k = NULL;
+    char why[256] = "out of memory";
+    size_t len = 0;
     if (!start_crypto())
         return EXIT_FAILED;
-    setvbuf(stdin, NULL, _IONBF, 0); /* no copy of the key in stdio's buffer */
-    if (fgets(private_text, sizeof private_text, stdin))
-        private_text[strcspn(private_text, " \t\r\n")] = 0;
-    enum err e = key_public(private_text, public_text);
-    secret_wipe(private_text, sizeof private_text);
-    if (e != OK) {
-        fputs("adit: stdin holds no private key: expected 44 characters of base64, as 'adit genkey' prints them\n",
-              stderr);
-        return EXIT_FAILED;
-    }
-    puts(public_text);
-    return EXIT_DONE;
+    uint8_t *text = read_secret(&len);
+    enum err e = text ? private_key_parse(span_of(text, len), &k, why, sizeof why) : ERR_NOMEM;
+    secret_free(text);
+    if (e == OK)
+        e = print_public(private_key_public(k), c->pem);
+    else
+        fprintf(stderr, "adit: stdin: %s\n", why);
+    private_key_free(k);
+    return e == OK ? EXIT_DONE : EXIT_FAILED;
 }
 
 /* -- version -- */

@@ -7,7 +7,7 @@
 
 #define KEY_BYTES 32
 
-_Static_assert(KEY_BYTES == crypto_sign_SEEDBYTES && KEY_BYTES == crypto_sign_PUBLICKEYBYTES, "Ed25519 (RFC 8032)");
+_Static_assert(KEY_BYTES == crypto_sign_SEEDBYTES, "Ed25519 (RFC 8032)");
 
 enum err base64_decode(const char *text, size_t len, uint8_t *out, size_t out_cap, size_t *out_len)
 {
@@ -40,20 +40,4 @@ void key_generate(char text[KEY_TEXT])
 void psk_generate(char text[KEY_TEXT])
 {
     key_generate(text); /* also 32 random bytes */
-}
-
-enum err key_public(const char *private_text, char text[KEY_TEXT])
-{
-    uint8_t seed[KEY_BYTES], public[crypto_sign_PUBLICKEYBYTES], secret[crypto_sign_SECRETKEYBYTES];
-    size_t len = 0;
-    enum err e = base64_decode(private_text, strlen(private_text), seed, sizeof seed, &len);
-    if (e == OK && len == KEY_BYTES) {
-        crypto_sign_seed_keypair(public, secret, seed);
-        base64_encode(span_of(public, sizeof public), text, KEY_TEXT);
-        secret_wipe(secret, sizeof secret);
-    } else {
-        e = ERR_SYNTAX;
-    }
-    secret_wipe(seed, sizeof seed);
-    return e;
 }

@@ -8,9 +8,7 @@
 #define KEY_TEXT 45 /* base64 of 32 bytes with its NUL */
 
 void key_generate(char text[KEY_TEXT]); /* an Ed25519 seed: `adit genkey` */
-MUST_USE enum err key_public(const char *private_text,
-                             char text[KEY_TEXT]); /* its public key: `adit pubkey`. Errors: SYNTAX */
-void psk_generate(char text[KEY_TEXT]);            /* 32 random bytes: `adit genpsk` */
+void psk_generate(char text[KEY_TEXT]); /* 32 random bytes: `adit genpsk` */
 
 /* Standard base64 with padding; out_cap bytes at most. Errors: SYNTAX, FULL. */
 MUST_USE enum err base64_decode(const char *text, size_t len, uint8_t *out, size_t out_cap, size_t *out_len);

@@ -67,6 +67,34 @@ def test_public_key_is_that_of_ed25519():
     assert base64.b64decode(good('pubkey', input=base64.b64encode(seed).decode())) == public
 
 
+def openssl(*argv, **more):
+    return subprocess.run(['openssl', *argv], capture_output=True, text=True, timeout=60, check=True, **more).stdout
+
+
+@pytest.mark.parametrize('kind', [['rsa', '-pkeyopt', 'rsa_keygen_bits:2048'], ['ec', '-pkeyopt', 'ec_paramgen_curve:P-256'],
+                                  ['ec', '-pkeyopt', 'ec_paramgen_curve:P-521'], ['ed25519']])
+def test_public_key_of_a_pem_file(kind):
+    private = openssl('genpkey', '-algorithm', *kind)
+    public = openssl('pkey', '-pubout', input=private)
+    assert good('pubkey', '--pem', input=private) == public
+    if kind == ['ed25519']:
+        der = subprocess.run(['openssl', 'pkey', '-pubin', '-outform', 'DER'], input=public.encode(), capture_output=True, check=True).stdout
+        assert base64.b64decode(good('pubkey', input=private)) == der[-32:]
+    else:
+        assert good('pubkey', input=private) == public
+
+
+def test_public_key_of_genkey_as_pem():
+    private = good('genkey')
+    pem = good('pubkey', '--pem', input=private)
+    assert 'ED25519 Public-Key' in openssl('pkey', '-pubin', '-noout', '-text', input=pem)
+
+
+def test_encrypted_private_key_is_said_so():
+    done = adit('pubkey', input=openssl('genpkey', '-algorithm', 'ed25519', '-aes256', '-pass', 'pass:x'))
+    assert done.returncode == 1 and 'encrypted' in done.stderr and not done.stdout
+
+
 @pytest.mark.parametrize('text', ['', 'x', 'A' * 43, 'A' * 44, 'A' * 300, '!' * 44])
 def test_wrong_private_key_exits_1(text):
     done = adit('pubkey', input=text)
