@@ -186,8 +186,8 @@ static void other_private_keys_are_refused(void **state)
 }
 
 /*
- * One digit changed inside the base64: numbers that do not belong together, or no DER any more. Of an ECDSA key the public
- * half may be left out, so that a digit that hides it makes a key of the scalar alone.
+ * One digit changed inside the base64: numbers that do not belong together, or no DER any more. Of an ECDSA key the
+ * public half may be left out, so that a digit that hides it makes a key of the scalar alone.
  */
 static void damaged_private_keys_are_refused(void **state)
 {
@@ -610,7 +610,7 @@ static void signatures_are_reproducible(void **state)
 static void rsa_pss_is_written_as_rfc7427_says(void **state)
 {
     (void)state;
-    /* Appendix A.4.3 less its trailer field, whose default value DER leaves out; each hash with a salt of its length. */
+    /* Appendix A.4.3 less its trailer field, whose default DER leaves out; each hash with a salt of its length. */
     struct private_key *k = private_of(pem_rsa_pkcs8);
     const struct {
         enum sig_hash hash;
