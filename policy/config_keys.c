@@ -227,6 +227,19 @@ static void peer_dpd(struct target *t, const char *value, unsigned line)
     value_duration(t->load, line, value, true, &t->peer->dpd);
 }
 
+static void peer_fragmentation(struct target *t, const char *value, unsigned line)
+{
+    static const char *const words[] = {"yes", "no", NULL};
+    unsigned i;
+    if (value_word(t->load, line, value, words, &i))
+        t->peer->fragmentation = i == 0;
+}
+
+static void peer_window(struct target *t, const char *value, unsigned line)
+{
+    value_number(t->load, line, value, 1, WINDOW_MAX, &t->peer->window);
+}
+
 /* -- [policy], and a peer's own -- */
 
 static void policy_action(struct target *t, const char *value, unsigned line)
@@ -380,13 +393,13 @@ static const struct key keys[] = {
     {"auth", PEER, false, false, NULL},
     {"reauth", PEER, false, false, NULL},
     {"mobike", PEER, false, false, NULL},
-    {"fragmentation", PEER, false, false, NULL},
+    {"fragmentation", PEER, false, false, peer_fragmentation},
     {"ppk", PEER, false, false, NULL},
     {"ppk-id", PEER, false, false, NULL},
     {"ppk-required", PEER, false, false, NULL},
     {"unique", PEER, false, false, NULL},
     {"childless", PEER, false, false, NULL},
-    {"window", PEER, false, false, NULL},
+    {"window", PEER, false, false, peer_window},
     {"dscp", OWN, false, true, NULL},
     {"ecn", OWN, false, true, NULL},
     {"df", OWN, false, true, NULL},
@@ -518,6 +531,8 @@ static struct peer *new_peer(const struct section *s)
     p->auth = AUTH_PSK;
     p->rekey = 4 * 60 * 60 * NS_PER_S;
     p->dpd = 30 * NS_PER_S;
+    p->fragmentation = true;
+    p->window = 1;
     proposals_default(PROTOCOL_IKE, &p->ike);
     return p;
 }

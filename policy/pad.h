@@ -64,6 +64,8 @@ struct policy {
     bool esn;               /* offer extended sequence numbers */
 };
 
+#define WINDOW_MAX 32 /* requests of one peer under way at once (RFC 7296 section 2.3) */
+
 struct peer {
     char name[64];
     unsigned line;
@@ -81,6 +83,9 @@ struct peer {
     enum encap_mode encap;
     ns_t rekey; /* IKE SA, soft; default 4 h */
     ns_t dpd;   /* idle time before a liveness check when traffic leaves and none comes; default 30 s; 0: off */
+
+    bool fragmentation; /* of IKE messages (RFC 7383), if the peer supports it; default true */
+    unsigned window;    /* requests of the peer that may be under way at once, 1..WINDOW_MAX; default 1 */
 };
 
 #endif

@@ -477,6 +477,8 @@ static void set_up_node(struct sim *s, unsigned k)
     peer->start = START_NO;
     peer->rekey = 4 * 3600 * NS_PER_S;
     peer->dpd = 30 * NS_PER_S;
+    peer->fragmentation = true;
+    peer->window = 1;
     snprintf(policy->name, sizeof policy->name, "net");
     policy->peer = peer;
     sim_selectors(&policy->local, net[k]);
