@@ -109,13 +109,15 @@ static void show_ike(FILE *out, const json_t *sa)
 {
     char age[24], rekey[24];
     bool local = true_of(sa, "nat_local"), remote = true_of(sa, "nat_remote");
+    const char *fragmentation = true_of(sa, "fragmentation") ? ", IKE fragmentation" : "";
     fprintf(out, "  ike %s_i %s_r  %s, %s\n", text_of(sa, "spi_i"), text_of(sa, "spi_r"), text_of(sa, "state"),
             true_of(sa, "initiator") ? "initiator" : "responder");
-    fprintf(out, "    %s (%s) <-> %s (%s)%s\n", text_of(sa, "local_id"), text_of(sa, "local"), text_of(sa, "remote_id"),
-            text_of(sa, "remote"),
+    fprintf(out, "    %s (%s) <-> %s (%s)%s%s\n", text_of(sa, "local_id"), text_of(sa, "local"),
+            text_of(sa, "remote_id"), text_of(sa, "remote"),
             local    ? ", UDP encapsulation, we are behind NAT"
             : remote ? ", UDP encapsulation"
-                     : "");
+                     : "",
+            fragmentation);
     if (json_is_integer(json_object_get(sa, "age")))
         fprintf(out, "    %s  age %s, rekey in %s\n", text_of(sa, "suite"), duration(sa, "age", age, sizeof age),
                 duration(sa, "rekey_in", rekey, sizeof rekey));

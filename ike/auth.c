@@ -74,6 +74,7 @@ void auth_start(struct ike_sa *sa)
     secret_wipe(auth, sizeof auth);
     if (!has_other(sa))
         ike_put_notify(&b, PROTOCOL_NONE, none, NOTIFY_INITIAL_CONTACT, none);
+    put_window(sa, &b);
     child_put_request(&b, t->policy, &t->offered, t->spi);
     request_send(sa, &b);
 }
@@ -354,6 +355,7 @@ void auth_request(struct ike_sa *sa, const struct ike_message *m)
     ike_put_id(&b, PAYLOAD_IDR, &sa->local_id);
     ike_put_auth(&b, AUTH_METHOD_SHARED_KEY, span_of(auth, prf_len(sa->prf)));
     secret_wipe(auth, sizeof auth);
+    put_window(sa, &b);
     answer_child(sa, m, &b, &made);
     reply_send(sa, &b);
     if (sa->state == SA_DEAD)

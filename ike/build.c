@@ -7,8 +7,8 @@
 
 void ike_begin(struct ike_builder *b, uint8_t *out, size_t cap, const struct ike_header *h)
 {
-    *b = (struct ike_builder){.w = writer_of(out, cap < IKE_MESSAGE_MAX ? cap : IKE_MESSAGE_MAX),
-                              .next_at = NEXT_PAYLOAD_AT};
+    *b = (struct ike_builder){
+        .w = writer_of(out, cap < IKE_MESSAGE_MAX ? cap : IKE_MESSAGE_MAX), .h = *h, .next_at = NEXT_PAYLOAD_AT};
     write_u64(&b->w, h->spi_i);
     write_u64(&b->w, h->spi_r);
     write_u8(&b->w, PAYLOAD_NONE);

@@ -20,6 +20,7 @@ enum err ike_new(struct ike_engine **out, const struct ike_env *env, const struc
     e->limits.half_open = limits && limits->half_open ? limits->half_open : HALF_OPEN_DEFAULT;
     e->limits.cookie_threshold =
         limits && limits->cookie_threshold ? limits->cookie_threshold : COOKIE_THRESHOLD_DEFAULT;
+    e->limits.datagram = limits && limits->datagram ? limits->datagram : FRAGMENT_DATAGRAM;
     e->next_child = 1;
     timer_heap_init(&e->timers, e);
     cookie_init(&e->jar, &env->random, 0);
@@ -62,6 +63,7 @@ void ike_free(struct ike_engine *e)
 
 void engine_leave(struct ike_engine *e)
 {
+    held_serve(e);
     engine_reap(e);
     commands_check(e);
 }

@@ -91,6 +91,7 @@ struct ike_env {
 struct ike_limits {
     unsigned half_open;        /* most responder SAs before IKE_AUTH; default 1000 */
     unsigned cookie_threshold; /* half-open SAs from which cookies are demanded; default 100 */
+    unsigned datagram;         /* bytes of the longest IP datagram that carries an IKE fragment; default 1280 */
 };
 
 /* config must outlive the engine or be replaced by ike_reload. limits NULL: defaults. Errors: NOMEM. */
@@ -158,6 +159,7 @@ struct ike_sa_info {
     struct path path;
     struct proposal suite;      /* one transform of each type: what was chosen */
     bool nat_local, nat_remote; /* a NAT was detected before us, before the peer */
+    bool fragmentation;         /* long messages go in fragments (RFC 7383) */
     ns_t established, rekey_at; /* 0: not */
     unsigned children;
 };

@@ -29,6 +29,7 @@ void ike_each_sa(const struct ike_engine *e, void (*fn)(void *ctx, const struct 
             .path = sa->path,
             .nat_local = sa->nat_local,
             .nat_remote = sa->nat_remote,
+            .fragmentation = sa->fragmentation,
             .established = sa->established,
             .rekey_at = sa->rekey_at,
         };

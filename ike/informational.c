@@ -20,6 +20,8 @@ void informational_start(struct ike_sa *sa)
         }
         uint32_t spi = c ? c->spi_in : t->spi; /* the sender's inbound one (section 1.4.1) */
         ike_put_delete(&b, PROTOCOL_ESP, &spi, 1);
+    } else {
+        put_window(sa, &b);
     }
     request_send(sa, &b);
 }
@@ -96,6 +98,7 @@ static void answer_deletes(struct ike_sa *sa, const struct ike_message *m)
     reply_begin(sa, &b, EXCHANGE_INFORMATIONAL);
     if (n)
         ike_put_delete(&b, PROTOCOL_ESP, own, n);
+    put_window(sa, &b);
     reply_send(sa, &b);
 }
 
@@ -185,6 +188,8 @@ void poll_fire(struct timer *t, void *ctx, ns_t now)
         sa->last_out = now;
         e->env.keepalive(e->env.ctx, &path);
     }
-    if (sa->state == SA_UP && sa->tx.next > MESSAGE_ID_SOFT)
+    if (fragments_expired(sa->request_parts, now))
+        fragments_free(&sa->request_parts);
+    if (sa->state == SA_UP && (sa->tx.next > MESSAGE_ID_SOFT || sa->rx.expected > MESSAGE_ID_SOFT))
         (void)sa_rekey(sa); /* if it can't, the next turn will */
 }

@@ -19,6 +19,7 @@
 #include "crypto/kex.h"
 #include "crypto/secret.h"
 #include "ike/engine.h"
+#include "ike/fragment.h"
 #include "ike/keymat.h"
 #include "ike/msgid.h"
 #include "ike/narrow.h"
@@ -226,9 +227,12 @@ struct ike_sa {
     unsigned cookies;
     uint16_t noted; /* an unauthenticated error of the peer; 0: none */
     bool nat_local, nat_remote;
+    bool fragmentation; /* both ends said that they support it (RFC 7383 section 2.3) */
 
     struct msgid_out tx;
     struct msgid_in rx;
+    struct fragments *request_parts;  /* of the expected request; NULL: none have come */
+    struct fragments *response_parts; /* of the awaited response */
     struct task *queue, *current;
     struct pending *pending;
     struct ike_job *jobs;
@@ -250,6 +254,7 @@ struct ike_engine {
     struct ike_limits limits;
     ns_t now;
     bool started, stopping;
+    bool resume; /* an answer left, and its SA holds requests that came early */
     struct timer_heap timers;
     struct sa_table table;
     struct ike_sa *sas, *sas_last, *dead;
@@ -338,6 +343,12 @@ void reply_notify(struct ike_sa *sa, uint8_t exchange, uint8_t protocol, struct 
                   struct span data);
 void request_transmit(struct ike_sa *sa); /* sends (again) what waits for an answer */
 void request_expired(struct ike_sa *sa);  /* nobody answered */
+/* Sends a flight: what one message became. */
+void flight_send(struct ike_engine *e, const struct path *path, struct span flight);
+/* Announces our window (section 2.3) if the peer does not know it yet: within a protected message being built. */
+void put_window(struct ike_sa *sa, struct ike_builder *b);
+/* Serves the held requests whose turn has come. */
+void held_serve(struct ike_engine *e);
 /* A reply without an SA (or before keys): header of the request, one notify. limited: counts against the rate. */
 void plain_notify(struct ike_engine *e, const struct path *path, const struct ike_header *h, uint8_t exchange,
                   uint16_t type, struct span data, bool limited);

@@ -1,5 +1,15 @@
 #include "ike/internal.h"
 
+/* A fresh one, of as many bytes as the suite takes. */
+static void make_iv(void *ctx, uint8_t iv[TRANSFORM_IV_MAX])
+{
+    struct ike_sa *sa = ctx;
+    if (sa->suite.counter_iv) /* unique by construction: it never goes back under one key */
+        put_be64(iv, sa->iv++);
+    else
+        random_fill(&sa->e->env.random, iv, TRANSFORM_IV_MAX);
+}
+
 static void message_begin(struct ike_sa *sa, struct ike_builder *b, uint8_t exchange, bool response, uint32_t id)
 {
     struct ike_header h = {
@@ -11,12 +21,28 @@ static void message_begin(struct ike_sa *sa, struct ike_builder *b, uint8_t exch
         .message_id = id,
     };
     uint8_t iv[TRANSFORM_IV_MAX];
-    if (sa->suite.counter_iv) /* unique by construction: it never goes back under one key */
-        put_be64(iv, sa->iv++);
-    else
-        random_fill(&sa->e->env.random, iv, sizeof iv);
+    make_iv(sa, iv);
     ike_begin(b, sa->e->out, IKE_MESSAGE_MAX, &h);
     ike_begin_sk(b, &sa->suite, span_of(iv, sa->suite.iv_len));
+}
+
+/* What the message in b becomes on this path. Errors: FULL, CRYPTO, NOMEM. */
+static enum err seal(struct ike_sa *sa, struct ike_builder *b, const struct path *path, struct buf *flight)
+{
+    struct fragment_sealer f = {
+        .suite = &sa->suite,
+        .key = sa->seal,
+        .max = sa->fragmentation ? fragment_room(path, sa->e->limits.datagram) : SIZE_MAX,
+        .iv = make_iv,
+        .ctx = sa,
+    };
+    return fragment_seal(b, &f, flight);
+}
+
+void flight_send(struct ike_engine *e, const struct path *path, struct span flight)
+{
+    while (flight.len)
+        e->env.send(e->env.ctx, path, flight_next(&flight));
 }
 
 void request_begin(struct ike_sa *sa, struct ike_builder *b, uint8_t exchange)
@@ -29,19 +55,17 @@ void request_transmit(struct ike_sa *sa)
     struct ike_engine *e = sa->e;
     sa->last_out = e->now;
     timer_set(&e->timers, &sa->retransmit, e->now + msgid_wait(sa->tx.tries, &e->env.random));
-    e->env.send(e->env.ctx, &sa->path, buf_span(&sa->tx.request));
+    flight_send(e, &sa->path, buf_span(&sa->tx.flight));
 }
 
 void request_send(struct ike_sa *sa, struct ike_builder *b)
 {
-    size_t len;
-    enum err err = ike_finish_sk(b, &sa->suite, sa->seal, &len);
-    if (err == OK)
-        err = msgid_request(&sa->tx, span_of(sa->e->out, len));
+    enum err err = seal(sa, b, &sa->path, &sa->tx.flight);
     if (err != OK) {
         sa_lost(sa, "IKE SA with %s: a request could not be made: %s", sa_peer_name(sa), err_text(err));
         return;
     }
+    msgid_request(&sa->tx);
     request_transmit(sa);
 }
 
@@ -53,16 +77,26 @@ void reply_begin(struct ike_sa *sa, struct ike_builder *b, uint8_t exchange)
 void reply_send(struct ike_sa *sa, struct ike_builder *b)
 {
     struct ike_engine *e = sa->e;
-    size_t len;
-    enum err err = ike_finish_sk(b, &sa->suite, sa->seal, &len);
-    if (err == OK)
-        err = msgid_answer(&sa->rx, span_of(e->out, len));
+    struct buf *flight = msgid_flight(&sa->rx, sa->rx.expected);
+    enum err err = seal(sa, b, &sa->rx.path, flight);
     if (err != OK) {
         sa_lost(sa, "IKE SA with %s: an answer could not be made: %s", sa_peer_name(sa), err_text(err));
         return;
     }
+    msgid_answer(&sa->rx);
+    e->resume |= msgid_due(&sa->rx);
     sa->last_out = e->now;
-    e->env.send(e->env.ctx, &sa->rx.path, buf_span(&sa->rx.response));
+    flight_send(e, &sa->rx.path, buf_span(flight));
+}
+
+void put_window(struct ike_sa *sa, struct ike_builder *b)
+{
+    const struct peer *peer = sa_peer(sa);
+    uint8_t size[4];
+    if (!peer || peer->window <= sa->rx.window || msgid_widen(&sa->rx, peer->window) != OK)
+        return;
+    put_be32(size, sa->rx.window);
+    ike_put_notify(b, PROTOCOL_NONE, span_of(NULL, 0), NOTIFY_SET_WINDOW_SIZE, span_of(size, sizeof size));
 }
 
 void reply_notify(struct ike_sa *sa, uint8_t exchange, uint8_t protocol, struct span spi, uint16_t type,
@@ -161,12 +195,13 @@ static void refuse_request(struct ike_sa *sa, const struct ike_message *m, enum 
         sa_lost(sa, "IKE SA with %s is down: it sent a malformed request", sa_peer_name(sa));
 }
 
-static void input_request(struct ike_sa *sa, const struct path *path, struct span raw, struct ike_message *m,
-                          enum err err)
+/* Serves the request whose turn it is. What it holds is parsed only now: it may have waited. */
+static void serve(struct ike_sa *sa, const struct path *path, struct ike_message *m, enum err err, struct span text)
 {
-    if (msgid_accept(&sa->rx, raw, path) != OK)
-        return; /* it will come again */
+    msgid_accept(&sa->rx, path);
     sa_follow(sa, path);
+    if (err == OK)
+        err = ike_inner_parse(m->sk_first, text, m);
     if (err == OK)
         err = ike_message_legal(m);
     if (err == OK)
@@ -175,11 +210,46 @@ static void input_request(struct ike_sa *sa, const struct path *path, struct spa
         refuse_request(sa, m, err);
 }
 
-static void input_response(struct ike_sa *sa, const struct path *path, struct ike_message *m, enum err err)
+static void input_request(struct ike_sa *sa, const struct path *path, struct ike_message *m, enum err err,
+                          struct span text)
+{
+    if (m->h.message_id == sa->rx.expected) {
+        fragments_free(&sa->request_parts); /* of the same message, if it has come whole besides */
+        serve(sa, path, m, err, text);
+    } else if (msgid_hold(&sa->rx, m, path, err, text) != OK) {
+        drop(sa->e, STAT_DROP_IKE_LIMIT); /* it will come again */
+    }
+}
+
+static struct ike_sa *first_due(const struct ike_engine *e)
+{
+    struct ike_sa *sa = e->sas;
+    while (sa && !msgid_due(&sa->rx))
+        sa = sa->next;
+    return sa;
+}
+
+void held_serve(struct ike_engine *e)
+{
+    struct ike_sa *sa;
+    while (e->resume && (sa = first_due(e))) {
+        struct held_request *r = msgid_take(&sa->rx);
+        struct ike_message m = {.h = r->h, .seen = PAYLOAD_BIT(PAYLOAD_SK), .sk_first = r->first};
+        serve(sa, &r->path, &m, r->err, buf_span(&r->text));
+        held_free(r);
+    }
+    e->resume = false;
+}
+
+static void input_response(struct ike_sa *sa, const struct path *path, struct ike_message *m, enum err err,
+                           struct span text)
 {
     sa_follow(sa, path);
     timer_cancel(&sa->e->timers, &sa->retransmit);
     msgid_done(&sa->tx);
+    fragments_free(&sa->response_parts);
+    if (err == OK)
+        err = ike_inner_parse(m->sk_first, text, m);
     if (err == OK)
         err = ike_message_legal(m);
     if (err == OK)
@@ -191,15 +261,63 @@ static void input_response(struct ike_sa *sa, const struct path *path, struct ik
 }
 
 /* The kept answer again, to where the retransmission came from (sections 2.1 and 2.11). */
-static void answer_again(struct ike_sa *sa, const struct path *path)
+static void answer_again(struct ike_sa *sa, const struct path *path, uint32_t id)
 {
     drop(sa->e, STAT_IKE_REPLAYED);
-    sa->e->env.send(sa->e->env.ctx, path, buf_span(&sa->rx.response));
+    flight_send(sa->e, path, buf_span(msgid_flight(&sa->rx, id)));
+}
+
+/* Whether a message, whole or a fragment, has a place in this SA now; counts it if not. */
+static bool wanted(struct ike_sa *sa, const struct ike_message *m, bool response, enum msgid_verdict verdict)
+{
+    bool repeat = verdict == MSGID_REPEAT;
+    if (!m->sk_offset || !sa->open || (!repeat && !state_allows(sa, m->h.exchange, response))) {
+        drop(sa->e, STAT_DROP_IKE_STATE);
+        return false;
+    }
+    if (!repeat && verdict != MSGID_FRESH) {
+        drop(sa->e, STAT_DROP_IKE_MSGID);
+        return false;
+    }
+    if (!(m->seen & PAYLOAD_BIT(PAYLOAD_SKF)))
+        return true;
+    /*
+     * Of what was answered, the first fragment alone asks for the answer again (RFC 7383 section 2.6.1). Of requests to
+     * come only the next is put together: one set bounds the memory, and the others are sent again.
+     */
+    const struct fragments *set = response ? sa->response_parts : repeat ? NULL : sa->request_parts;
+    bool turn = response || (repeat ? m->fragment == 1 : m->h.message_id == sa->rx.expected);
+    if (sa->fragmentation && turn && fragment_wanted(set, m))
+        return true;
+    drop(sa->e, STAT_DROP_IKE_FRAGMENT);
+    return false;
+}
+
+/* Keeps an authentic fragment. True when the message is complete: m and text are then of the whole. */
+static bool collect(struct ike_sa *sa, struct ike_message *m, enum err err, struct span *text)
+{
+    struct fragments **set = m->h.flags & IKE_FLAG_RESPONSE ? &sa->response_parts : &sa->request_parts;
+    if (err == OK)
+        err = fragment_keep(set, m, *text, sa->e->now);
+    if (err != OK) {
+        drop(sa->e, err == ERR_SYNTAX ? STAT_DROP_IKE_SYNTAX : STAT_DROP_IKE_LIMIT);
+        return false;
+    }
+    return fragments_join(set, sa->e->in, m, text);
+}
+
+static enum msgid_verdict judge(struct ike_sa *sa, const struct ike_message *m, bool response)
+{
+    uint32_t id = m->h.message_id;
+    if (!response)
+        return msgid_judge(&sa->rx, id);
+    return msgid_awaited(&sa->tx, id) && sa->tx.flight.data[18] == m->h.exchange ? MSGID_FRESH : MSGID_OUTSIDE;
 }
 
 void sa_input(struct ike_sa *sa, const struct path *path, struct span message, struct ike_message *m)
 {
     struct ike_engine *e = sa->e;
+    struct span text = span_of(NULL, 0);
     bool response = m->h.flags & IKE_FLAG_RESPONSE;
     if (m->h.exchange == EXCHANGE_SA_INIT) {
         if (response && sa->state == SA_CONNECTING)
@@ -208,29 +326,24 @@ void sa_input(struct ike_sa *sa, const struct path *path, struct span message, s
             drop(e, STAT_DROP_IKE_STATE);
         return;
     }
-    if (!response && msgid_judge(&sa->rx, m->h.message_id, message) == MSGID_REPEAT) {
-        answer_again(sa, path);
+    enum msgid_verdict verdict = judge(sa, m, response);
+    if (!wanted(sa, m, response, verdict))
         return;
-    }
-    if (!m->sk_offset || !sa->open || !state_allows(sa, m->h.exchange, response)) {
-        drop(e, STAT_DROP_IKE_STATE);
-        return;
-    }
-    bool wanted = response ? msgid_awaited(&sa->tx, m->h.message_id) && sa->tx.request.data[18] == m->h.exchange
-                           : msgid_judge(&sa->rx, m->h.message_id, message) == MSGID_FRESH;
-    if (!wanted) {
-        drop(e, STAT_DROP_IKE_MSGID);
-        return;
-    }
-    enum err err = ike_open_sk(e->in, m, &sa->suite, sa->open);
-    if (err != OK && err != ERR_SYNTAX && err != ERR_CRITICAL) {
+    enum err err = ike_open_sk(e->in, m, &sa->suite, sa->open, &text);
+    if (err != OK && err != ERR_SYNTAX) {
         drop(e, STAT_DROP_IKE_AUTH);
         return;
     }
+    if (verdict == MSGID_REPEAT) {
+        answer_again(sa, path, m->h.message_id);
+        return;
+    }
+    if (m->fragments && !collect(sa, m, err, &text))
+        return;
     sa->last_in = e->now;
     sa->unanswered = 0;
     if (response)
-        input_response(sa, path, m, err);
+        input_response(sa, path, m, err, text);
     else
-        input_request(sa, path, message, m, err);
+        input_request(sa, path, m, err, text);
 }

@@ -1,42 +1,107 @@
 #include "ike/msgid.h"
 
-enum msgid_verdict msgid_judge(const struct msgid_in *in, uint32_t id, struct span message)
+#include <stdlib.h>
+
+static bool is_held(const struct msgid_in *in, uint32_t id)
 {
-    bool same = span_equal(buf_span(&in->request), message) && message.len > 0;
-    if (id == in->expected)
-        return !in->busy ? MSGID_FRESH : same ? MSGID_BUSY : MSGID_OUTSIDE;
-    /*
-     * A retransmission is bit-identical (RFC 7296 section 2.1). To answer anything else under that number would let
-     * whoever can guess two SPIs have us send packets.
-     */
-    if (!in->busy && in->expected > 0 && id == in->expected - 1 && same && in->response.len)
-        return MSGID_REPEAT;
-    return MSGID_OUTSIDE;
+    for (const struct held_request *r = in->held; r; r = r->next)
+        if (r->h.message_id == id)
+            return true;
+    return false;
 }
 
-enum err msgid_accept(struct msgid_in *in, struct span message, const struct path *path)
+struct buf *msgid_flight(struct msgid_in *in, uint32_t id)
 {
-    TRY(buf_set(&in->request, message));
+    return in->ring ? &in->ring[id % in->window] : &in->last;
+}
+
+enum msgid_verdict msgid_judge(struct msgid_in *in, uint32_t id)
+{
+    if (id < in->expected)
+        return in->expected - id <= in->window && msgid_flight(in, id)->len ? MSGID_REPEAT : MSGID_OUTSIDE;
+    /* The last number is never served: numbers don't start over within one SA (section 2.2). */
+    if (id - in->expected >= in->window || id == UINT32_MAX)
+        return MSGID_OUTSIDE;
+    return (id == in->expected && in->busy) || is_held(in, id) ? MSGID_BUSY : MSGID_FRESH;
+}
+
+void msgid_accept(struct msgid_in *in, const struct path *path)
+{
     in->path = *path;
     in->busy = true;
-    return OK;
 }
 
-enum err msgid_answer(struct msgid_in *in, struct span response)
+void msgid_answer(struct msgid_in *in)
 {
-    TRY(buf_set(&in->response, response));
     in->expected++;
     in->busy = false;
+}
+
+enum err msgid_widen(struct msgid_in *in, unsigned window)
+{
+    struct buf *ring = calloc(window, sizeof *ring);
+    if (!ring)
+        return ERR_NOMEM;
+    for (uint32_t n = 1; n <= in->window && n <= in->expected; n++) /* the answers that are there move over */
+        ring[(in->expected - n) % window] = *msgid_flight(in, in->expected - n);
+    free(in->ring);
+    in->ring = ring;
+    in->last = (struct buf){NULL, 0, 0};
+    in->window = window;
     return OK;
 }
 
-enum err msgid_request(struct msgid_out *out, struct span request)
+enum err msgid_hold(struct msgid_in *in, const struct ike_message *m, const struct path *path, enum err err,
+                    struct span text)
 {
-    TRY(buf_set(&out->request, request));
+    if (text.len > HELD_MAX - in->held_bytes)
+        return ERR_FULL;
+    struct held_request *r = calloc(1, sizeof *r);
+    if (!r || buf_set(&r->text, text) != OK) {
+        free(r);
+        return ERR_NOMEM;
+    }
+    r->h = m->h;
+    r->path = *path;
+    r->first = m->sk_first;
+    r->err = err;
+    struct held_request **at = &in->held;
+    while (*at && (*at)->h.message_id < m->h.message_id)
+        at = &(*at)->next;
+    r->next = *at;
+    *at = r;
+    in->held_bytes += text.len;
+    return OK;
+}
+
+bool msgid_due(const struct msgid_in *in)
+{
+    return in->held && in->held->h.message_id == in->expected;
+}
+
+struct held_request *msgid_take(struct msgid_in *in)
+{
+    struct held_request *r = in->held;
+    if (!msgid_due(in))
+        return NULL;
+    in->held = r->next;
+    in->held_bytes -= r->text.len;
+    return r;
+}
+
+void held_free(struct held_request *r)
+{
+    if (!r)
+        return;
+    buf_free(&r->text);
+    free(r);
+}
+
+void msgid_request(struct msgid_out *out)
+{
     out->next++;
     out->tries = 0;
     out->pending = true;
-    return OK;
 }
 
 bool msgid_awaited(const struct msgid_out *out, uint32_t id)
@@ -47,7 +112,7 @@ bool msgid_awaited(const struct msgid_out *out, uint32_t id)
 void msgid_done(struct msgid_out *out)
 {
     out->pending = false;
-    buf_free(&out->request);
+    buf_free(&out->flight);
 }
 
 ns_t msgid_wait(unsigned tries, const struct random_source *rnd)
@@ -60,7 +125,14 @@ ns_t msgid_wait(unsigned tries, const struct random_source *rnd)
 
 void msgid_free(struct msgid_in *in, struct msgid_out *out)
 {
-    buf_free(&in->request);
-    buf_free(&in->response);
-    buf_free(&out->request);
+    for (unsigned i = 0; in->ring && i < in->window; i++)
+        buf_free(&in->ring[i]);
+    free(in->ring);
+    buf_free(&in->last);
+    while (in->held) {
+        struct held_request *r = in->held;
+        in->held = r->next;
+        held_free(r);
+    }
+    buf_free(&out->flight);
 }

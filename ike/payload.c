@@ -220,6 +220,24 @@ static enum err parse_payload(uint8_t type, struct span body, struct ike_message
     }
 }
 
+/* SK is what SKF is beyond its first four bytes (RFC 7383 section 2.5). */
+static enum err parse_sk(uint8_t type, uint8_t first, struct span body, const uint8_t *message, struct ike_message *m)
+{
+    struct reader r = reader_of(body);
+    if (type == PAYLOAD_SKF) {
+        m->fragment = read_u16(&r);
+        m->fragments = read_u16(&r);
+    }
+    struct span sealed = read_rest(&r);
+    if (r.failed)
+        return ERR_SYNTAX;
+    m->seen |= PAYLOAD_BIT(type);
+    m->sk_offset = (size_t)(sealed.data - message);
+    m->sk_len = sealed.len;
+    m->sk_first = first;
+    return OK;
+}
+
 struct chain {
     struct reader r;
     const uint8_t *message; /* where sk_offset counts from; NULL inside SK, where no other SK may be */
@@ -249,14 +267,8 @@ static enum err parse_next(struct chain *c, uint8_t *type, struct ike_message *m
         return parse_payload(this, body, m);
     if (!c->message)
         return ERR_SYNTAX;
-    m->seen |= PAYLOAD_BIT(this);
-    if (this == PAYLOAD_SK) {
-        m->sk_offset = (size_t)(body.data - c->message);
-        m->sk_len = body.len;
-        m->sk_first = next;
-    }
     *type = PAYLOAD_NONE; /* the last of its chain: its next payload is the first inside (section 3.14) */
-    return OK;
+    return parse_sk(this, next, body, c->message, m);
 }
 
 static enum err parse_chain(struct chain *c, uint8_t first, struct ike_message *m)
@@ -382,6 +394,7 @@ const char *notify_name(uint16_t type, char *text, size_t size)
         {NOTIFY_REKEY_SA, "REKEY_SA"},
         {NOTIFY_ESP_TFC_PADDING_NOT_SUPPORTED, "ESP_TFC_PADDING_NOT_SUPPORTED"},
         {NOTIFY_NON_FIRST_FRAGMENTS_ALSO, "NON_FIRST_FRAGMENTS_ALSO"},
+        {NOTIFY_FRAGMENTATION_SUPPORTED, "IKEV2_FRAGMENTATION_SUPPORTED"},
     };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (names[i].type == type)

@@ -76,6 +76,7 @@ enum notify_type {
     NOTIFY_REKEY_SA = 16393,
     NOTIFY_ESP_TFC_PADDING_NOT_SUPPORTED = 16394,
     NOTIFY_NON_FIRST_FRAGMENTS_ALSO = 16395,
+    NOTIFY_FRAGMENTATION_SUPPORTED = 16430, /* RFC 7383 */
 };
 /* "NO_PROPOSAL_CHOSEN", a static text, or "notify 12345", written into text. */
 MUST_USE const char *notify_name(uint16_t type, char *text, size_t size);
@@ -119,11 +120,13 @@ struct ike_message {
     struct ike_delete del[4]; /* one for each protocol: Delete payloads of the same are taken together */
     uint8_t dels;
     struct span cp;
-    /* SK: where it stands in the message, for decryption in place */
-    size_t sk_offset; /* of its body, from the start of the message; 0: none */
-    size_t sk_len;
+    /* SK or SKF: where it stands in the message, for decryption in place */
+    size_t sk_offset; /* of its IV, from the start of the message; 0: none */
+    size_t sk_len;    /* from there on */
     uint8_t sk_first; /* type of the first payload inside */
-    bool opened;      /* the SK payload was opened: what is here now came protected */
+    /* SKF: which of how many it says it is, unchecked; both 0 with SK */
+    uint16_t fragment, fragments;
+    bool opened;      /* what SK held was parsed: what is here now came protected */
     uint8_t critical; /* on ERR_CRITICAL: the offending type */
 };
 #define PAYLOAD_BIT(type) (UINT32_C(1) << ((type)-33)) /* types 33..48, and 53 */
@@ -136,7 +139,7 @@ MUST_USE enum err ike_header_parse(struct span message, struct ike_header *out);
  * out->critical; the rest of the message is parsed, so that an SK payload can be authenticated before this is believed).
  */
 MUST_USE enum err ike_message_parse(struct span message, struct ike_message *out);
-/* The chain inside an opened SK payload, added to the same message. first: type of its first payload. */
+/* The chain that an opened SK payload holds, added to the same message. first: type of its first payload. */
 MUST_USE enum err ike_inner_parse(uint8_t first, struct span plaintext, struct ike_message *m);
 
 /* NULL if there is none of that type. */
@@ -146,7 +149,7 @@ const struct ike_notify *ike_find_error(const struct ike_message *m);
 
 /* -- legality -- */
 /*
- * Whether this message may stand at all in its exchange and direction, with which payloads; after ike_open_sk where
+ * Whether this message may stand at all in its exchange and direction, with which payloads; after ike_inner_parse where
  * there is an SK payload. What then holds, and the engine may count on (sections 1.2 to 1.4):
  *   spi_i is not 0. All but IKE_SA_INIT came protected.
  *   IKE_SA_INIT request: message ID 0, spi_r 0, SA, KE, Nonce. Response: the same with spi_r, or an error or COOKIE.
@@ -167,9 +170,11 @@ MUST_USE enum err ike_message_legal(const struct ike_message *m);
  */
 struct ike_builder {
     struct writer w;
+    struct ike_header h;
     size_t next_at;    /* where the type of the payload to come is to be written */
     size_t payload_at; /* start of the open payload; 0: none */
-    size_t sk_at;      /* start of the SK payload; 0: none */
+    size_t sk_at;      /* start of the SK or SKF payload; 0: none */
+    size_t iv_at;      /* its IV */
 };
 void ike_begin(struct ike_builder *b, uint8_t *out, size_t cap, const struct ike_header *h);
 void ike_open(struct ike_builder *b, uint8_t type);
@@ -185,17 +190,20 @@ void ike_put_ts(struct ike_builder *b, uint8_t type, const struct selectors *s);
 /* Errors: FULL (did not fit). len: the whole message. */
 MUST_USE enum err ike_finish(struct ike_builder *b, size_t *len);
 
-/* -- the SK payload (RFC 7296 section 3.14, RFC 5282) -- */
+/* -- the SK payload (RFC 7296 section 3.14, RFC 5282), and SKF (RFC 7383 section 2.5) -- */
 /* Opens an SK payload here; iv gets its place, to be filled with suite.iv_len bytes before finish. */
 void ike_begin_sk(struct ike_builder *b, const struct suite *s, struct span iv);
+/* The same for fragment `number` of `total`: a piece of the content is then written through `w`. */
+void ike_begin_skf(struct ike_builder *b, const struct suite *s, uint16_t number, uint16_t total, struct span iv);
 /* Pads, seals with the sender's key, closes. Errors: FULL, CRYPTO. */
 MUST_USE enum err ike_finish_sk(struct ike_builder *b, const struct suite *s, struct keyed *k, size_t *len);
 /*
- * Opens the SK payload of a parsed message in place (message bytes are changed) and parses what is inside.
+ * Opens the SK or SKF payload of a parsed message in place (message bytes are changed); text is what it holds.
  * Errors: AUTH (no SK payload, too short or misaligned for the suite, wrong integrity: the message is nobody's);
- * then, of an authentic message only: SYNTAX (padding, content, payloads before SK), CRITICAL (here or outside).
+ * then, of an authentic message only: SYNTAX (padding, payloads before SK).
  */
-MUST_USE enum err ike_open_sk(uint8_t *message, struct ike_message *m, const struct suite *s, struct keyed *k);
+MUST_USE enum err ike_open_sk(uint8_t *message, struct ike_message *m, const struct suite *s, struct keyed *k,
+                              struct span *text);
 
 /* Identity of an ID body. Errors: SYNTAX, RANGE. */
 MUST_USE enum err ike_identity(struct span body, struct identity *out);

@@ -79,6 +79,7 @@ static struct ike_sa *successor(struct ike_sa *old, bool initiator, uint64_t own
     sa->path = old->path;
     sa->nat_local = old->nat_local;
     sa->nat_remote = old->nat_remote;
+    sa->fragmentation = old->fragmentation;
     sa->choice = *choice;
     sa->nonce_own = *own;
     sa->nonce_peer = *theirs;

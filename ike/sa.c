@@ -114,6 +114,7 @@ struct ike_sa *ike_sa_new(struct ike_engine *e, bool initiator, uint64_t own_spi
     else
         sa->spi_r = own_spi;
     sa->created = sa->last_in = e->now;
+    sa->rx.window = 1;
     sa->prev = e->sas_last;
     if (e->sas_last)
         e->sas_last->next = sa;
@@ -249,6 +250,8 @@ void engine_reap(struct ike_engine *e)
         buf_free(&sa->first_peer);
         buf_free(&sa->cookie);
         msgid_free(&sa->rx, &sa->tx);
+        fragments_free(&sa->request_parts);
+        fragments_free(&sa->response_parts);
         free(sa);
     }
 }

@@ -23,6 +23,12 @@ static void put_nat_detection(struct ike_builder *b, const struct ike_sa *sa, co
     ike_put_notify(b, PROTOCOL_NONE, none, NOTIFY_NAT_DETECTION_DESTINATION_IP, span_of(hash, sizeof hash));
 }
 
+static void put_fragmentation(struct ike_builder *b)
+{
+    struct span none = span_of(NULL, 0);
+    ike_put_notify(b, PROTOCOL_NONE, none, NOTIFY_FRAGMENTATION_SUPPORTED, none);
+}
+
 /* -- initiator -- */
 
 static void offer_made(struct ike_sa *sa, struct ike_job *job);
@@ -42,16 +48,20 @@ static void send_request(struct ike_sa *sa)
     ike_put_ke(&b, t->group, span_of(t->pub.b, t->pub.len));
     ike_put(&b, PAYLOAD_NONCE, nonce_span(&sa->nonce_own));
     put_nat_detection(&b, sa, &sa->path);
+    if (sa->run->peer->fragmentation)
+        put_fragmentation(&b);
     enum err err = ike_finish(&b, &len);
     if (err == OK)
         err = buf_set(&sa->first_own, span_of(e->out, len));
     sa->tx.next = 0; /* a retry with a cookie or another group is message 0 again (section 2.2) */
     if (err == OK)
-        err = msgid_request(&sa->tx, buf_span(&sa->first_own));
-    if (err != OK)
+        err = buf_set(&sa->tx.flight, buf_span(&sa->first_own));
+    if (err != OK) {
         sa_fail(sa, "IKE_SA_INIT to %s could not be made: %s", sa_peer_name(sa), err_text(err));
-    else
-        request_transmit(sa);
+        return;
+    }
+    msgid_request(&sa->tx);
+    request_transmit(sa);
 }
 
 static void make_offer(struct ike_sa *sa)
@@ -204,6 +214,8 @@ static void accept_response(struct ike_sa *sa, const struct path *path, struct s
         return;
     }
     sa->choice = choice;
+    /* Said without having been asked for, it means nothing (RFC 7383 section 2.3). */
+    sa->fragmentation = sa->run->peer->fragmentation && ike_find_notify(m, NOTIFY_FRAGMENTATION_SUPPORTED);
     nat_detect(m, path, &natt, &sa->nat_local, &sa->nat_remote);
     if (!natt && !sa->path.marker) {
         sa_fail(sa, "%s " NO_NATT, sa_peer_name(sa));
@@ -343,13 +355,15 @@ static void send_response(struct ike_sa *sa, const struct kex_public *pub)
     ike_put_ke(&b, sa->choice.ke.id, span_of(pub->b, pub->len));
     ike_put(&b, PAYLOAD_NONCE, nonce_span(&sa->nonce_own));
     put_nat_detection(&b, sa, &sa->rx.path);
-    if (ike_finish(&b, &len) != OK || buf_set(&sa->first_own, span_of(e->out, len)) != OK ||
-        msgid_answer(&sa->rx, buf_span(&sa->first_own)) != OK) {
+    if (sa->fragmentation)
+        put_fragmentation(&b);
+    if (ike_finish(&b, &len) != OK || buf_set(&sa->first_own, span_of(e->out, len)) != OK) {
         sa_kill(sa);
         return;
     }
+    msgid_answer(&sa->rx); /* first_own answers retransmissions */
     sa->state = SA_HALF_OPEN;
-    e->env.send(e->env.ctx, &sa->rx.path, buf_span(&sa->rx.response));
+    e->env.send(e->env.ctx, &sa->rx.path, buf_span(&sa->first_own));
 }
 
 static void responded(struct ike_sa *sa, struct ike_job *job)
@@ -368,6 +382,17 @@ static void responded(struct ike_sa *sa, struct ike_job *job)
     sa_kill(sa);
 }
 
+/* Whether a peer that this may be, as far as its address tells, is to have fragments. */
+static bool fragmentation_for(const struct ike_engine *e, const struct path *path)
+{
+    for (unsigned i = 0; i < e->run_count; i++) {
+        const struct peer *p = e->runs[i]->peer;
+        if (p->fragmentation && (p->endpoint_any || ip_equal(&p->endpoint.ip, &path->remote.ip)))
+            return true;
+    }
+    return false;
+}
+
 static void respond(struct ike_engine *e, const struct path *path, struct span message, const struct ike_message *m,
                     const struct choice *choice, bool nat_local, bool nat_remote)
 {
@@ -383,10 +408,11 @@ static void respond(struct ike_engine *e, const struct path *path, struct span m
     sa->choice = *choice;
     sa->nat_local = nat_local;
     sa->nat_remote = nat_remote;
+    sa->fragmentation = ike_find_notify(m, NOTIFY_FRAGMENTATION_SUPPORTED) && fragmentation_for(e, path);
     table_add_first(&e->table, sa);
     timer_set(&e->timers, &sa->life, e->now + HALF_OPEN_LIFE);
+    msgid_accept(&sa->rx, path);
     if (!nonce_set(&sa->nonce_peer, m->nonce) || buf_set(&sa->first_peer, message) != OK ||
-        msgid_accept(&sa->rx, message, path) != OK ||
         job_start(sa, JOB_RESPOND, choice->ke.id, NULL, m->ke, responded) != OK)
         sa_kill(sa);
 }
@@ -395,7 +421,7 @@ static void answer_repeat(struct ike_sa *sa, const struct path *path)
 {
     if (sa->state == SA_HALF_OPEN) {
         stat_add(sa->e->env.stats, STAT_IKE_REPLAYED, 1);
-        sa->e->env.send(sa->e->env.ctx, path, buf_span(&sa->rx.response));
+        sa->e->env.send(sa->e->env.ctx, path, buf_span(&sa->first_own));
     } else {
         drop(sa->e, STAT_DROP_IKE_STATE);
     }

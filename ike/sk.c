@@ -1,17 +1,33 @@
 /*
- * The SK payload (RFC 7296 section 3.14; RFC 5282 for AEADs). Both kinds of suite protect the message from its first
- * byte: an AEAD takes what stands before the IV as associated data, a MAC covers it, the IV and the ciphertext.
+ * The SK payload (RFC 7296 section 3.14; RFC 5282 for AEADs), and SKF, which holds a piece of one (RFC 7383 section 2.5).
+ * Both kinds of suite protect the message from its first byte: an AEAD takes what stands before the IV as associated
+ * data, so with SKF the fragment's number and their total too; a MAC covers it, the IV and the ciphertext.
  */
 #include "ike/payload.h"
+
+static void put_iv(struct ike_builder *b, const struct suite *s, struct span iv)
+{
+    b->payload_at = 0;
+    b->iv_at = writer_len(&b->w);
+    if (iv.len != s->iv_len)
+        b->w.failed = true;
+    write_span(&b->w, iv);
+}
 
 void ike_begin_sk(struct ike_builder *b, const struct suite *s, struct span iv)
 {
     b->sk_at = writer_len(&b->w);
     ike_open(b, PAYLOAD_SK); /* its next-payload field is where the first inner payload's type goes */
-    b->payload_at = 0;
-    if (iv.len != s->iv_len)
-        b->w.failed = true;
-    write_span(&b->w, iv);
+    put_iv(b, s, iv);
+}
+
+void ike_begin_skf(struct ike_builder *b, const struct suite *s, uint16_t number, uint16_t total, struct span iv)
+{
+    b->sk_at = writer_len(&b->w);
+    ike_open(b, PAYLOAD_SKF);
+    write_u16(&b->w, number);
+    write_u16(&b->w, total);
+    put_iv(b, s, iv);
 }
 
 /* Padding, as little as aligns text and pad length; then its length. Its content is ours to choose: zero. */
@@ -27,7 +43,7 @@ static void pad(struct writer *w, size_t text_len, size_t block)
 
 enum err ike_finish_sk(struct ike_builder *b, const struct suite *s, struct keyed *k, size_t *len)
 {
-    size_t body = b->sk_at + 4, text = body + s->iv_len;
+    size_t text = b->iv_at + s->iv_len;
     if (b->w.failed)
         return ERR_FULL;
     pad(&b->w, writer_len(&b->w) - text, s->block);
@@ -38,8 +54,8 @@ enum err ike_finish_sk(struct ike_builder *b, const struct suite *s, struct keye
     TRY(ike_finish(b, &total));
     struct transform_op op = {
         .aad = b->w.start,
-        .aad_len = (uint16_t)body,
-        .iv = b->w.start + body,
+        .aad_len = (uint16_t)b->iv_at,
+        .iv = b->w.start + b->iv_at,
         .src = b->w.start + text,
         .dst = b->w.start + text,
         .len = (uint32_t)text_len,
@@ -50,7 +66,7 @@ enum err ike_finish_sk(struct ike_builder *b, const struct suite *s, struct keye
     return OK;
 }
 
-enum err ike_open_sk(uint8_t *message, struct ike_message *m, const struct suite *s, struct keyed *k)
+enum err ike_open_sk(uint8_t *message, struct ike_message *m, const struct suite *s, struct keyed *k, struct span *out)
 {
     size_t overhead = (size_t)s->iv_len + s->icv_len;
     if (m->sk_offset == 0 || m->sk_len <= overhead || (m->sk_len - overhead) % s->block != 0)
@@ -70,10 +86,11 @@ enum err ike_open_sk(uint8_t *message, struct ike_message *m, const struct suite
     if (!op.ok)
         return ERR_AUTH;
     /* Only now is anything in the message worth an answer. Nothing but vendor IDs belongs outside (section 1.2). */
-    if (m->seen & ~(PAYLOAD_BIT(PAYLOAD_SK) | PAYLOAD_BIT(PAYLOAD_VENDOR)))
+    if (m->seen & ~(PAYLOAD_BIT(PAYLOAD_SK) | PAYLOAD_BIT(PAYLOAD_SKF) | PAYLOAD_BIT(PAYLOAD_VENDOR)))
         return ERR_SYNTAX;
     size_t trailer = (size_t)text[text_len - 1] + 1;
     if (trailer > text_len)
         return ERR_SYNTAX;
-    return ike_inner_parse(m->sk_first, span_of(text, text_len - trailer), m);
+    *out = span_of(text, text_len - trailer);
+    return OK;
 }

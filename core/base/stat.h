@@ -56,7 +56,8 @@
     X(DROP_IKE_AUTH, "drop_ike_auth", "IKE message whose integrity check failed")                              \
     X(DROP_IKE_MSGID, "drop_ike_msgid", "IKE message outside the window")                                      \
     X(DROP_IKE_STATE, "drop_ike_state", "IKE message that its SA's state does not allow")                      \
-    X(DROP_IKE_LIMIT, "drop_ike_limit", "IKE message over the half-open limit")                                \
+    X(DROP_IKE_LIMIT, "drop_ike_limit", "IKE message over a limit of size, number or half-open SAs")           \
+    X(DROP_IKE_FRAGMENT, "drop_ike_fragment", "IKE fragment not negotiated, out of range, or a duplicate")     \
     X(IKE_RETRANSMITS, "ike_retransmits", "IKE requests sent again")                                           \
     X(IKE_REPLAYED, "ike_replayed", "IKE requests answered again from the cache")
 

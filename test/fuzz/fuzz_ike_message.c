@@ -220,13 +220,16 @@ static void check_rewritten(const struct ike_message *m)
 static void open_with(const uint8_t *data, size_t len, const struct suite *s, struct keyed *k)
 {
     static struct ike_message m;
+    struct span text = {NULL, 0};
     uint8_t *copy = malloc(len ? len : 1);
     FUZZ_CHECK(copy != NULL);
     if (len)
         memcpy(copy, data, len);
     enum err e = ike_message_parse(span_of(copy, len), &m);
     if (e == OK || e == ERR_CRITICAL)
-        e = ike_open_sk(copy, &m, s, k);
+        e = ike_open_sk(copy, &m, s, k, &text);
+    if (e == OK)
+        e = ike_inner_parse(m.sk_first, text, &m);
     if (e == OK) {
         check_views(&m, span_of(copy, len));
         look_into(&m);

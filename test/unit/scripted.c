@@ -20,6 +20,13 @@ static struct span nonce_of(const struct nonce *n)
 
 /* -- what the engine says -- */
 
+static enum err open_sk(const struct scripted *p, struct heard *h)
+{
+    struct span text;
+    TRY(ike_open_sk(h->bytes, &h->m, &p->suite, p->open, &text));
+    return ike_inner_parse(h->m.sk_first, text, &h->m);
+}
+
 static void hear(struct scripted *p, struct heard *h, const struct sim_packet *packet)
 {
     h->n++;
@@ -27,7 +34,7 @@ static void hear(struct scripted *p, struct heard *h, const struct sim_packet *p
     memcpy(h->bytes, packet->data, packet->len);
     enum err err = ike_message_parse(span_of(h->bytes, packet->len), &h->m);
     if (err == OK && h->m.sk_offset && p->open)
-        err = ike_open_sk(h->bytes, &h->m, &p->suite, p->open);
+        err = open_sk(p, h);
     h->readable = err == OK;
 }
 

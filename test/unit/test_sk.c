@@ -90,9 +90,12 @@ static enum err opened(const struct side *d, const struct text *t, struct ike_me
     uint8_t *copy = malloc(t->len);
     assert_non_null(copy);
     memcpy(copy, t->b, t->len);
+    struct span content = {NULL, 0};
     enum err e = ike_message_parse(span_of(copy, t->len), m);
     if (e == OK || e == ERR_CRITICAL)
-        e = ike_open_sk(copy, m, &d->s, d->open);
+        e = ike_open_sk(copy, m, &d->s, d->open, &content);
+    if (e == OK)
+        e = ike_inner_parse(m->sk_first, content, m);
     free(copy);
     return e;
 }
