@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "ike/internal.h"
+#include "test/unit/impostor.h"
 #include "test/unit/sim.h"
 
 #define A (&s->node[0])
@@ -134,30 +135,6 @@ struct forge {
     unsigned value;
 };
 
-static void unhex(const char *text, uint8_t *out, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        unsigned v;
-        assert_int_equal(sscanf(text + 2 * i, "%2x", &v), 1);
-        out[i] = (uint8_t)v;
-    }
-}
-
-/* The keys of the message's direction, from the log of whoever has it. Returns false while there are none. */
-static bool keys_for(struct sim *s, const struct sim_packet *p, uint8_t key[20])
-{
-    char spis[40];
-    snprintf(spis, sizeof spis, "%016llx,%016llx", (unsigned long long)get_be64(p->data),
-             (unsigned long long)get_be64(p->data + 8));
-    for (unsigned k = 0; k < 2; k++)
-        for (unsigned i = 0; i < s->node[k].keylogs; i++)
-            if (!strncmp(s->node[k].keylog[i], spis, 33)) {
-                unhex(s->node[k].keylog[i] + 34 + (p->data[19] & IKE_FLAG_INITIATOR ? 0 : 41), key, 20);
-                return true;
-            }
-    return false;
-}
-
 static void put_one(struct ike_builder *b, uint8_t type, struct span body, const struct forge *f)
 {
     uint8_t copy[2048];
@@ -216,7 +193,7 @@ static enum sim_fate forge(struct sim *s, struct sim_packet *p, void *ctx)
 {
     struct forge *f = ctx;
     static uint8_t out[8192];
-    uint8_t key[20], iv[8] = {0xee, 1, 2, 3, 4, 5, 6, (uint8_t)f->value};
+    uint8_t key[IMPOSTOR_KEY], iv[8] = {0xee, 1, 2, 3, 4, 5, 6, (uint8_t)f->value};
     struct ike_builder b;
     struct ike_header h;
     size_t len = 0;
@@ -231,7 +208,7 @@ static enum sim_fate forge(struct sim *s, struct sim_packet *p, void *ctx)
         struct suite suite;
         struct keyed *open, *seal;
         struct transform gcm = {TRANSFORM_ENCR, ENCR_AES_GCM_16, 128};
-        assert_true(keys_for(s, p, key));
+        assert_true(impostor_keys(s, p->data, key));
         assert_int_equal(suite_of(&gcm, NULL, &suite), OK);
         assert_int_equal(keyed_new(&open, &suite, TRANSFORM_OPEN, NULL, span_of(key, 20), NONE), OK);
         assert_int_equal(keyed_new(&seal, &suite, TRANSFORM_SEAL, NULL, span_of(key, 20), NONE), OK);
@@ -502,7 +479,7 @@ static void create_child_before_auth_is_refused(void **state)
         struct suite suite;
         struct keyed *open, *seal;
         struct transform gcm = {TRANSFORM_ENCR, ENCR_AES_GCM_16, 128};
-        assert_true(keys_for(s, p, key));
+        assert_true(impostor_keys(s, p->data, key));
         assert_int_equal(suite_of(&gcm, NULL, &suite), OK);
         assert_int_equal(keyed_new(&open, &suite, TRANSFORM_OPEN, NULL, span_of(key, 20), NONE), OK);
         assert_int_equal(keyed_new(&seal, &suite, TRANSFORM_SEAL, NULL, span_of(key, 20), NONE), OK);
