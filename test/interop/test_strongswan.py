@@ -151,6 +151,15 @@ def test_child_deleted_by_strongswan_alone(lab):
     a.host.ping('10.2.0.1', 2, source='10.1.0.1')
 
 
+@pytest.mark.parametrize('role', ['initiator', 'responder'])
+def test_announced_window_disturbs_nothing(lab, role):
+    a, s = pair(lab, ours='window = 8\ndpd = 1s', ike='dpd_delay = 1s', role=role)
+    rekey_everything(a, s)
+    time.sleep(2)
+    a.host.ping('10.2.0.1', 2, source='10.1.0.1')
+    assert 'N(SET_WINSIZE)' in s.log()
+
+
 def test_liveness_answers_each_other(lab):
     a, s = pair(lab, ours='dpd = 1s', ike='dpd_delay = 1s')
     time.sleep(4)
