@@ -1,6 +1,6 @@
 /*
- * The little DER (X.690) that keys and signatures need, strictly: definite lengths in their shortest form, integers that
- * are not negative in their shortest form, nothing left over. What is not so fails the reader.
+ * The little DER (X.690) that keys and signatures need, strictly: definite lengths in their shortest form, and
+ * integers, never negative, in theirs. What is not so fails the reader.
  */
 #ifndef ADIT_DER_H
 #define ADIT_DER_H

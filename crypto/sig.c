@@ -88,8 +88,8 @@ static const struct hash *read_hash(struct reader *r)
 }
 
 /*
- * RSASSA-PSS-params (RFC 4055 section 3.1): what is left out would be SHA-1, so that hash, mask and salt must be there. The
- * mask has the same hash. A salt longer than the hash is of no use and not what anybody sends.
+ * RSASSA-PSS-params (RFC 4055 section 3.1): what is left out would be SHA-1, so that hash, mask and salt must be there.
+ * The mask has the same hash. A salt longer than the hash is of no use and not what anybody sends.
  */
 static bool read_pss(struct span der, struct scheme *out)
 {
@@ -153,8 +153,8 @@ static void write_hash(struct writer *w, const struct hash *hash)
 }
 
 /*
- * RFC 7427 appendix A.4.3 without the trailer field: it has its default value, which DER leaves out (RFC 4055 section 3.1),
- * and libreswan compares with that form byte for byte.
+ * RFC 7427 appendix A.4.3 without the trailer field: it has its default value, which DER leaves out (RFC 4055 section
+ * 3.1), and there are peers that compare with that form byte for byte.
  */
 static void write_pss(struct writer *w, const struct hash *hash)
 {

@@ -1,7 +1,7 @@
 /*
- * Signatures as IKEv2 uses them (RFC 7296 section 3.8, RFC 4754, RFC 7427, RFC 8420): keys from files or base64, and the
- * data of an AUTH payload made and checked. RSA below 2048 bits or above 8192 (mbedTLS's longest), curves other than P-256,
- * P-384, P-521 and Ed25519, and SHA-1 are refused everywhere.
+ * Signatures as IKEv2 uses them (RFC 7296 section 3.8, RFC 4754, RFC 7427, RFC 8420): keys from files or base64, and
+ * the data of an AUTH payload made and checked. RSA below 2048 bits or above 8192 (mbedTLS's longest), curves other
+ * than P-256, P-384, P-521 and Ed25519, and SHA-1 are refused everywhere.
  *
  * Keys are immutable once made, counted by their references, and may be used from several threads at once. Private ones
  * live in secret memory.
@@ -78,7 +78,7 @@ MUST_USE enum err sig_auth_make(const struct private_key *k, unsigned hashes, co
  */
 MUST_USE enum err sig_auth_check(const struct public_key *k, unsigned hashes, uint8_t method, struct span data,
                                  struct span octets);
-/* "ECDSA P-256 with SHA2-256", "method 3" …: what AUTH data says of itself, for logs and status. */
+/* "ECDSA P-256 with SHA2-256" (of method 14 without the curve), "method 3" …: what AUTH data says of itself. */
 const char *sig_auth_text(uint8_t method, struct span data, char *text, size_t size);
 
 #endif

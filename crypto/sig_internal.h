@@ -1,7 +1,7 @@
 /*
  * What a key is inside crypto/. Both halves are kept encoded and never change: each operation reads them into a context
- * of its own, since mbedTLS writes to its contexts even when it verifies (tables of a curve, blinding values). So keys need
- * no lock, operations with one key run side by side, and private numbers stand in ordinary memory only meanwhile.
+ * of its own, since mbedTLS writes to its contexts even when it verifies (tables of a curve, blinding values). So keys
+ * need no lock, operations with one key run side by side, and private numbers stand in ordinary memory only meanwhile.
  */
 #ifndef ADIT_SIG_INTERNAL_H
 #define ADIT_SIG_INTERNAL_H

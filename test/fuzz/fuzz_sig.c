@@ -1,6 +1,6 @@
 /*
- * Keys and AUTH data as a hostile peer or a damaged file has them. The first byte says which: what reads as a key can be
- * written and read again, and no AUTH data but the right one is believed.
+ * Keys and AUTH data as a hostile peer or a damaged file has them; the first byte says which. What reads as a key can
+ * be written and read again, and no AUTH data but the right one is believed.
  */
 #include <string.h>
 

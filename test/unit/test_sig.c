@@ -186,8 +186,8 @@ static void other_private_keys_are_refused(void **state)
 }
 
 /*
- * One digit changed inside the base64: numbers that do not belong together, or no DER any more. Of an ECDSA key the public
- * half may be left out, so that a digit that hides it makes a key of the scalar alone.
+ * One digit changed inside the base64: numbers that do not belong together, or no DER any more. Of an ECDSA key the
+ * public half may be left out, so that a digit that hides it makes a key of the scalar alone.
  */
 static void damaged_private_keys_are_refused(void **state)
 {
@@ -439,6 +439,13 @@ static void parameters_that_are_not_plain_are_refused(void **state)
             sig_auth_check(public, SIG_HASHES, SIG_METHOD_DIGITAL, buf_span(&data), text_span(SIGNED_BY_OPENSSL)), OK);
         buf_free(&data);
     }
+    /* A right signature whose salt is longer than its hash. */
+    assert_int_equal(
+        check_hex(public, SIG_HASHES,
+                  "304106092a864886f70d01010a3034a00f300d06096086480165030402010500a11c301a06092a864886f70d01"
+                  "0108300d06096086480165030402010500a203020121",
+                  pss_salt33_signature, SIGNED_BY_OPENSSL),
+        ERR_UNSUPPORTED);
     /* Without the trailer field, and without the NULLs as well: the same meaning (RFC 4055 section 2.1, 3.1). */
     static const char *const good[] = {
         "304106092a864886f70d01010a3034a00f300d06096086480165030402010500a11c301a06092a864886f70d010108300d060960864801"
@@ -512,6 +519,41 @@ static void ecdsa_signatures_are_strict_der(void **state)
     span_free(s);
     span_free(algorithm);
     private_key_free(k);
+}
+
+/* The right r and s, but r lacks the zero before it that it needs, or has one that it does not need. */
+static void ecdsa_numbers_are_in_their_one_form(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof signed_vectors / sizeof signed_vectors[0]; i++) {
+        const struct signed_vector *v = &signed_vectors[i];
+        if (strncmp(v->text, "ECDSA", 5) != 0 || v->key == pem_ecdsa_521_pkcs8)
+            continue; /* a P-521 signature has another head */
+        struct private_key *k = private_of(v->key);
+        struct span s = hex(v->signature), algorithm = hex(v->algorithm);
+        uint8_t form[200];
+        struct reader in = reader_of(s);
+        const uint8_t tag = read_u8(&in), len = read_u8(&in), integer = read_u8(&in);
+        const struct span r = read_span(&in, read_u8(&in));
+        const bool zero = r.data[0] == 0;
+        struct writer w = writer_of(form, sizeof form);
+        write_u8(&w, tag);
+        write_u8(&w, (uint8_t)(zero ? len - 1 : len + 1));
+        write_u8(&w, integer);
+        write_u8(&w, (uint8_t)(zero ? r.len - 1 : r.len + 1));
+        if (!zero)
+            write_u8(&w, 0);
+        write_span(&w, zero ? span_of(r.data + 1, r.len - 1) : r);
+        write_span(&w, read_rest(&in));
+        struct buf data = digital(algorithm, span_of(form, writer_len(&w)));
+        assert_int_equal(sig_auth_check(private_key_public(k), SIG_HASHES, SIG_METHOD_DIGITAL, buf_span(&data),
+                                        text_span(SIGNED_BY_OPENSSL)),
+                         ERR_SYNTAX);
+        buf_free(&data);
+        span_free(s);
+        span_free(algorithm);
+        private_key_free(k);
+    }
 }
 
 /* -- signatures of our own -- */
@@ -610,7 +652,7 @@ static void signatures_are_reproducible(void **state)
 static void rsa_pss_is_written_as_rfc7427_says(void **state)
 {
     (void)state;
-    /* Appendix A.4.3 less its trailer field, whose default value DER leaves out; each hash with a salt of its length. */
+    /* Appendix A.4.3 less its trailer field, whose default DER leaves out; each hash with a salt of its length. */
     struct private_key *k = private_of(pem_rsa_pkcs8);
     const struct {
         enum sig_hash hash;
@@ -762,6 +804,7 @@ int main(void)
         cmocka_unit_test(algorithms_are_compared_strictly),
         cmocka_unit_test(parameters_that_are_not_plain_are_refused),
         cmocka_unit_test(ecdsa_signatures_are_strict_der),
+        cmocka_unit_test(ecdsa_numbers_are_in_their_one_form),
         cmocka_unit_test(what_is_made_is_what_is_checked),
         cmocka_unit_test(old_methods_serve_peers_without_rfc7427),
         cmocka_unit_test(signatures_are_reproducible),
