@@ -198,7 +198,7 @@ bool dn_within(struct span name, struct span subtree)
     return is_name(name) && is_name(subtree) && begins_with(name, subtree, &rest);
 }
 
-static void format_oid(struct span oid, struct text *t)
+void oid_format(struct span oid, struct text *t)
 {
     uint64_t arc = 0;
     bool first = true;
@@ -230,7 +230,7 @@ static void format_attribute(const struct dn_attribute *p, struct text *t)
     if (found)
         text_add(t, "%s", found->name);
     else
-        format_oid(p->oid, t);
+        oid_format(p->oid, t);
     text_add(t, "=");
     if (is_string(p->tag))
         text_escape(t, p->value, ",\\");

@@ -4,6 +4,7 @@
 
 #include "core/base/cursor.h"
 #include "core/base/err.h"
+#include "core/base/escape.h"
 
 /*
  * Attributes C, ST (S), L, O, OU, CN, emailAddress (E), in the order written; separated by commas, or by slashes if the
@@ -32,5 +33,8 @@ struct dn_walk {
 struct dn_walk dn_walk_of(struct span der);
 bool dn_next(struct dn_walk *w, struct dn_attribute *out); /* false at the end or at a fault */
 bool dn_done(const struct dn_walk *w); /* after that: whether it was the end of a well-formed name */
+
+/* Appends an object identifier as "2.5.29.30". */
+void oid_format(struct span oid, struct text *t);
 
 #endif
