@@ -11,7 +11,7 @@
 #include "crypto/secret.h"
 #include "test/vectors/cert.h"
 
-#define NOW INT64_C(1795262400) /* 2026-11-21 12:00 UTC */
+#define NOW INT64_C(2538907200) /* 2050-06-15 12:00 UTC */
 #define WHY 600
 
 static struct trust *cas;

@@ -14,7 +14,7 @@
 #include "crypto/secret.h"
 #include "policy/pad.h"
 
-#define NOW INT64_C(1795262400) /* 2026-11-21 12:00 UTC */
+#define NOW INT64_C(2538907200) /* 2050-06-15 12:00 UTC */
 #define DAY INT64_C(86400)
 #define WHY 600
 

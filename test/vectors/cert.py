@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 # Writes cert.h: certificates and CRLs, good and bad, by Python's cryptography and by openssl where that can't (version 1,
 # RSA-PSS, SHA-1). Keys are made anew and thrown away. Run it as: test/vectors/cert.py > test/vectors/cert.h
+import base64
 import datetime
 import hashlib
 import ipaddress
@@ -94,6 +95,23 @@ def openssl(label, subject, issuer, *options, key=None):
     return m
 
 
+def der(tag, content):
+    n = len(content)
+    return bytes([tag]) + (bytes([n]) if n < 0x80 else bytes([0x82, n >> 8, n & 0xff])) + content
+
+
+def resign(label, made, issuer, old, new):
+    """The same certificate with other bytes in it, as long, signed anew by ECDSA with SHA-256."""
+    tbs = made.cert.tbs_certificate_bytes
+    assert tbs.count(old) == 1 and len(old) == len(new)
+    tbs = tbs.replace(old, new)
+    algorithm = bytes.fromhex('300a06082a8648ce3d040302')
+    signature = issuer.key.sign(tbs, ec.ECDSA(hashes.SHA256()))
+    whole = base64.encodebytes(der(0x30, tbs + algorithm + der(3, b'\0' + signature))).decode().replace('\n', '')
+    lines = '\n'.join(whole[i:i + 64] for i in range(0, len(whole), 64))
+    PEM[label] = f'-----BEGIN CERTIFICATE-----\n{lines}\n-----END CERTIFICATE-----\n'
+
+
 def dns(*texts):
     # The constructor refuses what a hostile CA would write.
     return [x509.DNSName._init_without_validation(t) for t in texts]
@@ -130,8 +148,8 @@ make('OTHER_LEAF', 'CN=other leaf', other)
 make('PINNED_LEAF', 'CN=pinned', ca=False)
 
 # -- dates --
-make('EXPIRED', 'CN=expired', root, until=datetime.datetime(2026, 11, 18, 12))
-make('FUTURE', 'CN=future', root, since=datetime.datetime(2030, 1, 2, 3, 4))
+make('EXPIRED', 'CN=expired', root, until=datetime.datetime(2050, 6, 12, 12))
+make('FUTURE', 'CN=future', root, since=datetime.datetime(2060, 1, 2, 3, 4))
 old_sub = make('OLD_SUB', 'CN=Old Sub', root, ca=True, until=datetime.datetime(2020, 1, 1))
 make('OLD_SUB_LEAF', 'CN=old sub leaf', old_sub)
 old_root = make('OLD_ROOT', 'CN=Old Root', ca=True, until=datetime.datetime(2020, 1, 1))
@@ -246,6 +264,11 @@ make('NAMED_ROOT_BAD', 'CN=x', named_root, san=dns('other.example'))
 uri = constrained('URIS', 'CN=Uris', [x509.UniformResourceIdentifier('good.example')])
 make('URIS_WITH', 'CN=x', uri, san=[x509.UniformResourceIdentifier('https://good.example/')])
 make('URIS_WITHOUT', 'CN=x', uri, san=dns('good.example'))
+# The extension twice (RFC 5280 section 4.2): who believes the second has forgotten the first. 99 is no extension.
+twice = make('TWICE', 'CN=Twice', root, ca=True, extra=[(x509.NameConstraints(dns('good.example'), None), True),
+                                                       (raw('2.5.29.99', bytes.fromhex('3000')), False)])
+resign('TWICE', twice, root, bytes.fromhex('0603551d63'), bytes.fromhex('0603551d1e'))
+make('TWICE_LEAF', 'CN=x', twice, san=dns('other.example'))
 # minimum 1, which RFC 5280 forbids: 30 12 a0 10 { 30 0e { 82 09 "a.example" 80 01 01 } }
 minimum = make('MINIMUM', 'CN=Minimum', root, ca=True, extra=[(raw('2.5.29.30', bytes.fromhex('3012a010300e') + b'\x82\x09a.example' + b'\x80\x01\x01'), True)])
 make('MINIMUM_LEAF', 'CN=x', minimum, san=dns('a.example'))
@@ -258,7 +281,7 @@ revoke('CRL_NEWER', root, since=datetime.datetime(2002, 1, 1))
 revoke('CRL_SUB', root, sub)
 revoke('CRL_SUB_LEAF', sub, sub_leaf)
 revoke('CRL_EXPIRED', root, until=datetime.datetime(2020, 1, 1))
-revoke('CRL_FUTURE', root, since=datetime.datetime(2030, 1, 1))
+revoke('CRL_FUTURE', root, since=datetime.datetime(2060, 1, 1))
 revoke('CRL_FORGED', root, key=other.key)
 revoke('CRL_OTHER_CA', other, leaf)
 revoke('CRL_DELTA', root, extra=[(x509.DeltaCRLIndicator(1), True)])
