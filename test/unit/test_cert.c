@@ -174,7 +174,7 @@ static void circles_and_floods_end(void **state)
     /* Nine certificates that could each stand above each other: 9! paths. */
     clock_t start = clock();
     assert_int_equal(verify_at(PEM_SAME_NAME, NULL, flood, NOW, why), ERR_AUTH);
-    assert_true(clock() - start < 4 * CLOCKS_PER_SEC);
+    assert_true(clock() - start < CLOCKS_PER_SEC);
     assert_non_null(strstr(why, "is not signed by the key of"));
     good(PEM_SAME_NAME PEM_ROOT, flood);
 }
@@ -471,6 +471,8 @@ static void a_leaf_has_no_other_names(void **state)
     assert_false(has(PEM_LEAF, "example"));
     assert_false(has(PEM_LEAF, "uri.example"));
     assert_false(has(PEM_LEAF, "192.0.2.2"));
+    assert_true(has(PEM_LEAF, "192.0.2.65"));
+    assert_false(has(PEM_LEAF, "192.0.2.97")); /* bytes are no letters */
     assert_false(has(PEM_LEAF, "CN=inner"));
     assert_false(has(PEM_LEAF, "C=CH, O=Test"));
     assert_false(has(PEM_LEAF, "O=Test, C=CH, CN=leaf.cn.example"));
@@ -496,6 +498,28 @@ static void names_of_one_kind_are_not_of_another(void **state)
     assert_false(cert_has_identity(&c, ID_FQDN, span_of("gate.example", 12)));
     add(&c, PEM_CN_ONLY);
     assert_false(cert_has_identity(&c, ID_KEY_ID, span_of("", 0)));
+    chain_free(&c);
+}
+
+/* What ends too early, or says that it goes on further than it does, is nobody. */
+static void a_truncated_subject_is_not_the_subject(void **state)
+{
+    (void)state;
+    struct chain c = {0};
+    struct span name;
+    uint8_t copy[256];
+    add(&c, PEM_LEAF);
+    assert_int_equal(chain_subject(&c, &name), OK);
+    assert_in_range(name.len, 3, 0x7f);
+    memcpy(copy, name.data, name.len);
+    for (size_t len = 0; len < name.len; len++) {
+        assert_false(cert_has_identity(&c, ID_DER_DN, span_of(copy, len)));
+        copy[1] = (uint8_t)(len > 2 ? len - 2 : 0); /* the same with a length that fits */
+        assert_false(cert_has_identity(&c, ID_DER_DN, span_of(copy, len)));
+        copy[1] = name.data[1];
+    }
+    copy[1]++;
+    assert_false(cert_has_identity(&c, ID_DER_DN, span_of(copy, name.len)));
     chain_free(&c);
 }
 
@@ -596,6 +620,7 @@ int main(void)
         cmocka_unit_test(a_leaf_has_its_names),
         cmocka_unit_test(a_leaf_has_no_other_names),
         cmocka_unit_test(names_of_one_kind_are_not_of_another),
+        cmocka_unit_test(a_truncated_subject_is_not_the_subject),
         cmocka_unit_test(chains_have_bounds),
         cmocka_unit_test(a_chain_says_its_subject),
         cmocka_unit_test(trusts_are_compared_as_sets),

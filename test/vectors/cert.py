@@ -136,7 +136,7 @@ root = make('ROOT', 'C=CH, O=Test, CN=Root', ca=True, usage=SIGN_CERTS)
 same = make('SAME_NAME', 'C=CH, O=Test, CN=Root', ca=True)
 other = make('OTHER', 'C=CH, O=Test, CN=Other', ca=True)
 leaf = make('LEAF', 'C=CH, O=Test, CN=leaf.cn.example', root, ca=False, usage=['digital_signature'], eku=[ExtendedKeyUsageOID.SERVER_AUTH],
-            san=[*dns('gate.example', '*.wild.example'), x509.RFC822Name('Me@Gate.Example'), ip('192.0.2.1'), ip('2001:db8::1'),
+            san=[*dns('gate.example', '*.wild.example'), x509.RFC822Name('Me@Gate.Example'), ip('192.0.2.1'), ip('192.0.2.65'), ip('2001:db8::1'),
                  x509.DirectoryName(name('CN=inner')), x509.UniformResourceIdentifier('https://uri.example/')],
             extra=[(x509.SubjectKeyIdentifier(bytes(range(20))), False)])
 sub = make('SUB', 'O=Test, CN=Sub', root, ca=True, path=0, usage=SIGN_CERTS)
