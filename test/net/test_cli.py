@@ -132,10 +132,6 @@ def test_a_full_disk_is_an_error():
 
 # -- check --
 
-def openssl(*argv):
-    return subprocess.run(['openssl', *map(str, argv)], capture_output=True, text=True, timeout=60, check=True).stdout
-
-
 @pytest.mark.parametrize('kind, algorithm', [('ecdsa256', 'P-256'), ('ecdsa384', 'P-384'), ('rsa3072', '3072 bit')])
 def test_pki_makes_what_openssl_accepts(tmp_path, kind, algorithm):
     good('pki', 'ca', 'Test, CA', '--key', kind, '--out', str(tmp_path))
