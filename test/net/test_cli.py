@@ -130,7 +130,7 @@ def test_a_full_disk_is_an_error():
         assert subprocess.run([ADIT, 'version'], stdout=full, stderr=subprocess.DEVNULL, check=False).returncode == 1
 
 
-# -- check --
+# -- pki --
 
 @pytest.mark.parametrize('kind, algorithm', [('ecdsa256', 'P-256'), ('ecdsa384', 'P-384'), ('rsa3072', '3072 bit')])
 def test_pki_makes_what_openssl_accepts(tmp_path, kind, algorithm):
@@ -189,6 +189,8 @@ def test_pki_refuses_in_words(tmp_path):
     os.chmod(tmp_path / 'ca.key', 0o644)
     assert 'chmod 600' in adit('pki', 'cert', 'x', '--ca', ca, '--out', str(tmp_path)).stderr
 
+
+# -- check --
 
 def test_check_prints_the_table(tmp_path):
     (tmp_path / 'good.ini').write_text(GOOD)
