@@ -13,7 +13,7 @@ VERSION := 0.1.0
 # Their mbedTLS comes without a pkg-config file in Debian 12.
 PKGS     := libsodium liburing inih jansson
 PKG_FLAG := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
-PKG_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lmbedcrypto
+PKG_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lmbedx509 -lmbedcrypto
 
 # intel-ipsec-mb is optional: the fast engine where it is installed, left out with IPSEC_MB=no.
 IPSEC_MB ?= $(shell test -e /usr/include/intel-ipsec-mb.h && echo yes || echo no)

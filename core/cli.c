@@ -8,7 +8,14 @@
 #include "core/daemon.h"
 #include "policy/spelling.h"
 
-enum option_bit { OPTION_SOCKET = 1, OPTION_JSON = 2, OPTION_WATCH = 4, OPTION_MS = 8, OPTION_PEM = 16 };
+enum option_bit {
+    OPTION_SOCKET = 1,
+    OPTION_JSON = 2,
+    OPTION_WATCH = 4,
+    OPTION_MS = 8,
+    OPTION_PEM = 16,
+    OPTION_PKI = 32
+};
 
 static const struct {
     const char *text;
@@ -19,6 +26,11 @@ static const struct {
     {"  --watch              show it anew every second, with rates\n", OPTION_WATCH},
     {"  --time MS            milliseconds for each measurement; default: 200\n", OPTION_MS},
     {"  --pem                print PEM also for an Ed25519 key\n", OPTION_PEM},
+    {"  --key KIND           ecdsa256 (default), ecdsa384 or rsa3072\n", OPTION_PKI},
+    {"  --days N             how long it is valid; default: 3650 for a CA, 1095 for a certificate\n", OPTION_PKI},
+    {"  --out DIR            where the files go; default: here\n", OPTION_PKI},
+    {"  --ca DIR/ca          cert: the CA's files, without .crt and .key\n", OPTION_PKI},
+    {"  --san ID             cert: one more name, an IP address, DNS name or mail address\n", OPTION_PKI},
 };
 
 static int cli_run(const struct cli *c)
@@ -55,6 +67,10 @@ static const struct command {
      "an\n"
      "Ed25519 key, as PEM otherwise.\n"},
     {"genpsk", "", 0, 0, cli_genpsk, "make a pre-shared key", "Prints a new random pre-shared key in base64.\n"},
+    {"pki", "ca|cert NAME", 2, OPTION_PKI, cli_pki, "make a CA, or a certificate",
+     "ca: makes a certificate authority of this name: ca.key, which is secret, and ca.crt for all ends to trust.\n"
+     "cert: makes NAME.key, which is secret, and NAME.crt, signed by a CA. NAME is what the end will be known by:\n"
+     "its IP address, DNS name or mail address. Files that are there are never overwritten.\n"},
     {"bench", "", 0, OPTION_MS, cli_bench, "measure the crypto engines",
      "Measures every crypto engine of this machine with every suite, and says which one each suite will use.\n"},
     {"version", "", 0, 0, cli_version, "version, libraries, engines",
@@ -124,14 +140,51 @@ static bool parse_ms(const char *text, unsigned *ms)
     return *text >= '0' && *text <= '9' && !*end && v >= 1 && v <= 60000;
 }
 
+/* Their values are judged by the command itself. */
+static bool take_pki_option(int o, struct cli_pki *pki)
+{
+    switch (o) {
+    case 'd':
+        pki->days = optarg;
+        return true;
+    case 'k':
+        pki->key = optarg;
+        return true;
+    case 'o':
+        pki->out = optarg;
+        return true;
+    case 'c':
+        pki->ca = optarg;
+        return true;
+    case 'n':
+        if (pki->san_count == CLI_SAN_MAX) {
+            fprintf(stderr, "adit: more than %d --san\n", CLI_SAN_MAX);
+            return false;
+        }
+        pki->san[pki->san_count++] = optarg;
+        return true;
+    default:
+        return false;
+    }
+}
+
 /* getopt sorts options to the front, so they may stand before the command or after it. */
 static int parse_options(int argc, char **argv, struct parsed *p)
 {
     static const struct option options[] = {
-        {"socket", required_argument, NULL, 's'}, {"json", no_argument, NULL, 'j'},
-        {"watch", no_argument, NULL, 'w'},        {"time", required_argument, NULL, 't'},
-        {"pem", no_argument, NULL, 'p'},          {"help", no_argument, NULL, 'h'},
-        {"version", no_argument, NULL, 'V'},      {NULL, 0, NULL, 0},
+        {"socket", required_argument, NULL, 's'},
+        {"json", no_argument, NULL, 'j'},
+        {"watch", no_argument, NULL, 'w'},
+        {"time", required_argument, NULL, 't'},
+        {"pem", no_argument, NULL, 'p'},
+        {"days", required_argument, NULL, 'd'},
+        {"key", required_argument, NULL, 'k'},
+        {"out", required_argument, NULL, 'o'},
+        {"ca", required_argument, NULL, 'c'},
+        {"san", required_argument, NULL, 'n'},
+        {"help", no_argument, NULL, 'h'},
+        {"version", no_argument, NULL, 'V'},
+        {NULL, 0, NULL, 0},
     };
     for (int o; (o = getopt_long(argc, argv, "s:hV", options, NULL)) != -1;) {
         switch (o) {
@@ -163,8 +216,11 @@ static int parse_options(int argc, char **argv, struct parsed *p)
             p->version = true;
             break;
         default:
-            fputs("'adit --help' lists the commands\n", stderr);
-            return EXIT_USAGE;
+            if (!take_pki_option(o, &p->cli.pki)) {
+                fputs("'adit --help' lists the commands\n", stderr);
+                return EXIT_USAGE;
+            }
+            p->seen |= OPTION_PKI;
         }
     }
     return EXIT_DONE;

@@ -6,6 +6,15 @@
 
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
+#define CLI_SAN_MAX 31
+
+/* Options of pki as they were written; NULL: not given. */
+struct cli_pki {
+    const char *days, *key, *out, *ca;
+    const char *san[CLI_SAN_MAX];
+    unsigned san_count;
+};
+
 /* The options and arguments of one call, sorted out. */
 struct cli {
     const char *command;
@@ -13,6 +22,7 @@ struct cli {
     bool json, watch;
     bool pem;    /* pubkey */
     unsigned ms; /* bench: milliseconds for each measurement */
+    struct cli_pki pki;
     const char *args[2];
     int arg_count;
 };
@@ -25,6 +35,7 @@ int cli_genkey(const struct cli *c);
 int cli_pubkey(const struct cli *c);
 int cli_genpsk(const struct cli *c);
 int cli_version(const struct cli *c);
+int cli_pki(const struct cli *c);    /* core/pki.c */
 int cli_bench(const struct cli *c);  /* core/bench.c */
 int cli_status(const struct cli *c); /* core/client.c */
 int cli_act(const struct cli *c);    /* up, down, rekey */

@@ -1,7 +1,8 @@
 #include "crypto/der.h"
 
-#define LONG_1 0x81 /* one byte of length follows, two bytes follow */
+#define LONG_1 0x81 /* one byte of length follows, two bytes follow, three bytes follow */
 #define LONG_2 0x82
+#define LONG_3 0x83
 
 static size_t read_length(struct reader *r)
 {
@@ -13,7 +14,9 @@ static size_t read_length(struct reader *r)
         return len;
     if (first == LONG_2 && (len = read_u16(r)) >= 0x100)
         return len;
-    r->failed = true; /* indefinite, longer than any key, or not the shortest form */
+    if (first == LONG_3 && (len = (size_t)read_u8(r) << 16, len |= read_u16(r)) >= 0x10000)
+        return len;
+    r->failed = true; /* indefinite, longer than any list of certificates, or not the shortest form */
     return 0;
 }
 
@@ -29,6 +32,32 @@ struct reader der_enter(struct reader *r, uint8_t tag)
     struct reader inner = reader_of(der_read(r, tag));
     inner.failed = r->failed;
     return inner;
+}
+
+struct reader der_enter_any(struct reader *r, uint8_t *tag)
+{
+    *tag = read_u8(r);
+    if ((*tag & 0x1f) == 0x1f) /* a number that goes on in further bytes: nothing here has one */
+        r->failed = true;
+    return read_sub(r, read_length(r));
+}
+
+struct span der_read_whole(struct reader *r)
+{
+    const uint8_t *start = r->at;
+    uint8_t tag;
+    struct reader content = der_enter_any(r, &tag);
+    return content.failed ? (struct span){NULL, 0} : span_of(start, (size_t)(r->at - start));
+}
+
+bool der_read_default_false(struct reader *r)
+{
+    if (!der_next_is(r, DER_BOOLEAN))
+        return false;
+    struct span value = der_read(r, DER_BOOLEAN);
+    if (value.len != 1 || (value.data[0] != 0 && value.data[0] != 0xff)) /* X.690 section 11.1 */
+        r->failed = true;
+    return value.len > 0 && value.data[0] != 0;
 }
 
 bool der_next_is(const struct reader *r, uint8_t tag)
@@ -54,6 +83,11 @@ void der_read_uint(struct reader *r, uint8_t *out, size_t n)
         return;
     }
     memcpy(out + n - v.len, v.data, v.len);
+}
+
+size_t der_size(size_t len)
+{
+    return 1 + (len < 0x80 ? 1 : len < 0x100 ? 2 : 3) + len;
 }
 
 void der_write_head(struct writer *w, uint8_t tag, size_t len)

@@ -3,8 +3,8 @@
 #include <stdio.h>
 #include <strings.h>
 
-#include "policy/dn.h"
-#include "policy/escape.h"
+#include "core/base/escape.h"
+#include "crypto/dn.h"
 
 static enum err set(struct identity *out, enum id_type type, const char *text, size_t len)
 {

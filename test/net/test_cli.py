@@ -10,7 +10,7 @@ import subprocess
 import pytest
 from netlab import ADIT, ROOT, Adit, wait_for
 
-COMMANDS = ['run', 'check', 'status', 'up', 'down', 'rekey', 'reload', 'genkey', 'pubkey', 'genpsk', 'bench', 'version']
+COMMANDS = ['run', 'check', 'status', 'up', 'down', 'rekey', 'reload', 'genkey', 'pubkey', 'genpsk', 'pki', 'bench', 'version']
 GOOD = '[peer office]\nendpoint = 192.0.2.2\npsk = "secret of the test"\nlocal = 10.1.0.0/24\nremote = 10.2.0.0/24\n'
 
 
@@ -128,6 +128,66 @@ def test_bench_marks_one_engine_for_each_suite():
 def test_a_full_disk_is_an_error():
     with open('/dev/full', 'w') as full:
         assert subprocess.run([ADIT, 'version'], stdout=full, stderr=subprocess.DEVNULL, check=False).returncode == 1
+
+
+# -- pki --
+
+@pytest.mark.parametrize('kind, algorithm', [('ecdsa256', 'P-256'), ('ecdsa384', 'P-384'), ('rsa3072', '3072 bit')])
+def test_pki_makes_what_openssl_accepts(tmp_path, kind, algorithm):
+    good('pki', 'ca', 'Test, CA', '--key', kind, '--out', str(tmp_path))
+    good('pki', 'cert', 'gate.example', '--ca', str(tmp_path / 'ca'), '--key', kind, '--out', str(tmp_path), '--san', '192.0.2.1',
+         '--san', '2001:db8::1', '--san', 'me@gate.example')
+    for purpose in ('sslserver', 'sslclient'):
+        openssl('verify', '-x509_strict', '-purpose', purpose, '-CAfile', tmp_path / 'ca.crt', tmp_path / 'gate.example.crt')
+    text = openssl('x509', '-in', tmp_path / 'gate.example.crt', '-noout', '-text')
+    assert 'DNS:gate.example, IP Address:192.0.2.1, IP Address:2001:DB8:0:0:0:0:0:1, email:me@gate.example' in text
+    assert algorithm in text and 'Digital Signature' in text and 'CN = gate.example' in text
+    assert 'CA:TRUE' in openssl('x509', '-in', tmp_path / 'ca.crt', '-noout', '-text')
+    pair = [openssl('x509', '-in', tmp_path / 'gate.example.crt', '-noout', '-pubkey'), openssl('pkey', '-in', tmp_path / 'gate.example.key', '-pubout')]
+    assert pair[0] == pair[1]
+    for key in ('ca.key', 'gate.example.key'):
+        assert (tmp_path / key).stat().st_mode & 0o777 == 0o600
+
+
+def test_pki_issues_under_a_foreign_ca(tmp_path):
+    openssl('req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-keyout', tmp_path / 'ca.key', '-out', tmp_path / 'ca.crt', '-days', '30', '-subj',
+            '/C=CH/O=Example/OU=One/OU=Two/CN=Foreign', '-addext', 'keyUsage=critical,keyCertSign,cRLSign')
+    os.chmod(tmp_path / 'ca.key', 0o600)
+    text = good('pki', 'cert', '192.0.2.7', '--ca', str(tmp_path / 'ca'), '--out', str(tmp_path))
+    assert 'as is the CA' in text, 'it does not outlive the CA'
+    openssl('verify', '-x509_strict', '-CAfile', tmp_path / 'ca.crt', tmp_path / '192.0.2.7.crt')
+    assert 'IP Address:192.0.2.7' in openssl('x509', '-in', tmp_path / '192.0.2.7.crt', '-noout', '-text')
+
+
+def test_pki_overwrites_nothing(tmp_path):
+    good('pki', 'ca', 'Test', '--out', str(tmp_path))
+    good('pki', 'cert', 'a.example', '--ca', str(tmp_path / 'ca'), '--out', str(tmp_path), '--days', '7')
+    before = {f.name: f.read_bytes() for f in tmp_path.iterdir()}
+    for argv in (['ca', 'Test'], ['cert', 'a.example', '--ca', str(tmp_path / 'ca')]):
+        done = adit('pki', *argv, '--out', str(tmp_path))
+        assert done.returncode == 1 and 'File exists' in done.stderr
+    (tmp_path / 'a.example.key').rename(tmp_path / 'kept')
+    assert adit('pki', 'cert', 'a.example', '--ca', str(tmp_path / 'ca'), '--out', str(tmp_path)).returncode == 1
+    assert not (tmp_path / 'a.example.key').exists(), 'no key without its certificate'
+    (tmp_path / 'kept').rename(tmp_path / 'a.example.key')
+    assert {f.name: f.read_bytes() for f in tmp_path.iterdir()} == before
+
+
+def test_pki_refuses_in_words(tmp_path):
+    ca = str(tmp_path / 'ca')
+    good('pki', 'ca', 'Test', '--out', str(tmp_path))
+    for argv, code, words in ([['ca', 'Test', '--ca', ca], 2, 'neither'], [['cert', 'x.example'], 2, 'needs --ca'], [['crl', 'x'], 2, 'ca NAME'],
+                              [['cert', 'a/b', '--ca', ca], 2, 'slash'], [['cert', 'two words', '--ca', ca], 2, 'no name'],
+                              [['cert', 'x', '--ca', ca, '--san', 'C=CH'], 2, 'no name'], [['ca', 'x', '--days', '0'], 2, '--days'],
+                              [['ca', 'x', '--key', 'dsa'], 2, 'rsa3072'], [['ca', 'x' * 65], 2, '64'], [['ca', 'caf\xe9'], 2, 'ASCII'],
+                              [['cert', 'x', '--ca', str(tmp_path / 'no')], 1, 'no.crt']):
+        done = adit('pki', *argv, '--out', str(tmp_path / 'out'))
+        assert done.returncode == code and words in done.stderr, (argv, done.stderr)
+    good('pki', 'ca', 'Other', '--out', str(tmp_path / 'other'))
+    os.replace(tmp_path / 'other' / 'ca.key', tmp_path / 'ca.key')
+    assert 'not that of its certificate' in adit('pki', 'cert', 'x', '--ca', ca, '--out', str(tmp_path)).stderr
+    os.chmod(tmp_path / 'ca.key', 0o644)
+    assert 'chmod 600' in adit('pki', 'cert', 'x', '--ca', ca, '--out', str(tmp_path)).stderr
 
 
 # -- check --

@@ -1,4 +1,4 @@
-#include "policy/escape.h"
+#include "core/base/escape.h"
 
 #include <stdarg.h>
 #include <stdio.h>

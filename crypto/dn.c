@@ -1,19 +1,10 @@
-#include "policy/dn.h"
+#include "crypto/dn.h"
 
 #include <stdio.h>
 #include <strings.h>
 
-#include "policy/escape.h"
-
-enum der_tag {
-    DER_OID = 0x06,
-    DER_UTF8 = 0x0c,
-    DER_PRINTABLE = 0x13,
-    DER_T61 = 0x14,
-    DER_IA5 = 0x16,
-    DER_SEQUENCE = 0x30,
-    DER_SET = 0x31
-};
+#include "core/base/escape.h"
+#include "crypto/der.h"
 
 /* RFC 5280 appendix A.1; the first name of a number is the one we write. */
 static const struct attribute {
@@ -36,25 +27,6 @@ static const struct attribute {
 
 /* -- text to DER -- */
 
-static size_t tlv_size(size_t len)
-{
-    return 1 + (len < 0x80 ? 1 : len < 0x100 ? 2 : 3) + len;
-}
-
-static void put_header(struct writer *w, uint8_t tag, size_t len)
-{
-    write_u8(w, tag);
-    if (len < 0x80) {
-        write_u8(w, (uint8_t)len);
-    } else if (len < 0x100) {
-        write_u8(w, 0x81);
-        write_u8(w, (uint8_t)len);
-    } else {
-        write_u8(w, 0x82);
-        write_u16(w, (uint16_t)len);
-    }
-}
-
 /* RFC 5280 section 4.1.2.4: PrintableString where it suffices, else UTF8String; mail addresses are IA5String. */
 static uint8_t string_tag(const struct attribute *a, const char *value, size_t len)
 {
@@ -71,12 +43,12 @@ static uint8_t string_tag(const struct attribute *a, const char *value, size_t l
 
 static void put_rdn(struct writer *w, const struct attribute *a, const char *value, size_t len)
 {
-    size_t pair = tlv_size(a->oid_len) + tlv_size(len);
-    put_header(w, DER_SET, tlv_size(pair));
-    put_header(w, DER_SEQUENCE, pair);
-    put_header(w, DER_OID, a->oid_len);
+    size_t pair = der_size(a->oid_len) + der_size(len);
+    der_write_head(w, DER_SET, der_size(pair));
+    der_write_head(w, DER_SEQUENCE, pair);
+    der_write_head(w, DER_OID, a->oid_len);
     write_bytes(w, a->oid, a->oid_len);
-    put_header(w, string_tag(a, value, len), len);
+    der_write_head(w, string_tag(a, value, len), len);
     write_bytes(w, value, len);
 }
 
@@ -137,63 +109,43 @@ enum err dn_encode(const char *text, struct writer *w)
         put_rdn(&rdns, a, value, value_len);
         text = after;
     } while (*text);
-    put_header(w, DER_SEQUENCE, writer_len(&rdns));
+    der_write_head(w, DER_SEQUENCE, writer_len(&rdns));
     write_bytes(w, body, writer_len(&rdns));
     return rdns.failed || w->failed ? ERR_RANGE : OK;
 }
 
 /* -- DER to text, and comparison -- */
 
-/* The next element: its tag, and a reader confined to its content. */
-static struct reader read_element(struct reader *r, uint8_t *tag)
+struct dn_walk dn_walk_of(struct span der)
 {
-    *tag = read_u8(r);
-    size_t len = read_u8(r);
-    if (len == 0x81) {
-        len = read_u8(r);
-    } else if (len == 0x82) {
-        len = read_u16(r);
-    } else if (len >= 0x80) {
-        r->failed = true;
-    }
-    return read_sub(r, len);
+    struct reader whole = reader_of(der);
+    struct dn_walk w = {.rdns = der_enter(&whole, DER_SEQUENCE)};
+    w.rdns.failed |= !reader_done(&whole);
+    return w;
 }
 
-static struct reader read_tagged(struct reader *r, uint8_t expected)
+bool dn_next(struct dn_walk *w, struct dn_attribute *out)
 {
-    uint8_t tag;
-    struct reader content = read_element(r, &tag);
-    if (tag != expected)
-        content.failed = r->failed = true;
-    return content;
-}
-
-/* One attribute with its value; `first` where it begins an RDN. */
-struct pair {
-    struct span oid, value;
-    uint8_t tag;
-    bool first;
-};
-
-/* Walks a name: rdns over its content, set within the present RDN (starts empty). False at the end or on a fault. */
-static bool next_pair(struct reader *rdns, struct reader *set, struct pair *out)
-{
-    out->first = reader_left(set) == 0;
+    out->first = reader_left(&w->set) == 0;
     if (out->first) {
-        if (reader_left(rdns) == 0)
+        if (reader_left(&w->rdns) == 0)
             return false;
-        *set = read_tagged(rdns, DER_SET);
+        w->set = der_enter(&w->rdns, DER_SET);
     }
-    struct reader pair = read_tagged(set, DER_SEQUENCE);
-    struct reader oid = read_tagged(&pair, DER_OID);
-    struct reader value = read_element(&pair, &out->tag);
-    out->oid = read_rest(&oid);
+    struct reader pair = der_enter(&w->set, DER_SEQUENCE);
+    out->oid = der_read(&pair, DER_OID);
+    struct reader value = der_enter_any(&pair, &out->tag);
     out->value = read_rest(&value);
-    if (!reader_done(&pair) || oid.failed || value.failed || set->failed) {
-        rdns->failed = true;
+    if (!reader_done(&pair) || value.failed || w->set.failed) {
+        w->rdns.failed = true;
         return false;
     }
     return true;
+}
+
+bool dn_done(const struct dn_walk *w)
+{
+    return reader_done(&w->rdns);
 }
 
 static bool is_string(uint8_t tag)
@@ -201,7 +153,7 @@ static bool is_string(uint8_t tag)
     return tag == DER_UTF8 || tag == DER_PRINTABLE || tag == DER_T61 || tag == DER_IA5;
 }
 
-static bool equal_pair(const struct pair *a, const struct pair *b)
+static bool equal_attribute(const struct dn_attribute *a, const struct dn_attribute *b)
 {
     if (a->first != b->first || !span_equal(a->oid, b->oid))
         return false;
@@ -213,32 +165,40 @@ static bool equal_pair(const struct pair *a, const struct pair *b)
 /* Well-formed to its end. */
 static bool is_name(struct span der)
 {
-    struct reader whole = reader_of(der), rdns = read_tagged(&whole, DER_SEQUENCE), set = {0};
-    struct pair p;
-    while (next_pair(&rdns, &set, &p))
+    struct dn_walk w = dn_walk_of(der);
+    struct dn_attribute a;
+    while (dn_next(&w, &a))
         ;
-    return reader_done(&rdns) && reader_done(&whole);
+    return dn_done(&w);
+}
+
+/* Whether name begins with the attributes of prefix; *rest: and goes on after them. */
+static bool begins_with(struct span name, struct span prefix, bool *rest)
+{
+    struct dn_walk wn = dn_walk_of(name), wp = dn_walk_of(prefix);
+    struct dn_attribute an, ap;
+    while (dn_next(&wp, &ap))
+        if (!dn_next(&wn, &an) || !equal_attribute(&an, &ap))
+            return false;
+    *rest = dn_next(&wn, &an);
+    return !*rest || an.first; /* an RDN is had whole or not at all */
 }
 
 bool dn_equal(struct span a, struct span b)
 {
-    struct reader whole_a = reader_of(a), whole_b = reader_of(b);
-    struct reader rdns_a = read_tagged(&whole_a, DER_SEQUENCE), rdns_b = read_tagged(&whole_b, DER_SEQUENCE);
-    struct reader set_a = {0}, set_b = {0};
-    bool alike = true;
+    bool rest = false;
     if (!is_name(a) || !is_name(b))
         return span_equal(a, b);
-    while (alike) {
-        struct pair pa, pb;
-        bool more_a = next_pair(&rdns_a, &set_a, &pa), more_b = next_pair(&rdns_b, &set_b, &pb);
-        if (!more_a && !more_b)
-            break;
-        alike = more_a && more_b && equal_pair(&pa, &pb);
-    }
-    return alike;
+    return begins_with(a, b, &rest) && !rest;
 }
 
-static void format_oid(struct span oid, struct text *t)
+bool dn_within(struct span name, struct span subtree)
+{
+    bool rest = false;
+    return is_name(name) && is_name(subtree) && begins_with(name, subtree, &rest);
+}
+
+void oid_format(struct span oid, struct text *t)
 {
     uint64_t arc = 0;
     bool first = true;
@@ -261,7 +221,7 @@ static void format_oid(struct span oid, struct text *t)
     }
 }
 
-static void format_pair(const struct pair *p, struct text *t)
+static void format_attribute(const struct dn_attribute *p, struct text *t)
 {
     const struct attribute *found = NULL;
     for (size_t i = 0; i < ATTRIBUTES && !found; i++)
@@ -270,7 +230,7 @@ static void format_pair(const struct pair *p, struct text *t)
     if (found)
         text_add(t, "%s", found->name);
     else
-        format_oid(p->oid, t);
+        oid_format(p->oid, t);
     text_add(t, "=");
     if (is_string(p->tag))
         text_escape(t, p->value, ",\\");
@@ -281,16 +241,16 @@ static void format_pair(const struct pair *p, struct text *t)
 const char *dn_format(struct span der, char *text, size_t size)
 {
     struct text t = text_of(text, size);
-    struct reader whole = reader_of(der), rdns = read_tagged(&whole, DER_SEQUENCE), set = {0};
-    struct pair p;
+    struct dn_walk w = dn_walk_of(der);
+    struct dn_attribute a;
     bool some = false;
-    while (next_pair(&rdns, &set, &p)) {
+    while (dn_next(&w, &a)) {
         if (some)
-            text_add(&t, p.first ? ", " : "+");
-        format_pair(&p, &t);
+            text_add(&t, a.first ? ", " : "+");
+        format_attribute(&a, &t);
         some = true;
     }
-    if (!some || !reader_done(&rdns) || !reader_done(&whole)) {
+    if (!some || !dn_done(&w)) {
         t = text_of(text, size);
         text_hex(&t, der);
     }
