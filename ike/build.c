@@ -72,6 +72,14 @@ void ike_put_auth(struct ike_builder *b, uint8_t method, struct span data)
     ike_close(b);
 }
 
+void ike_put_cert(struct ike_builder *b, uint8_t encoding, struct span data)
+{
+    ike_open(b, PAYLOAD_CERT);
+    write_u8(&b->w, encoding);
+    write_span(&b->w, data);
+    ike_close(b);
+}
+
 void ike_put_notify(struct ike_builder *b, uint8_t protocol, struct span spi, uint16_t type, struct span data)
 {
     ike_open(b, PAYLOAD_NOTIFY);

@@ -75,6 +75,18 @@ static enum err parse_nonce(struct span body, struct ike_message *m)
     return OK;
 }
 
+static enum err parse_cert(struct span body, struct ike_message *m)
+{
+    struct reader r = reader_of(body);
+    struct ike_cert c = {.encoding = read_u8(&r)};
+    c.data = read_rest(&r);
+    if (r.failed)
+        return ERR_SYNTAX;
+    if (m->certs < IKE_CERTS_MAX)
+        m->cert[m->certs++] = c;
+    return OK;
+}
+
 static enum err parse_notify(struct span body, struct ike_message *m)
 {
     struct reader r = reader_of(body);
@@ -200,6 +212,8 @@ static enum err parse_payload(uint8_t type, struct span body, struct ike_message
         return parse_id(body, &m->idi);
     case PAYLOAD_IDR:
         return parse_id(body, &m->idr);
+    case PAYLOAD_CERT:
+        return parse_cert(body, m);
     case PAYLOAD_AUTH:
         return parse_auth(body, m);
     case PAYLOAD_NONCE:
@@ -238,7 +252,7 @@ static enum err parse_sk(uint8_t type, uint8_t first, struct span body, const ui
     return OK;
 }
 
-struct chain {
+struct payload_chain {
     struct reader r;
     const uint8_t *message; /* where sk_offset counts from; NULL inside SK, where no other SK may be */
     unsigned left;
@@ -248,7 +262,7 @@ struct chain {
  * The next payload's generic header and body; *type goes in as its type and out as that of the one after it. The
  * critical bit is ignored on what we know (section 3.2) and skips what we don't when it is clear.
  */
-static enum err parse_next(struct chain *c, uint8_t *type, struct ike_message *m)
+static enum err parse_next(struct payload_chain *c, uint8_t *type, struct ike_message *m)
 {
     uint8_t this = *type, next = read_u8(&c->r), flags = read_u8(&c->r);
     size_t len = read_u16(&c->r);
@@ -271,7 +285,7 @@ static enum err parse_next(struct chain *c, uint8_t *type, struct ike_message *m
     return parse_sk(this, next, body, c->message, m);
 }
 
-static enum err parse_chain(struct chain *c, uint8_t first, struct ike_message *m)
+static enum err parse_chain(struct payload_chain *c, uint8_t first, struct ike_message *m)
 {
     for (uint8_t type = first; type != PAYLOAD_NONE;)
         TRY(parse_next(c, &type, m));
@@ -286,15 +300,17 @@ enum err ike_message_parse(struct span message, struct ike_message *out)
     TRY(ike_header_parse(message, &out->h));
     if (out->h.length != message.len) /* one message per datagram (section 3.1): the rest would be covered by nothing */
         return ERR_SYNTAX;
-    struct chain c = {.r = reader_of(message), .message = message.data, .left = PAYLOADS_MAX};
+    struct payload_chain c = {.r = reader_of(message), .message = message.data, .left = PAYLOADS_MAX};
     read_span(&c.r, IKE_HEADER_LEN);
     return parse_chain(&c, out->h.next_payload, out);
 }
 
 enum err ike_inner_parse(uint8_t first, struct span plaintext, struct ike_message *m)
 {
-    struct chain c = {.r = reader_of(plaintext), .message = NULL, .left = PAYLOADS_MAX};
+    struct payload_chain c = {.r = reader_of(plaintext), .message = NULL, .left = PAYLOADS_MAX};
     m->opened = true;
+    m->inner_first = first;
+    m->inner = plaintext;
     return parse_chain(&c, first, m);
 }
 
@@ -395,6 +411,7 @@ const char *notify_name(uint16_t type, char *text, size_t size)
         {NOTIFY_ESP_TFC_PADDING_NOT_SUPPORTED, "ESP_TFC_PADDING_NOT_SUPPORTED"},
         {NOTIFY_NON_FIRST_FRAGMENTS_ALSO, "NON_FIRST_FRAGMENTS_ALSO"},
         {NOTIFY_FRAGMENTATION_SUPPORTED, "IKEV2_FRAGMENTATION_SUPPORTED"},
+        {NOTIFY_SIGNATURE_HASH_ALGORITHMS, "SIGNATURE_HASH_ALGORITHMS"},
     };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (names[i].type == type)

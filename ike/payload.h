@@ -19,6 +19,7 @@
 #define IKE_NONCE_MAX 256
 #define IKE_SPIS_MAX 64     /* SPIs looked at in one Delete payload; the rest is ignored */
 #define IKE_NOTIFIES_MAX 32 /* notifies kept of one message; the rest is ignored */
+#define IKE_CERTS_MAX 16    /* CERT payloads likewise */
 
 enum exchange { EXCHANGE_SA_INIT = 34, EXCHANGE_AUTH = 35, EXCHANGE_CREATE_CHILD_SA = 36, EXCHANGE_INFORMATIONAL = 37 };
 enum ike_flags { IKE_FLAG_INITIATOR = 0x08, IKE_FLAG_VERSION = 0x10, IKE_FLAG_RESPONSE = 0x20 };
@@ -76,7 +77,8 @@ enum notify_type {
     NOTIFY_REKEY_SA = 16393,
     NOTIFY_ESP_TFC_PADDING_NOT_SUPPORTED = 16394,
     NOTIFY_NON_FIRST_FRAGMENTS_ALSO = 16395,
-    NOTIFY_FRAGMENTATION_SUPPORTED = 16430, /* RFC 7383 */
+    NOTIFY_FRAGMENTATION_SUPPORTED = 16430,   /* RFC 7383 */
+    NOTIFY_SIGNATURE_HASH_ALGORITHMS = 16431, /* RFC 7427 section 4 */
 };
 /* "NO_PROPOSAL_CHOSEN", a static text, or "notify 12345", written into text. */
 MUST_USE const char *notify_name(uint16_t type, char *text, size_t size);
@@ -105,6 +107,14 @@ struct ike_delete {
     uint32_t spi[IKE_SPIS_MAX]; /* ESP or AH; none for IKE */
 };
 
+/* Certificate encodings (RFC 7296 section 3.6, RFC 7670 section 3); the others mean nothing to us. */
+enum cert_encoding { CERT_X509_SIGNATURE = 4, CERT_RAW_PUBLIC_KEY = 15 };
+
+struct ike_cert {
+    uint8_t encoding;
+    struct span data;
+};
+
 /* A whole message's payloads, as views into its bytes (or into the decrypted SK content). */
 struct ike_message {
     struct ike_header h;
@@ -119,6 +129,8 @@ struct ike_message {
     uint8_t notifies;
     struct ike_delete del[4]; /* one for each protocol: Delete payloads of the same are taken together */
     uint8_t dels;
+    struct ike_cert cert[IKE_CERTS_MAX]; /* in the order of the message: the first is the leaf */
+    uint8_t certs;
     struct span cp;
     /* SK or SKF: where it stands in the message, for decryption in place */
     size_t sk_offset; /* of its IV, from the start of the message; 0: none */
@@ -126,8 +138,10 @@ struct ike_message {
     uint8_t sk_first; /* type of the first payload inside */
     /* SKF: which of how many it says it is, unchecked; both 0 with SK */
     uint16_t fragment, fragments;
-    bool opened;      /* what SK held was parsed: what is here now came protected */
-    uint8_t critical; /* on ERR_CRITICAL: the offending type */
+    bool opened;         /* what SK held was parsed: what is here now came protected */
+    uint8_t inner_first; /* type of the first payload in … */
+    struct span inner;   /* … what SK held: from both, all of it can be parsed again */
+    uint8_t critical;    /* on ERR_CRITICAL: the offending type */
 };
 #define PAYLOAD_BIT(type) (UINT32_C(1) << ((type)-33)) /* types 33..48, and 53 */
 
@@ -184,6 +198,7 @@ void ike_put(struct ike_builder *b, uint8_t type, struct span body);
 void ike_put_ke(struct ike_builder *b, uint16_t group, struct span value);
 void ike_put_id(struct ike_builder *b, uint8_t type, const struct identity *id);
 void ike_put_auth(struct ike_builder *b, uint8_t method, struct span data);
+void ike_put_cert(struct ike_builder *b, uint8_t encoding, struct span data);
 void ike_put_notify(struct ike_builder *b, uint8_t protocol, struct span spi, uint16_t type, struct span data);
 void ike_put_delete(struct ike_builder *b, uint8_t protocol, const uint32_t *spis, unsigned n); /* IKE: n = 0 */
 void ike_put_ts(struct ike_builder *b, uint8_t type, const struct selectors *s);
