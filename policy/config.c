@@ -479,8 +479,7 @@ enum err config_parse(struct span text, const char *file, bool exposed, const st
     return finish(l, load_text(l, text), out);
 }
 
-/* The whole file into memory for secrets. Errors: SYSTEM, RANGE (too large), NOMEM. */
-static enum err read_file(int fd, char **out, size_t *len)
+enum err read_file(int fd, char **out, size_t *len)
 {
     char *text = secret_alloc(CONFIG_FILE_MAX + 1);
     size_t used = 0;
@@ -542,8 +541,11 @@ void config_free(struct config *c)
 {
     if (!c)
         return;
-    for (unsigned i = 0; i < c->peer_count; i++)
+    for (unsigned i = 0; i < c->peer_count; i++) {
+        auth_free(&c->peers[i]->auth, &c->host.auth);
         secret_free(c->peers[i]);
+    }
+    auth_free(&c->host.auth, NULL);
     for (unsigned i = 0; i < c->policy_count; i++)
         free(c->policies[i]);
     free(c->peers);

@@ -15,6 +15,7 @@
 
 struct host {
     struct identity id;
+    struct authentication auth;              /* key, chain and trust: what peers without their own have */
     char tun[16];                            /* default "adit0" */
     struct prefix address[CONFIG_ADDRESSES]; /* of the TUN device */
     unsigned addresses;

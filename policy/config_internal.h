@@ -41,6 +41,8 @@ int key_find(enum section_kind kind, const char *name);
 /* Explains why there is none: misspelt, or of another section. */
 void key_unknown(struct loading *l, enum section_kind kind, const char *name, unsigned line);
 const char *section_kind_name(enum section_kind kind);
+bool has(const struct section *s, const char *name);
+unsigned line_of(const struct section *s, const char *name); /* 0: not there */
 
 /* -- the file as it was read: sections with the text of their values -- */
 
@@ -59,6 +61,8 @@ struct ini {
     size_t used, size;
 };
 
+/* The whole of a file into memory for secrets, at most CONFIG_FILE_MAX bytes. Errors: SYSTEM, RANGE (too large), NOMEM. */
+MUST_USE enum err read_file(int fd, char **out, size_t *len);
 MUST_USE enum err ini_read(struct loading *l, struct span text, struct ini *out);
 void ini_free(struct ini *ini);
 
@@ -79,12 +83,16 @@ struct loading {
     bool exposed;           /* others can read the file */
     unsigned inline_secret; /* line of the first secret that stands in the file itself, or 0 */
     struct config *config;
+    const struct section *host; /* NULL: there is none */
     struct complaint complaints[COMPLAINTS_MAX];
     unsigned n, left_out, errors;
 };
 
 void complain(struct loading *l, unsigned line, const char *fmt, ...) PRINTF_LIKE(3, 4);
 void warn(struct loading *l, unsigned line, const char *fmt, ...) PRINTF_LIKE(3, 4);
+
+/* The next item of a comma-separated list into item, or false at its end; what does not fit is cut. */
+bool next_item(const char **list, char *item, size_t size);
 
 /* -- values: each returns false after it complained -- */
 
@@ -98,6 +106,27 @@ bool value_selectors(struct loading *l, unsigned line, const char *value, struct
 bool value_proposals(struct loading *l, unsigned line, const char *value, enum protocol_id p, struct proposals *out);
 bool value_secret(struct loading *l, unsigned line, const char *value, struct secret *out);
 bool value_endpoint(struct loading *l, unsigned line, const char *value, struct peer *out);
+/*
+ * The content of a file, its name relative to the configuration's folder; with `secret` one that others can read or
+ * write is refused. The caller wipes and frees by secret_free.
+ */
+bool value_file(struct loading *l, unsigned line, const char *name, bool secret, char **text, size_t *len);
+
+/* -- authentication: keys and certificates (config_auth.c) -- */
+
+void auth_key(struct target *t, const char *value, unsigned line);
+void auth_cert(struct target *t, const char *value, unsigned line);
+void auth_ca(struct target *t, const char *value, unsigned line);
+void auth_crl(struct target *t, const char *value, unsigned line);
+void auth_public_key(struct target *t, const char *value, unsigned line);
+void auth_methods(struct target *t, const char *value, unsigned line);
+/* Takes from [host] what the peer's section does not have, and checks that all that is needed is there and fits. */
+void auth_settle(struct loading *l, const struct section *s, struct peer *p);
+/* Our identity when none is configured (DESIGN: Identities): the certificate's subject, or the key's fingerprint. */
+void auth_local_id(struct loading *l, const struct section *s, struct peer *p);
+bool auth_equal(const struct authentication *a, const struct authentication *b);
+void auth_print(const struct authentication *a, FILE *out);
+void auth_free(struct authentication *a, const struct authentication *host); /* host: whose chain stays; NULL: none */
 
 /* -- after reading -- */
 

@@ -29,8 +29,7 @@ static void host_tun(struct target *t, const char *value, unsigned line)
         memcpy(t->host->tun, value, len + 1);
 }
 
-/* The next item of a comma-separated list into item, or false at its end; what does not fit is cut. */
-static bool next_item(const char **list, char *item, size_t size)
+bool next_item(const char **list, char *item, size_t size)
 {
     const char *space = " \t";
     if (!*list)
@@ -344,6 +343,10 @@ static void policy_esn(struct target *t, const char *value, unsigned line)
 
 static const struct key keys[] = {
     {"id", HOST, false, false, host_id},
+    {"key", HOST | PEER, false, false, auth_key},
+    {"cert", HOST | PEER, true, false, auth_cert},
+    {"ca", HOST | PEER, true, false, auth_ca},
+    {"crl", HOST, true, false, auth_crl}, /* behind "ca", so that they are there */
     {"tun", HOST, false, false, host_tun},
     {"address", HOST, true, false, host_address},
     {"mtu", HOST, false, false, host_mtu},
@@ -363,6 +366,8 @@ static const struct key keys[] = {
     {"id", PEER, false, false, peer_id},
     {"local-id", PEER, false, false, peer_local_id},
     {"psk", PEER, false, false, peer_psk},
+    {"public-key", PEER, false, false, auth_public_key},
+    {"auth", PEER, false, false, auth_methods},
     {"ike", PEER, true, false, peer_ike},
     {"start", PEER, false, false, peer_start},
     {"encap", PEER, false, false, peer_encap},
@@ -381,16 +386,10 @@ static const struct key keys[] = {
     {"packets", OWN, false, true, policy_packets},
     {"replay-window", OWN, false, true, policy_window},
 
-    {"key", HOST, false, false, NULL},
-    {"cert", HOST | PEER, false, false, NULL},
-    {"ca", HOST | PEER, false, false, NULL},
-    {"crl", HOST, false, false, NULL},
     {"firewall", HOST, false, false, NULL},
     {"metrics", HOST, false, false, NULL},
     {"user", HOST, false, false, NULL},
     {"hook", HOST, false, false, NULL},
-    {"public-key", PEER, false, false, NULL},
-    {"auth", PEER, false, false, NULL},
     {"reauth", PEER, false, false, NULL},
     {"mobike", PEER, false, false, NULL},
     {"fragmentation", PEER, false, false, peer_fragmentation},
@@ -456,13 +455,13 @@ void key_unknown(struct loading *l, enum section_kind kind, const char *name, un
 
 /* -- sections -- */
 
-static bool has(const struct section *s, const char *name)
+bool has(const struct section *s, const char *name)
 {
     int key = key_find(s->kind, name);
     return key >= 0 && s->line_of[key] != 0;
 }
 
-static unsigned line_of(const struct section *s, const char *name)
+unsigned line_of(const struct section *s, const char *name)
 {
     int key = key_find(s->kind, name);
     return key >= 0 ? s->line_of[key] : 0;
@@ -528,7 +527,6 @@ static struct peer *new_peer(const struct section *s)
         return NULL;
     memcpy(p->name, s->name, sizeof(p->name));
     p->line = s->line;
-    p->auth = AUTH_PSK;
     p->rekey = 4 * 60 * 60 * NS_PER_S;
     p->dpd = 30 * NS_PER_S;
     p->fragmentation = true;
@@ -551,6 +549,9 @@ static void expect_identity(struct loading *l, const struct section *s, struct p
 {
     if (p->local_id.type == ID_NONE)
         p->local_id = l->config->host.id;
+    auth_local_id(l, s, p);
+    if (p->auth.remote == AUTH_PUBKEY && p->auth.public_key)
+        p->remote_id_any |= !has(s, "id"); /* the key tells who it is, whatever it calls itself (RFC 7670 section 1) */
     if (p->remote_id.type != ID_NONE || p->remote_id_any || has(s, "id"))
         return;
     if (p->endpoint.ip.family)
@@ -559,7 +560,7 @@ static void expect_identity(struct loading *l, const struct section *s, struct p
         complain(l, line_of(s, "endpoint"), "found a host name that can't be an identity, expected 'id' beside it");
     else if (p->endpoint_any)
         complain(l, s->line,
-                 "found [peer %s] with 'psk' and endpoint %%any but without 'id', expected it: nothing else "
+                 "found [peer %s] with endpoint %%any but without 'id' or 'public-key', expected one: nothing else "
                  "tells who it is",
                  s->name);
 }
@@ -589,7 +590,7 @@ static enum err apply_peer(struct loading *l, const struct section *s, struct pe
     }
     apply_keys(&t);
     require(l, s, "endpoint");
-    require(l, s, "psk");
+    auth_settle(l, s, p);
     check_start(l, s, p);
     expect_identity(l, s, p);
     return OK;
@@ -649,8 +650,10 @@ enum err config_apply(struct loading *l, const struct ini *ini)
     host_defaults(&c->host);
     TRY(make_peers(l, ini));
     for (unsigned i = 0; i < ini->n; i++) /* wherever it stands: its id is a default for all */
-        if (ini->sections[i].kind == SECTION_HOST)
-            apply_host(l, &ini->sections[i]);
+        if (ini->sections[i].kind == SECTION_HOST) {
+            l->host = &ini->sections[i];
+            apply_host(l, l->host);
+        }
     for (unsigned i = 0; i < ini->n; i++) {
         const struct section *s = &ini->sections[i];
         if (s->kind == SECTION_PEER)

@@ -1,7 +1,7 @@
 /* The configuration for people, as `adit check` prints it, and what a reload compares. */
 #include <string.h>
 
-#include "policy/config.h"
+#include "policy/config_internal.h"
 
 #define WIDTH 100  /* columns of a terminal that we aim at */
 #define ESP_MIN 24 /* the least width of the last column */
@@ -21,8 +21,8 @@ static bool same_endpoint(const struct peer *a, const struct peer *b)
 bool peer_equal(const struct peer *a, const struct peer *b)
 {
     return strcmp(a->name, b->name) == 0 && same_endpoint(a, b) && identity_equal(&a->local_id, &b->local_id) &&
-           identity_equal(&a->remote_id, &b->remote_id) && a->remote_id_any == b->remote_id_any && a->auth == b->auth &&
-           a->psk.len == b->psk.len && secret_equal(a->psk.b, b->psk.b, a->psk.len) &&
+           identity_equal(&a->remote_id, &b->remote_id) && a->remote_id_any == b->remote_id_any &&
+           auth_equal(&a->auth, &b->auth) && a->psk.len == b->psk.len && secret_equal(a->psk.b, b->psk.b, a->psk.len) &&
            proposals_equal(&a->ike, &b->ike) && a->start == b->start && a->encap == b->encap && a->rekey == b->rekey &&
            a->dpd == b->dpd && a->fragmentation == b->fragmentation && a->window == b->window;
 }
@@ -188,7 +188,7 @@ static void print_peer(const struct peer *p, FILE *out)
     fprintf(out, "    id        %s\n", p->remote_id_any ? "any" : identity_format(&p->remote_id, text, sizeof(text)));
     fprintf(out, "    local-id  %s\n",
             p->local_id.type == ID_NONE ? "our outer address" : identity_format(&p->local_id, text, sizeof(text)));
-    fprintf(out, "    auth      pre-shared key\n");
+    auth_print(&p->auth, out);
     proposals_text(&p->ike, PROTOCOL_IKE, text, sizeof(text));
     for (unsigned k = 0;; k++) {
         wrapped(text, WIDTH - 14, k, line, sizeof(line));

@@ -205,14 +205,14 @@ bool value_proposals(struct loading *l, unsigned line, const char *value, enum p
 
 /* -- secrets: their text never appears in a message -- */
 
-/* What is wrong with a secret file as an object of the file system; NULL: nothing. */
-static const char *file_fault(const struct stat *st)
+/* What is wrong with a file as an object of the file system; NULL: nothing. */
+static const char *file_fault(const struct stat *st, bool secret)
 {
     if (!S_ISREG(st->st_mode))
         return "is not a file";
-    if (st->st_mode & (S_IRGRP | S_IROTH))
+    if (secret && st->st_mode & (S_IRGRP | S_IROTH))
         return "can be read by others than its owner: chmod 600 it";
-    if (st->st_mode & (S_IWGRP | S_IWOTH))
+    if (secret && st->st_mode & (S_IWGRP | S_IWOTH))
         return "can be written by others than its owner: chmod 600 it";
     return NULL;
 }
@@ -237,22 +237,51 @@ static bool read_secret(struct loading *l, unsigned line, int fd, const char *pa
     return good;
 }
 
-static bool secret_from_file(struct loading *l, unsigned line, const char *name, struct secret *out)
+#define PATH_TEXT 600
+
+/* Opens a file that a value names; its path is for messages. -1: not, and complained. */
+static int open_named(struct loading *l, unsigned line, const char *name, bool secret, char path[PATH_TEXT])
 {
-    char path[600];
+    const char *kind = secret ? "secret file" : "file";
     struct stat st;
-    bool good = false;
-    snprintf(path, sizeof(path), "%s%s", name[0] == '/' ? "" : l->folder, name);
+    snprintf(path, PATH_TEXT, "%s%s", name[0] == '/' ? "" : l->folder, name);
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0 || fstat(fd, &st) < 0)
-        complain(l, line, "secret file %s can't be read: %s", path, strerror(errno));
-    else if (file_fault(&st))
-        complain(l, line, "secret file %s %s", path, file_fault(&st));
+        complain(l, line, "%s %s can't be read: %s", kind, path, strerror(errno));
+    else if (file_fault(&st, secret))
+        complain(l, line, "%s %s %s", kind, path, file_fault(&st, secret));
     else
-        good = read_secret(l, line, fd, path, out);
+        return fd;
     if (fd >= 0)
         close(fd);
+    return -1;
+}
+
+static bool secret_from_file(struct loading *l, unsigned line, const char *name, struct secret *out)
+{
+    char path[PATH_TEXT];
+    int fd = open_named(l, line, name, true, path);
+    if (fd < 0)
+        return false;
+    bool good = read_secret(l, line, fd, path, out);
+    close(fd);
     return good;
+}
+
+bool value_file(struct loading *l, unsigned line, const char *name, bool secret, char **text, size_t *len)
+{
+    char path[PATH_TEXT];
+    int fd = open_named(l, line, name, secret, path);
+    if (fd < 0)
+        return false;
+    enum err e = read_file(fd, text, len);
+    if (e != OK)
+        complain(l, line, "file %s can't be read: %s", path,
+                 e == ERR_SYSTEM  ? strerror(errno)
+                 : e == ERR_RANGE ? "too large"
+                                  : err_text(e));
+    close(fd);
+    return e == OK;
 }
 
 static int hex_digit(char c)

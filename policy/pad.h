@@ -8,7 +8,9 @@
 
 #include "core/base/clock.h"
 #include "core/base/ip.h"
+#include "crypto/cert.h"
 #include "crypto/secret.h"
+#include "crypto/sig.h"
 #include "policy/proposal.h"
 #include "policy/selector.h"
 
@@ -44,7 +46,20 @@ enum policy_action { ACTION_PROTECT, ACTION_BYPASS, ACTION_DISCARD };
 enum policy_mode { MODE_TUNNEL, MODE_TRANSPORT };
 enum start_mode { START_YES, START_ON_DEMAND, START_NO };
 enum encap_mode { ENCAP_AUTO, ENCAP_UDP, ENCAP_RAW };
-enum auth_method { AUTH_PSK };
+enum auth_method { AUTH_PSK, AUTH_PUBKEY };
+
+/*
+ * What the ends of a link prove themselves with. Keys and CAs are counted by their references, so that a step that is
+ * under way when the configuration is replaced can hold its own.
+ */
+struct authentication {
+    enum auth_method local, remote; /* how we prove ourselves, how the peer must */
+    struct private_key *key;        /* ours; NULL: none */
+    struct chain *chain;            /* our certificates; NULL: none, the key is raw. The peer's own, or the host's */
+    struct public_key *public_key;  /* the peer's raw key; NULL: a certificate that leads to a CA of trust */
+    uint8_t fingerprint[KEY_FINGERPRINT]; /* of public_key */
+    struct trust *trust;                  /* NULL: no CA */
+};
 
 struct peer;
 
@@ -73,11 +88,11 @@ struct peer {
     char endpoint_host[256];   /* as written, if it is a name */
     struct endpoint endpoint;  /* resolved; port 500 unless written; family 0: %any, or a name without an answer */
     bool endpoint_port_given;  /* a port other than 500: a NAT-T port, marker from the first message */
-    struct identity local_id;  /* the peer's or the host's; type NONE: the outer address */
+    struct identity local_id;  /* the peer's, the host's, or our key's; type NONE: the outer address */
     struct identity remote_id; /* as written, or the literal endpoint's address, or the endpoint's name as a FQDN */
-    bool remote_id_any;        /* id = %any: remote_id is NONE; else it never is */
-    enum auth_method auth;
-    struct secret psk;
+    bool remote_id_any;        /* id = %any, or a raw key without id: remote_id is NONE; else it never is */
+    struct authentication auth;
+    struct secret psk; /* empty: none */
     struct proposals ike;
     enum start_mode start;
     enum encap_mode encap;

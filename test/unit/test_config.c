@@ -366,7 +366,7 @@ static void wrong_secrets_are_refused_and_never_shown(void **state)
         assert_null(strstr(f->log, "hunter2"));
     }
     bad(f, "[peer a]\nendpoint = 192.0.2.2\npsk \"hunter2\"\n" NETS,
-        "1: found [peer a] without 'psk', expected it\n"
+        "1: found [peer a] without 'psk', 'public-key' or 'ca', expected one of them\n"
         "3: found 'psk' without ' = ' behind it, expected KEY = VALUE\n");
 }
 
@@ -464,7 +464,6 @@ static void wrong_values_say_what_was_expected(void **state)
         {"[policy b]\nreplay-window = 16", "found '16', expected a number from 32 to 65536"},
         {"[policy b]\nesn = maybe", "found 'maybe', expected yes or no"},
         {"[policy b]\nesp = aes128gcm16-esn\nesn = no", "found 'no', expected 'yes': the esp proposals ask for 'esn'"},
-        {"[peer b]\ncert = x.pem", "found 'cert', which is not supported by this version"},
         {"[policy b]\nah = sha256", "found 'ah', which is not supported by this version"},
         {"[host]\nfirewall = auto", "found 'firewall', which is not supported by this version"},
         {"[host]\npsk = \"x\"", "found 'psk' in [host], expected it in [peer NAME]"},
@@ -491,8 +490,9 @@ static void several_errors_come_in_the_order_of_lines(void **state)
         "[peer a]\nendpoint = %any\nstart = yes\nencap = maybe\nlocal = 10.0.0.0/8\n[policy p]\naction = bypass\n"
         "peer = a\nlocal = 10.0.0.0/8\nremote = 10.0.0.0/8\n",
         "1: found [peer a] without 'remote', expected it\n"
-        "1: found [peer a] without 'psk', expected it\n"
-        "1: found [peer a] with 'psk' and endpoint %any but without 'id', expected it: nothing else tells who it is\n"
+        "1: found [peer a] without 'psk', 'public-key' or 'ca', expected one of them\n"
+        "1: found [peer a] with endpoint %any but without 'id' or 'public-key', expected one: nothing else tells who "
+        "it is\n"
         "3: found a peer that shall be started with endpoint %any, expected start = no\n"
         "4: found 'maybe', expected auto, udp or raw\n"
         "8: found 'peer' in a policy that protects nothing, expected action = protect with it\n");
@@ -502,7 +502,7 @@ static void required_keys_are_named_with_their_section(void **state)
 {
     bad(*state, "\n[peer a]\n\n[policy p]\n",
         "2: found [peer a] without 'endpoint', expected it\n"
-        "2: found [peer a] without 'psk', expected it\n"
+        "2: found [peer a] without 'psk', 'public-key' or 'ca', expected one of them\n"
         "2: warning: peer 'a' has neither 'local' and 'remote' nor a [policy] that names it\n"
         "4: found [policy p] without 'local', expected it\n"
         "4: found [policy p] without 'remote', expected it\n"
@@ -604,7 +604,7 @@ static void comments_in_values_are_caught(void **state)
 {
     bad(*state, "[peer a]\nendpoint = 192.0.2.2 # office\npsk = \"a ; b\"\n" NETS,
         "1: found [peer a] without 'endpoint', expected it\n"
-        "1: found [peer a] without 'psk', expected it\n"
+        "1: found [peer a] without 'psk', 'public-key' or 'ca', expected one of them\n"
         "2: found ' #' after a value, expected ' ;' to begin a comment there\n"
         "3: found ' ;' in quotes, which begins a comment all the same, expected a value without it (secrets: "
         "file:PATH, "
@@ -629,7 +629,7 @@ static void over_long_lines_are_errors(void **state)
     line[199] = '\0';
     snprintf(text, sizeof(text), "[peer a]\nendpoint = 192.0.2.2\n%s\n" NETS, line);
     bad(f, text,
-        "1: found [peer a] without 'psk', expected it\n"
+        "1: found [peer a] without 'psk', 'public-key' or 'ca', expected one of them\n"
         "3: found a line of 199 bytes, expected at most 198: lists go on in indented lines, long secrets in a file\n");
     memset(line, 'x', sizeof(line));
     line[0] = ';';
