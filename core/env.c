@@ -1,6 +1,7 @@
 /* What the engine needs from outside (struct ike_env), wired to sockets, data plane, log and control socket. */
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 
 #include "core/daemon.h"
 #include "tun/udp.h"
@@ -94,6 +95,12 @@ static enum err env_job(void *ctx, struct ike_job *job)
     return job_push(&d->jobs, job);
 }
 
+static int64_t env_wall(void *ctx)
+{
+    (void)ctx;
+    return (int64_t)time(NULL);
+}
+
 static void env_keylog(void *ctx, const char *line)
 {
     struct daemon *d = ctx;
@@ -151,6 +158,7 @@ struct ike_env daemon_env(struct daemon *d)
         .child_move = env_child_move,
         .child_traffic = env_child_traffic,
         .job = env_job,
+        .wall = env_wall,
         .event = env_event,
         .keylog = d->keylog.ike_fd >= 0 ? env_keylog : NULL,
     };

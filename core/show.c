@@ -118,6 +118,8 @@ static void show_ike(FILE *out, const json_t *sa)
             : remote ? ", UDP encapsulation"
                      : "",
             fragmentation);
+    if (json_is_string(json_object_get(sa, "auth_remote")))
+        fprintf(out, "    we by %s, the peer by %s\n", text_of(sa, "auth_local"), text_of(sa, "auth_remote"));
     if (json_is_integer(json_object_get(sa, "age")))
         fprintf(out, "    %s  age %s, rekey in %s\n", text_of(sa, "suite"), duration(sa, "age", age, sizeof age),
                 duration(sa, "rekey_in", rekey, sizeof rekey));

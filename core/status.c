@@ -57,6 +57,11 @@ static json_t *identity_json(const struct identity *id)
     return id->type == ID_NONE ? json_null() : control_text(identity_format(id, text, sizeof text));
 }
 
+static json_t *auth_json(const char *how)
+{
+    return *how ? control_text(how) : json_null();
+}
+
 static json_t *selectors_json(const struct selectors *v)
 {
     json_t *list = json_array();
@@ -101,6 +106,8 @@ static void each_sa(void *ctx, const struct ike_sa_info *info)
     set(sa, "state", json_string(ike_states[info->state]));
     set(sa, "local_id", identity_json(&info->local_id));
     set(sa, "remote_id", identity_json(&info->remote_id));
+    set(sa, "auth_local", auth_json(info->auth_local));
+    set(sa, "auth_remote", auth_json(info->auth_remote));
     set(sa, "local", endpoint_json(&info->path.local));
     set(sa, "remote", endpoint_json(&info->path.remote));
     set(sa, "suite", json_string(proposal_format(&info->suite, suite, sizeof suite)));

@@ -2,39 +2,43 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "crypto/prf.h"
-#include "ike/internal.h"
+#include "ike/proof.h"
 
-#define AUTH_METHOD_SHARED_KEY 2
-#define ID_BODY_MAX (4 + IDENTITY_MAX)
+/* -- a message that waits for a signature to be made or checked -- */
 
-/* The body of an ID payload as we write it, which our AUTH covers. */
-static struct span id_body(const struct identity *id, uint8_t out[ID_BODY_MAX])
+void auth_release(struct ike_sa *sa)
 {
-    struct writer w = writer_of(out, ID_BODY_MAX);
-    write_u8(&w, id->type);
-    write_bytes(&w, "\0\0\0", 3);
-    write_bytes(&w, id->b, id->len);
-    return span_of(out, writer_len(&w));
+    if (sa->held)
+        buf_free(&sa->held->content);
+    free(sa->held);
+    sa->held = NULL;
 }
 
-/* The AUTH data of one end: own tells whose. Errors: CRYPTO, UNSUPPORTED. */
-static enum err auth_data(const struct ike_sa *sa, bool own, struct span body, uint8_t out[PRF_MAX])
+static enum err hold(struct ike_sa *sa, const struct ike_message *m)
 {
-    bool by_initiator = own == sa->initiator;
-    return keymat_psk_auth(sa->prf, secret_span(&sa->run->peer->psk), by_initiator ? &sa->keys->pi : &sa->keys->pr,
-                           buf_span(own ? &sa->first_own : &sa->first_peer),
-                           nonce_span(own ? &sa->nonce_peer : &sa->nonce_own), body, out);
+    auth_release(sa);
+    sa->held = calloc(1, sizeof *sa->held);
+    if (!sa->held)
+        return ERR_NOMEM;
+    sa->held->h = m->h;
+    sa->held->first = m->inner_first;
+    return buf_set(&sa->held->content, m->inner);
 }
 
-static bool auth_right(const struct ike_sa *sa, const struct ike_message *m, struct span body)
+/* The held message as it was: what could be parsed once can be parsed again. */
+static void held(const struct ike_sa *sa, struct ike_message *m)
 {
-    uint8_t want[PRF_MAX];
-    unsigned len = prf_len(sa->prf);
-    bool ok = m->auth_method == AUTH_METHOD_SHARED_KEY && m->auth_data.len == len &&
-              auth_data(sa, false, body, want) == OK && secret_equal(want, m->auth_data.data, len);
-    secret_wipe(want, sizeof want);
-    return ok;
+    *m = (struct ike_message){.h = sa->held->h};
+    if (ike_inner_parse(sa->held->first, buf_span(&sa->held->content), m) != OK)
+        *m = (struct ike_message){.h = sa->held->h};
+}
+
+/* Why our own proof could not be made. */
+static const char *unmade(const struct ike_sa *sa, enum err err)
+{
+    return err != ERR_UNSUPPORTED                  ? err_text(err)
+           : sa->run->peer->auth.local == AUTH_PSK ? "the PRF is not supported"
+                                                   : "it takes none of the signature algorithms that our key has";
 }
 
 /* Whether another SA with this peer is up: then this one isn't the first contact (section 2.4). */
@@ -48,30 +52,30 @@ static bool has_other(const struct ike_sa *sa)
 
 /* -- initiator -- */
 
-void auth_start(struct ike_sa *sa)
+static void send_request(struct ike_sa *sa, enum err err, uint8_t method, struct span data)
 {
     struct ike_engine *e = sa->e;
     struct task *t = sa->current;
     const struct peer *peer = sa->run->peer;
-    uint8_t body_bytes[ID_BODY_MAX], auth[PRF_MAX];
+    struct proof_hints hints = {0};
     struct ike_builder b;
     struct span none = span_of(NULL, 0);
-    sa->local_id = local_identity(e, peer, &sa->path);
-    enum err err = auth_data(sa, true, id_body(&sa->local_id, body_bytes), auth);
     if (err == OK)
         err = e->env.spi_reserve(e->env.ctx, &t->spi);
     if (err != OK) {
-        sa_fail(sa, "IKE_AUTH to %s could not be made: %s", peer->name, err_text(err));
+        sa_fail(sa, "IKE_AUTH to %s could not be made: %s", peer->name, unmade(sa, err));
         return;
     }
     child_offer(sa, t->policy, false, &t->offered);
     sa->state = SA_AUTH_SENT;
     request_begin(sa, &b, EXCHANGE_AUTH);
     ike_put_id(&b, PAYLOAD_IDI, &sa->local_id);
+    proof_put_certs(&b, peer);
+    proof_hint(&hints, peer);
+    proof_put_request(&b, &hints);
     if (peer->remote_id.type != ID_NONE && !peer->remote_id_any)
         ike_put_id(&b, PAYLOAD_IDR, &peer->remote_id);
-    ike_put_auth(&b, AUTH_METHOD_SHARED_KEY, span_of(auth, prf_len(sa->prf)));
-    secret_wipe(auth, sizeof auth);
+    ike_put_auth(&b, method, data);
     if (!has_other(sa))
         ike_put_notify(&b, PROTOCOL_NONE, none, NOTIFY_INITIAL_CONTACT, none);
     put_window(sa, &b);
@@ -79,30 +83,23 @@ void auth_start(struct ike_sa *sa)
     request_send(sa, &b);
 }
 
-/* Whether the responder is who it should be; if not, tells it (section 2.21.2) and fails. */
-static bool responder_proven(struct ike_sa *sa, const struct ike_message *m)
+void auth_start(struct ike_sa *sa)
 {
-    const struct peer *peer = sa->run->peer;
-    char came[IDENTITY_TEXT], want[IDENTITY_TEXT];
-    if (!m->idr.data || !m->auth_data.data || ike_identity(m->idr, &sa->remote_id) != OK) {
-        informational_farewell(sa, NOTIFY_AUTHENTICATION_FAILED);
-        sa_fail(sa, "%s answers IKE_AUTH without proving an identity", peer->name);
-        return false;
-    }
-    identity_format(&sa->remote_id, came, sizeof came);
-    bool expected = peer->remote_id_any || identity_equal(&sa->remote_id, &peer->remote_id);
-    if (expected && auth_right(sa, m, m->idr))
-        return true;
+    sa->local_id = local_identity(sa->e, sa->run->peer, &sa->path);
+    proof_make(sa, send_request);
+}
+
+/* The responder is not who it should be: it is told (section 2.21.2), and learns nothing else. */
+static void distrust(struct ike_sa *sa, const char *fmt, ...) PRINTF_LIKE(2, 3);
+static void distrust(struct ike_sa *sa, const char *fmt, ...)
+{
+    char text[TEXT_MAX];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
     informational_farewell(sa, NOTIFY_AUTHENTICATION_FAILED);
-    if (!expected)
-        sa_fail(sa, "authentication failed: %s calls itself %s, its configured id is %s", peer->name, came,
-                identity_format(&peer->remote_id, want, sizeof want));
-    else if (m->auth_method != AUTH_METHOD_SHARED_KEY)
-        sa_fail(sa, "authentication failed: %s (id %s) uses method %u, a pre-shared key is configured", peer->name,
-                came, m->auth_method);
-    else
-        sa_fail(sa, "authentication failed: pre-shared keys differ (peer %s, their id %s)", peer->name, came);
-    return false;
+    sa_fail(sa, "%s", text);
 }
 
 static void refused(struct ike_sa *sa, const struct ike_notify *error)
@@ -110,10 +107,11 @@ static void refused(struct ike_sa *sa, const struct ike_notify *error)
     char own[IDENTITY_TEXT], number[64];
     identity_format(&sa->local_id, own, sizeof own);
     const char *name = notify_name(error->type, number, sizeof number);
+    bool psk = sa->run->peer->auth.local == AUTH_PSK;
     if (error->type == NOTIFY_AUTHENTICATION_FAILED)
-        sa_fail(sa,
-                "authentication failed: %s refuses us (%s): its pre-shared key or the id it expects differs (ours: %s)",
-                sa_peer_name(sa), name, own);
+        sa_fail(sa, "authentication failed: %s refuses us (%s): %s%s or the id it expects differs (ours: %s)",
+                sa_peer_name(sa), name, psk ? "its pre-shared key" : "it does not trust our ",
+                psk ? "" : sa->auth_local, own);
     else
         sa_fail(sa, "%s refuses IKE_AUTH with %s (our id %s)", sa_peer_name(sa), name, own);
 }
@@ -142,20 +140,15 @@ static void first_child(struct ike_sa *sa, const struct ike_message *m)
 static void report_up(struct ike_sa *sa)
 {
     char id[IDENTITY_TEXT], at[ENDPOINT_TEXT], suite[64], group[32];
-    report(sa->e, IKE_EVENT_IKE_UP, sa_peer(sa), NULL, &sa->path, "IKE SA with %s (%s at %s) is up: %s, %s",
-           sa_peer_name(sa), identity_format(&sa->remote_id, id, sizeof id), endpoint_format(&sa->path.remote, at),
-           suite_text(&sa->suite, suite, sizeof suite), transform_text(&sa->choice.ke, group, sizeof group));
+    report(sa->e, IKE_EVENT_IKE_UP, sa_peer(sa), NULL, &sa->path,
+           "IKE SA with %s (%s at %s) is up: proved by %s, we by %s; %s, %s", sa_peer_name(sa),
+           identity_format(&sa->remote_id, id, sizeof id), endpoint_format(&sa->path.remote, at), sa->auth_remote,
+           sa->auth_local, suite_text(&sa->suite, suite, sizeof suite),
+           transform_text(&sa->choice.ke, group, sizeof group));
 }
 
-void auth_response(struct ike_sa *sa, const struct ike_message *m)
+static void established(struct ike_sa *sa, const struct ike_message *m)
 {
-    const struct ike_notify *error = ike_find_error(m);
-    if (error && !m->auth_data.data) {
-        refused(sa, error);
-        return;
-    }
-    if (!responder_proven(sa, m))
-        return;
     struct run *run = sa->run;
     sa_up(sa);
     report_up(sa);
@@ -167,31 +160,140 @@ void auth_response(struct ike_sa *sa, const struct ike_message *m)
         run_kick(run);
 }
 
+static void responder_checked(struct ike_sa *sa, const struct proof *p, enum err err)
+{
+    char id[IDENTITY_TEXT];
+    struct ike_message m;
+    identity_format(&sa->remote_id, id, sizeof id);
+    if (err != OK) {
+        distrust(sa, "authentication failed: peer %s (id %s): %s", sa_peer_name(sa), id, p->why);
+        return;
+    }
+    held(sa, &m);
+    established(sa, &m);
+    auth_release(sa);
+}
+
+/* The responder's proof, when its identity is the one expected: a pre-shared key at once, a signature by a job. */
+static void check_responder(struct ike_sa *sa, const struct ike_message *m)
+{
+    const struct peer *peer = sa->run->peer;
+    char id[IDENTITY_TEXT], text[96];
+    identity_format(&sa->remote_id, id, sizeof id);
+    if (proof_kind(m->auth_method) != peer->auth.remote) {
+        distrust(sa, "authentication failed: %s (id %s) uses %s, %s is configured", peer->name, id,
+                 proof_text(m, text, sizeof text), proof_wanted(peer));
+    } else if (peer->auth.remote == AUTH_PUBKEY) {
+        enum err err = hold(sa, m);
+        if (err == OK)
+            err = proof_check(sa, m, m->idr, &peer, 1, responder_checked);
+        if (err != OK)
+            distrust(sa, "%s (id %s) could not be authenticated: %s", peer->name, id, err_text(err));
+    } else if (proof_psk_right(sa, peer, m, m->idr)) {
+        snprintf(sa->auth_remote, sizeof sa->auth_remote, "psk");
+        established(sa, m);
+    } else {
+        distrust(sa, "authentication failed: pre-shared keys differ (peer %s, their id %s)", peer->name, id);
+    }
+}
+
+void auth_response(struct ike_sa *sa, const struct ike_message *m)
+{
+    const struct ike_notify *error = ike_find_error(m);
+    const struct peer *peer = sa->run->peer;
+    char came[IDENTITY_TEXT], want[IDENTITY_TEXT];
+    if (error && !m->auth_data.data) {
+        refused(sa, error);
+        return;
+    }
+    if (!m->idr.data || !m->auth_data.data || ike_identity(m->idr, &sa->remote_id) != OK) {
+        distrust(sa, "%s answers IKE_AUTH without proving an identity", peer->name);
+        return;
+    }
+    if (peer->remote_id_any || identity_equal(&sa->remote_id, &peer->remote_id))
+        check_responder(sa, m);
+    else
+        distrust(sa, "authentication failed: %s calls itself %s, its configured id is %s", peer->name,
+                 identity_format(&sa->remote_id, came, sizeof came),
+                 identity_format(&peer->remote_id, want, sizeof want));
+}
+
 /* -- responder -- */
 
+#define FIT_NAMED 4u /* how well a peer fits: its identity is this one, its address is, it is asked for ours */
+#define FIT_HERE 2u
+#define FIT_ASKED 1u
+#define FIT_AT_ALL 1u
+
+/* A raw key without a configured id goes by its fingerprint, if the peer calls itself so (DESIGN: Identities). */
+static bool names(const struct peer *p, const struct identity *idi)
+{
+    if (!p->remote_id_any)
+        return identity_equal(&p->remote_id, idi);
+    return p->auth.public_key && idi->type == ID_KEY_ID &&
+           span_equal(span_of(idi->b, idi->len), span_of(p->auth.fingerprint, KEY_FINGERPRINT));
+}
+
+/* 0: not at all. */
 static unsigned fit(const struct peer *p, const struct ike_sa *sa, const struct identity *idi,
                     const struct identity *idr)
 {
     bool here = !p->endpoint_any && ip_equal(&p->endpoint.ip, &sa->path.remote.ip);
-    bool named = !p->remote_id_any && identity_equal(&p->remote_id, idi);
+    bool named = names(p, idi);
     if ((!here && !p->endpoint_any) || (!named && !p->remote_id_any))
         return 0;
     struct identity own = local_identity(sa->e, p, &sa->path);
-    return 1 + (named ? 4u : 0) + (here ? 2u : 0) + (idr->type != ID_NONE && identity_equal(&own, idr) ? 1u : 0);
+    return FIT_AT_ALL + (named ? FIT_NAMED : 0) + (here ? FIT_HERE : 0) +
+           (idr->type != ID_NONE && identity_equal(&own, idr) ? FIT_ASKED : 0);
 }
 
-static struct run *best_run(const struct ike_sa *sa, const struct identity *idi, const struct identity *idr)
+/* The peers an initiator may be, best first. */
+struct choices {
+    struct run *run[PROOF_CANDIDATES];
+    unsigned fit[PROOF_CANDIDATES];
+    unsigned n;
+    const struct peer *other; /* the best of those that fit, but have to prove themselves in the other way */
+    unsigned other_fit;
+};
+
+static void insert(struct choices *c, struct run *run, unsigned f)
 {
-    struct run *best = NULL;
-    unsigned best_fit = 0;
+    unsigned at = c->n < PROOF_CANDIDATES ? c->n++ : PROOF_CANDIDATES;
+    for (; at > 0 && c->fit[at - 1] < f; at--) {
+        if (at == PROOF_CANDIDATES)
+            continue;
+        c->fit[at] = c->fit[at - 1];
+        c->run[at] = c->run[at - 1];
+    }
+    if (at == PROOF_CANDIDATES)
+        return;
+    c->fit[at] = f;
+    c->run[at] = run;
+}
+
+/*
+ * Those that fit and prove themselves in this way. When the identity names some, only they: others that take anybody must
+ * not be a second chance for who fails to be the one he says. Bounded, for each costs the check of a signature.
+ */
+static void choose(const struct ike_sa *sa, const struct ike_message *m, enum auth_method kind, struct choices *c)
+{
+    struct identity idr = {.type = ID_NONE};
+    if (m->idr.data && ike_identity(m->idr, &idr) != OK)
+        idr.type = ID_NONE;
+    *c = (struct choices){.n = 0};
     for (unsigned i = 0; i < sa->e->run_count; i++) {
-        unsigned f = fit(sa->e->runs[i]->peer, sa, idi, idr);
-        if (f > best_fit) {
-            best_fit = f;
-            best = sa->e->runs[i];
+        struct run *run = sa->e->runs[i];
+        unsigned f = fit(run->peer, sa, &sa->remote_id, &idr);
+        if (f && run->peer->auth.remote == kind)
+            insert(c, run, f);
+        else if (f > c->other_fit) {
+            c->other = run->peer;
+            c->other_fit = f;
         }
     }
-    return best;
+    bool named = c->other_fit > FIT_NAMED || (c->n && c->fit[0] > FIT_NAMED);
+    while (named && c->n && c->fit[c->n - 1] <= FIT_NAMED)
+        c->n--;
 }
 
 /* What was configured instead, for who has to find the difference. */
@@ -238,45 +340,83 @@ static void refuse(struct ike_sa *sa, const struct peer *peer, uint16_t type, co
         run_note(run, text, false);
     report(e, IKE_EVENT_FAILED, NULL, NULL, &sa->path, "%s", text);
     sa->run = NULL;
+    auth_release(sa);
     reply_notify(sa, EXCHANGE_AUTH, PROTOCOL_NONE, none, type, none);
     if (sa->state != SA_DEAD)
         sa_refused(sa);
 }
 
-/* True if the initiator is a configured peer and proved it; otherwise it was refused, always with the same answer. */
-static bool initiator_proven(struct ike_sa *sa, const struct ike_message *m)
+static void distrust_initiator(struct ike_sa *sa, const struct peer *peer, const char *fmt, ...) PRINTF_LIKE(3, 4);
+static void distrust_initiator(struct ike_sa *sa, const struct peer *peer, const char *fmt, ...)
 {
-    struct identity idr = {.type = ID_NONE};
-    char text[TEXT_MAX], id[IDENTITY_TEXT] = "?", at[ENDPOINT_TEXT], others[TEXT_MAX / 4];
-    bool readable = ike_identity(m->idi, &sa->remote_id) == OK;
-    if (m->idr.data && ike_identity(m->idr, &idr) != OK)
-        idr.type = ID_NONE;
-    endpoint_format(&sa->rx.path.remote, at);
-    if (readable)
-        identity_format(&sa->remote_id, id, sizeof id);
-    sa->run = readable ? best_run(sa, &sa->remote_id, &idr) : NULL;
-    if (!sa->run) {
-        describe_peers(sa->e, others, sizeof others);
-        snprintf(text, sizeof text, "authentication failed: %s at %s fits no peer; configured: %s", id, at, others);
-        refuse(sa, NULL, NOTIFY_AUTHENTICATION_FAILED, text);
-        return false;
-    }
-    const struct peer *peer = sa->run->peer;
-    if (auth_right(sa, m, m->idi)) {
-        if (suite_allowed(&sa->choice, &peer->ike))
-            return true;
-        snprintf(text, sizeof text, "%s (id %s) came with an IKE suite that its proposals don't allow", peer->name, id);
-        refuse(sa, peer, NOTIFY_NO_PROPOSAL_CHOSEN, text);
-        return false;
-    }
-    if (m->auth_data.data && m->auth_method == AUTH_METHOD_SHARED_KEY)
-        snprintf(text, sizeof text, "authentication failed: pre-shared keys differ (peer %s, their id %s)", peer->name,
-                 id);
-    else
-        snprintf(text, sizeof text, "authentication failed: %s (id %s) uses %s, a pre-shared key is configured",
-                 peer->name, id, m->auth_data.data ? "another method" : "EAP");
+    char text[TEXT_MAX], why[TEXT_MAX - 32];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(why, sizeof why, fmt, args);
+    va_end(args);
+    snprintf(text, sizeof text, "authentication failed: %s", why);
     refuse(sa, peer, NOTIFY_AUTHENTICATION_FAILED, text);
-    return false;
+}
+
+static void answer(struct ike_sa *sa, enum err err, uint8_t method, struct span data);
+
+static void initiator_proven(struct ike_sa *sa, struct run *run)
+{
+    char text[TEXT_MAX], id[IDENTITY_TEXT];
+    if (!suite_allowed(&sa->choice, &run->peer->ike)) {
+        snprintf(text, sizeof text, "%s (id %s) came with an IKE suite that its proposals don't allow", run->peer->name,
+                 identity_format(&sa->remote_id, id, sizeof id));
+        refuse(sa, run->peer, NOTIFY_NO_PROPOSAL_CHOSEN, text);
+        return;
+    }
+    sa->run = run;
+    sa->local_id = local_identity(sa->e, run->peer, &sa->path);
+    proof_make(sa, answer);
+}
+
+/* Chosen anew, for the configuration may be another one by now. */
+static void initiator_checked(struct ike_sa *sa, const struct proof *p, enum err err)
+{
+    char id[IDENTITY_TEXT];
+    struct ike_message m;
+    struct choices c;
+    held(sa, &m);
+    choose(sa, &m, AUTH_PUBKEY, &c);
+    identity_format(&sa->remote_id, id, sizeof id);
+    for (unsigned i = 0; err == OK && i < c.n; i++)
+        if (proof_fits(&p->candidate[p->proven], c.run[i]->peer)) {
+            initiator_proven(sa, c.run[i]);
+            return;
+        }
+    if (err == OK)
+        distrust_initiator(sa, NULL, "the peer of id %s has left the configuration", id);
+    else if (p->candidates > 1)
+        distrust_initiator(sa, NULL, "id %s is none of the %u peers that it may be, such as %s: %s", id, p->candidates,
+                           c.n ? c.run[0]->peer->name : "?", p->why);
+    else
+        distrust_initiator(sa, c.n ? c.run[0]->peer : NULL, "peer %s (id %s): %s", c.n ? c.run[0]->peer->name : "?", id,
+                           p->why);
+}
+
+/* The initiator's proof for the peers that it may be: a pre-shared key at once, signatures by a job. */
+static void check_initiator(struct ike_sa *sa, const struct ike_message *m, enum auth_method kind,
+                            const struct choices *c)
+{
+    const struct peer *peers[PROOF_CANDIDATES], *best = c->run[0]->peer;
+    char id[IDENTITY_TEXT];
+    if (kind == AUTH_PUBKEY) {
+        for (unsigned i = 0; i < c->n; i++)
+            peers[i] = c->run[i]->peer;
+        enum err err = proof_check(sa, m, m->idi, peers, c->n, initiator_checked);
+        if (err != OK)
+            distrust_initiator(sa, best, "peer %s could not be authenticated: %s", best->name, err_text(err));
+    } else if (proof_psk_right(sa, best, m, m->idi)) {
+        snprintf(sa->auth_remote, sizeof sa->auth_remote, "psk");
+        initiator_proven(sa, c->run[0]);
+    } else {
+        distrust_initiator(sa, best, "pre-shared keys differ (peer %s, their id %s)", best->name,
+                           identity_format(&sa->remote_id, id, sizeof id));
+    }
 }
 
 /*
@@ -333,31 +473,30 @@ static void answer_child(struct ike_sa *sa, const struct ike_message *m, struct 
     child_put_answer(b, &terms);
 }
 
-void auth_request(struct ike_sa *sa, const struct ike_message *m)
+/* The initiator is proven, and our own proof is made, or could not be. */
+static void answer(struct ike_sa *sa, enum err err, uint8_t method, struct span data)
 {
-    uint8_t body_bytes[ID_BODY_MAX], auth[PRF_MAX];
+    struct ike_message m;
     struct ike_builder b;
     struct child *made;
-    sa->path = sa->rx.path;
-    if (!initiator_proven(sa, m))
-        return;
     struct run *run = sa->run;
-    sa->local_id = local_identity(sa->e, run->peer, &sa->path);
-    if (auth_data(sa, true, id_body(&sa->local_id, body_bytes), auth) != OK) {
-        sa_kill(sa);
+    if (err != OK) {
+        distrust_initiator(sa, run->peer, "we can't prove ourselves to %s: %s", run->peer->name, unmade(sa, err));
         return;
     }
-    if (ike_find_notify(m, NOTIFY_INITIAL_CONTACT))
+    held(sa, &m);
+    if (ike_find_notify(&m, NOTIFY_INITIAL_CONTACT))
         initial_contact(sa);
     sa_up(sa);
     report_up(sa);
     reply_begin(sa, &b, EXCHANGE_AUTH);
     ike_put_id(&b, PAYLOAD_IDR, &sa->local_id);
-    ike_put_auth(&b, AUTH_METHOD_SHARED_KEY, span_of(auth, prf_len(sa->prf)));
-    secret_wipe(auth, sizeof auth);
+    proof_put_certs(&b, run->peer);
+    ike_put_auth(&b, method, data);
     put_window(sa, &b);
-    answer_child(sa, m, &b, &made);
+    answer_child(sa, &m, &b, &made);
     reply_send(sa, &b);
+    auth_release(sa);
     if (sa->state == SA_DEAD)
         return;
     if (made)
@@ -365,4 +504,32 @@ void auth_request(struct ike_sa *sa, const struct ike_message *m)
     settle(sa);
     sa_crowd_out(sa);
     run_later(run, 2 * NS_PER_S + random_below(sa->e, 2 * NS_PER_S)); /* what the peer does not bring up by itself */
+}
+
+/* Whoever the initiator says it is, all refusals look alike to it. */
+void auth_request(struct ike_sa *sa, const struct ike_message *m)
+{
+    enum auth_method kind = proof_kind(m->auth_method);
+    char id[IDENTITY_TEXT] = "?", at[ENDPOINT_TEXT], text[96], others[TEXT_MAX / 4];
+    struct choices c = {.n = 0};
+    sa->path = sa->rx.path;
+    if (hold(sa, m) != OK) {
+        sa_kill(sa);
+        return;
+    }
+    if (ike_identity(m->idi, &sa->remote_id) == OK) {
+        identity_format(&sa->remote_id, id, sizeof id);
+        choose(sa, m, kind, &c);
+    }
+    if (c.n && m->auth_data.data) {
+        check_initiator(sa, m, kind, &c);
+    } else if (c.n || c.other) {
+        const struct peer *peer = c.n ? c.run[0]->peer : c.other;
+        distrust_initiator(sa, peer, "%s (id %s) uses %s, %s is configured", peer->name, id,
+                           proof_text(m, text, sizeof text), proof_wanted(peer));
+    } else {
+        describe_peers(sa->e, others, sizeof others);
+        distrust_initiator(sa, NULL, "%s at %s fits no peer; configured: %s", id,
+                           endpoint_format(&sa->rx.path.remote, at), others);
+    }
 }

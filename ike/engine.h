@@ -18,7 +18,7 @@
 #include "policy/pad.h"
 
 struct ike_engine;
-struct ike_job; /* a slow step: key exchange (later: signatures, certificate paths, names) */
+struct ike_job; /* a slow step: key exchange, signature, certificate path */
 
 /* A negotiated CHILD_SA pair, as the data plane installs it. Spans point into engine memory: copy what you keep. */
 struct ike_child {
@@ -56,7 +56,7 @@ struct ike_event {
     bool command_ok;  /* with command: it happened */
 };
 
-/* Everything the engine needs from outside. All must be set but keylog. */
+/* Everything the engine needs from outside. All must be set but wall and keylog. */
 struct ike_env {
     void *ctx;
     struct random_source random;
@@ -83,6 +83,8 @@ struct ike_env {
      * An error says that it was not taken, and what needed it fails.
      */
     enum err (*job)(void *ctx, struct ike_job *job);
+    /* Seconds since 1970, for the dates of certificates alone. May be NULL: then none is accepted. */
+    int64_t (*wall)(void *ctx);
     void (*event)(void *ctx, const struct ike_event *e);
     /* Key export for Wireshark: lines of its ikev2_decryption_table. May be NULL. */
     void (*keylog)(void *ctx, const char *line);
@@ -156,6 +158,7 @@ struct ike_sa_info {
     enum ike_state state;
     const struct peer *peer; /* NULL while unknown */
     struct identity local_id, remote_id;
+    const char *auth_local, *auth_remote; /* how each end has proved itself: "psk", "Ed25519 raw key" …; "": not yet */
     struct path path;
     struct proposal suite;      /* one transform of each type: what was chosen */
     bool nat_local, nat_remote; /* a NAT was detected before us, before the peer */

@@ -26,6 +26,8 @@ void ike_each_sa(const struct ike_engine *e, void (*fn)(void *ctx, const struct 
             .peer = sa_peer(sa),
             .local_id = sa->local_id,
             .remote_id = sa->remote_id,
+            .auth_local = sa->auth_local,
+            .auth_remote = sa->auth_remote,
             .path = sa->path,
             .nat_local = sa->nat_local,
             .nat_remote = sa->nat_remote,

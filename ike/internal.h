@@ -31,6 +31,7 @@
 
 #define NONCE_LEN 32                     /* ours: half of the longest PRF's key, at least (section 2.10) */
 #define TEXT_MAX 768                     /* one line for a person */
+#define AUTH_TEXT 192                    /* how an end has proved itself */
 #define NATT_PORT 4500                   /* the peer's, after floating (RFC 3947 section 4, RFC 7296 section 2.23) */
 #define HALF_OPEN_LIFE (30 * NS_PER_S)   /* a responder waits this long for IKE_AUTH */
 #define ERROR_GRACE (3 * NS_PER_S)       /* an unauthenticated refusal is believed after this (section 2.21.1) */
@@ -146,7 +147,9 @@ struct pending {
     bool redundant;   /* our own rekey of the same Child SA has won meanwhile */
 };
 
-enum job_kind { JOB_OFFER, JOB_RESPOND, JOB_FINISH };
+enum job_kind { JOB_OFFER, JOB_RESPOND, JOB_FINISH, JOB_SIGN, JOB_VERIFY };
+
+struct proof; /* of SIGN and VERIFY: proof.h */
 
 struct ike_job { /* secret memory */
     struct ike_job *next;
@@ -159,6 +162,7 @@ struct ike_job { /* secret memory */
     struct kex_public pub; /* OFFER, RESPOND: out */
     struct kex_public peer;
     struct kex_secret secret;
+    struct proof *proof;
     enum err result;
     void (*done)(struct ike_sa *sa, struct ike_job *job);
 };
@@ -210,6 +214,7 @@ struct ike_sa {
     uint64_t spi_i, spi_r;
     struct run *run; /* NULL: not known yet, or gone from the configuration */
     struct identity local_id, remote_id;
+    char auth_local[AUTH_TEXT], auth_remote[AUTH_TEXT]; /* how each end has proved itself */
     struct path path;
     ns_t created, established, rekey_at, hard_at;
 
@@ -223,6 +228,8 @@ struct ike_sa {
     struct buf first_own, first_peer; /* the IKE_SA_INIT messages, which AUTH covers; empty once up */
     struct endpoint first_remote;     /* responder: where the first message came from */
     struct nonce nonce_own, nonce_peer;
+    unsigned peer_hashes; /* its SIGNATURE_HASH_ALGORITHMS as bits; 0: it sent none */
+    struct held *held;
     struct buf cookie;
     unsigned cookies;
     uint16_t noted; /* an unauthenticated error of the peer; 0: none */
@@ -241,6 +248,13 @@ struct ike_sa {
 
     ns_t last_in, last_out, unanswered;
     struct timer retransmit, life, poll, wake, grace;
+};
+
+/* A request or answer of IKE_AUTH while a signature in it is being checked, or ours being made. */
+struct held {
+    struct ike_header h;
+    uint8_t first; /* type of the first payload */
+    struct buf content;
 };
 
 struct sa_table { /* hash tables with chains inside the SAs; grows with its load */
@@ -287,6 +301,9 @@ uint64_t sa_own_spi(const struct ike_sa *sa);
 /* Starts a job; done runs on completion unless the SA is gone by then. kex is consumed by FINISH. */
 MUST_USE enum err job_start(struct ike_sa *sa, enum job_kind kind, uint16_t group, struct kex *kex, struct span peer,
                             void (*done)(struct ike_sa *, struct ike_job *));
+/* The same with a signature to make or to check; the proof is consumed, also on errors. */
+MUST_USE enum err job_start_proof(struct ike_sa *sa, enum job_kind kind, struct proof *proof,
+                                  void (*done)(struct ike_sa *, struct ike_job *));
 void jobs_detach(struct ike_sa *sa);
 
 /* -- sa.c -- */
@@ -364,6 +381,7 @@ void sa_init_expired(struct ike_sa *sa);
 void auth_start(struct ike_sa *sa);
 void auth_request(struct ike_sa *sa, const struct ike_message *m);
 void auth_response(struct ike_sa *sa, const struct ike_message *m);
+void auth_release(struct ike_sa *sa); /* lets go of the held message */
 
 /* -- child.c: Child SAs as objects, and what their negotiation has in common -- */
 /* What is offered: IKE_AUTH without KE (section 1.2), otherwise the policy's groups or {IKE's, NONE}. */

@@ -1,4 +1,20 @@
 #include "ike/internal.h"
+#include "ike/proof.h"
+
+/* Hands a job over; it is freed if it is not taken. */
+static enum err submit(struct ike_sa *sa, struct ike_job *job)
+{
+    job->random = sa->e->env.random;
+    job->sa = sa;
+    job->next = sa->jobs;
+    enum err err = sa->e->env.job(sa->e->env.ctx, job);
+    if (err != OK) {
+        ike_job_free(job);
+        return err;
+    }
+    sa->jobs = job;
+    return OK;
+}
 
 enum err job_start(struct ike_sa *sa, enum job_kind kind, uint16_t group, struct kex *kex, struct span peer,
                    void (*done)(struct ike_sa *, struct ike_job *))
@@ -10,21 +26,26 @@ enum err job_start(struct ike_sa *sa, enum job_kind kind, uint16_t group, struct
     }
     job->kind = kind;
     job->group = group;
-    job->random = sa->e->env.random;
     job->kex = kex;
     if (peer.len)
         memcpy(job->peer.b, peer.data, peer.len);
     job->peer.len = (uint16_t)peer.len;
     job->done = done;
-    job->sa = sa;
-    job->next = sa->jobs;
-    enum err err = sa->e->env.job(sa->e->env.ctx, job);
-    if (err != OK) {
-        ike_job_free(job);
-        return err;
+    return submit(sa, job);
+}
+
+enum err job_start_proof(struct ike_sa *sa, enum job_kind kind, struct proof *proof,
+                         void (*done)(struct ike_sa *, struct ike_job *))
+{
+    struct ike_job *job = secret_alloc(sizeof *job);
+    if (!job) {
+        proof_free(proof);
+        return ERR_NOMEM;
     }
-    sa->jobs = job;
-    return OK;
+    job->kind = kind;
+    job->proof = proof;
+    job->done = done;
+    return submit(sa, job);
 }
 
 void jobs_detach(struct ike_sa *sa)
@@ -53,6 +74,12 @@ void ike_job_run(struct ike_job *job)
     case JOB_FINISH:
         job->result = kex_finish(job->kex, peer, &job->secret);
         break;
+    case JOB_SIGN:
+        job->result = proof_sign(job->proof, &job->random);
+        break;
+    case JOB_VERIFY:
+        job->result = proof_verify(job->proof);
+        break;
     }
 }
 
@@ -75,5 +102,6 @@ void ike_complete(struct ike_engine *e, struct ike_job *job, ns_t now)
 void ike_job_free(struct ike_job *job)
 {
     kex_free(job->kex); /* unless its SA took it */
+    proof_free(job->proof);
     secret_free(job);
 }

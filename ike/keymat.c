@@ -128,3 +128,18 @@ enum err keymat_psk_auth(uint16_t prf_id, struct span psk, const struct secret *
     secret_wipe(id_mac, sizeof id_mac);
     return e;
 }
+
+enum err keymat_signed_octets(uint16_t prf_id, const struct secret *sk_p, struct span message, struct span nonce,
+                              struct span id_body, struct buf *out)
+{
+    uint8_t id_mac[PRF_MAX];
+    enum err e = prf(prf_id, secret_span(sk_p), &id_body, 1, id_mac);
+    if (e == OK)
+        e = buf_append(out, message);
+    if (e == OK)
+        e = buf_append(out, nonce);
+    if (e == OK)
+        e = buf_append(out, span_of(id_mac, prf_len(prf_id)));
+    secret_wipe(id_mac, sizeof id_mac);
+    return e;
+}

@@ -2,6 +2,7 @@
 #ifndef ADIT_KEYMAT_H
 #define ADIT_KEYMAT_H
 
+#include "core/base/buf.h"
 #include "crypto/kex.h"
 #include "crypto/prf.h"
 #include "crypto/secret.h"
@@ -36,5 +37,9 @@ MUST_USE enum err keymat_child(struct child_keys *out, const struct ike_keys *k,
  */
 MUST_USE enum err keymat_psk_auth(uint16_t prf_id, struct span psk, const struct secret *sk_p, struct span message,
                                   struct span nonce, struct span id_body, uint8_t *out);
+
+/* The octets that an end signs (section 2.15), appended to out: message | nonce | prf(SK_p, id_body); spans as above. */
+MUST_USE enum err keymat_signed_octets(uint16_t prf_id, const struct secret *sk_p, struct span message,
+                                       struct span nonce, struct span id_body, struct buf *out);
 
 #endif

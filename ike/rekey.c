@@ -76,6 +76,8 @@ static struct ike_sa *successor(struct ike_sa *old, bool initiator, uint64_t own
     sa->run = old->run;
     sa->local_id = old->local_id;
     sa->remote_id = old->remote_id;
+    memcpy(sa->auth_local, old->auth_local, sizeof sa->auth_local);
+    memcpy(sa->auth_remote, old->auth_remote, sizeof sa->auth_remote);
     sa->path = old->path;
     sa->nat_local = old->nat_local;
     sa->nat_remote = old->nat_remote;

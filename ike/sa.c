@@ -249,6 +249,7 @@ void engine_reap(struct ike_engine *e)
         buf_free(&sa->first_own);
         buf_free(&sa->first_peer);
         buf_free(&sa->cookie);
+        auth_release(sa);
         msgid_free(&sa->rx, &sa->tx);
         fragments_free(&sa->request_parts);
         fragments_free(&sa->response_parts);

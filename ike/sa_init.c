@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "ike/internal.h"
+#include "ike/proof.h"
 
 #define HALF_OPEN_PER_SOURCE 16 /* once cookies are demanded */
 #define NO_NATT "does not support NAT traversal; raw ESP is not supported by this version"
@@ -50,6 +50,7 @@ static void send_request(struct ike_sa *sa)
     put_nat_detection(&b, sa, &sa->path);
     if (sa->run->peer->fragmentation)
         put_fragmentation(&b);
+    proof_put_hashes(&b);
     enum err err = ike_finish(&b, &len);
     if (err == OK)
         err = buf_set(&sa->first_own, span_of(e->out, len));
@@ -222,6 +223,7 @@ static void accept_response(struct ike_sa *sa, const struct path *path, struct s
         return;
     }
     sa->spi_r = m->h.spi_r;
+    sa->peer_hashes = proof_hashes(m);
     sa->path.local.ip = path->local.ip;
     timer_cancel(&e->timers, &sa->retransmit);
     timer_cancel(&e->timers, &sa->grace);
@@ -340,6 +342,18 @@ static void refuse(struct ike_engine *e, const struct path *path, const struct i
     plain_notify(e, path, &m->h, EXCHANGE_SA_INIT, NOTIFY_NO_PROPOSAL_CHOSEN, span_of(NULL, 0), true);
 }
 
+/* For whoever it may be: until IKE_AUTH only the address tells. */
+static void put_cert_request(struct ike_builder *b, const struct ike_sa *sa)
+{
+    struct proof_hints hints = {0};
+    for (unsigned i = 0; i < sa->e->run_count; i++) {
+        const struct peer *p = sa->e->runs[i]->peer;
+        if (p->endpoint_any || ip_equal(&p->endpoint.ip, &sa->path.remote.ip))
+            proof_hint(&hints, p);
+    }
+    proof_put_request(b, &hints);
+}
+
 static void send_response(struct ike_sa *sa, const struct kex_public *pub)
 {
     struct ike_engine *e = sa->e;
@@ -355,6 +369,8 @@ static void send_response(struct ike_sa *sa, const struct kex_public *pub)
     ike_put_ke(&b, sa->choice.ke.id, span_of(pub->b, pub->len));
     ike_put(&b, PAYLOAD_NONCE, nonce_span(&sa->nonce_own));
     put_nat_detection(&b, sa, &sa->rx.path);
+    proof_put_hashes(&b);
+    put_cert_request(&b, sa);
     if (sa->fragmentation)
         put_fragmentation(&b);
     if (ike_finish(&b, &len) != OK || buf_set(&sa->first_own, span_of(e->out, len)) != OK) {
@@ -409,6 +425,7 @@ static void respond(struct ike_engine *e, const struct path *path, struct span m
     sa->nat_local = nat_local;
     sa->nat_remote = nat_remote;
     sa->fragmentation = ike_find_notify(m, NOTIFY_FRAGMENTATION_SUPPORTED) && fragmentation_for(e, path);
+    sa->peer_hashes = proof_hashes(m);
     table_add_first(&e->table, sa);
     timer_set(&e->timers, &sa->life, e->now + HALF_OPEN_LIFE);
     msgid_accept(&sa->rx, path);

@@ -321,6 +321,12 @@ static enum err env_job(void *ctx, struct ike_job *job)
     return OK;
 }
 
+static int64_t env_wall(void *ctx)
+{
+    const struct sim_node *n = ctx;
+    return n->sim->wall;
+}
+
 static void env_event(void *ctx, const struct ike_event *e)
 {
     struct sim_node *n = ctx;
@@ -354,6 +360,8 @@ static void run_jobs(struct sim *s)
             struct ike_job *job = n->jobs[i].job;
             n->jobs[i] = n->jobs[--n->job_count];
             ike_job_run(job);
+            if (s->job_hook)
+                s->job_hook(s, n, job, s->job_hook_ctx);
             ike_complete(n->e, job, s->now);
         }
     }
@@ -507,6 +515,7 @@ struct sim *sim_new(uint64_t seed)
     s->now = NS_PER_S;
     s->nodes = 2;
     s->delay = 10 * NS_PER_MS;
+    s->wall = 1900000000; /* in the year 2030 */
     for (unsigned k = 0; k < 2; k++)
         set_up_node(s, k);
     if (crypto_init() != OK)
@@ -532,6 +541,7 @@ void sim_start_engines(struct sim *s, const struct ike_limits *limits)
             .child_move = env_move,
             .child_traffic = env_traffic,
             .job = env_job,
+            .wall = env_wall,
             .event = env_event,
             .keylog = env_keylog,
         };

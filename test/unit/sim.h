@@ -104,6 +104,10 @@ struct sim {
     unsigned resumed;                          /* activations of an SA that had been replaced */
     enum sim_fate (*hook)(struct sim *s, struct sim_packet *p, void *ctx);
     void *hook_ctx;
+    /* Sees each job when it has run, before the engine does. */
+    void (*job_hook)(struct sim *s, struct sim_node *n, struct ike_job *job, void *ctx);
+    void *job_hook_ctx;
+    int64_t wall; /* the date, in seconds since 1970 */
     uint64_t ike_sent;
 };
 
