@@ -229,11 +229,17 @@ STRONGSWAN_PLUGINS = ('random nonce openssl aes sha1 sha2 hmac kdf gcm ccm ctr c
 
 
 class StrongSwan:
-    """charon with kernel-libipsec in a host, driven by swanctl."""
+    """charon with kernel-libipsec in a host, driven by swanctl.
 
-    def __init__(self, host, swanctl_conf, settings=''):
+    files: what lies beside its swanctl.conf, such as {'x509/right.crt': PEM}; keys in private/, raw keys of peers in pubkey/.
+    """
+
+    def __init__(self, host, swanctl_conf, settings='', files=None):
         self.host = host
         self.conf = swanctl_conf if os.path.exists(swanctl_conf) else host.write('swanctl.conf', swanctl_conf)
+        for name, text in (files or {}).items():
+            os.makedirs(os.path.join(host.folder, os.path.dirname(name)), exist_ok=True)
+            host.write(name, text)
         self.settings = host.write('strongswan.conf', f'''
             charon-systemd {{
                 load = {STRONGSWAN_PLUGINS}
