@@ -1,7 +1,9 @@
 """Every configuration in examples/, between hosts as its comments describe them."""
 
 import os
+import shutil
 
+from authority import Authority
 from netlab import ROOT, Adit, StrongSwan, wait_for
 
 EXAMPLES = os.path.join(ROOT, 'examples')
@@ -47,6 +49,32 @@ def test_host_to_gateway(lab):
     left.ping('192.0.2.2', source='10.9.0.1')
     right.ping('10.9.0.1')
     assert a.status()['host']['routes'] == ['0.0.0.0/0']
+
+
+def test_raw_keys(lab):
+    left, right = lab.pair()
+    b = start(right, 'raw-keys/right.ini')
+    a = start(left, 'raw-keys/left.ini')
+    a.up('right')
+    left.ping('10.77.0.2')
+    right.ping('10.77.0.1')
+    assert [sa['auth_remote'] for sa in b.status()['peers'][0]['ike_sas']] == ['Ed25519 raw key']
+    assert 'peer by Ed25519 raw key' in a.command('status').stdout
+
+
+def test_certificates(lab, tmp_path):
+    left, right = lab.pair()
+    shutil.copytree(os.path.join(EXAMPLES, 'certificates'), tmp_path, dirs_exist_ok=True)
+    pki = Authority(tmp_path)
+    pki.ca('ca')
+    pki.cert('left', issuer='ca')
+    pki.cert('right', issuer='ca')
+    b = Adit(right, pki.path('right.ini')).start()
+    a = Adit(left, pki.path('left.ini')).start()
+    a.up('right')
+    left.ping('10.77.0.2')
+    right.ping('10.77.0.1')
+    assert b.status()['peers'][0]['ike_sas'][0]['remote_id'] == 'left.example'
 
 
 def test_strongswan(lab):
