@@ -117,6 +117,17 @@ def test_raw_keys(lab, pki, kind, role):
 
 
 @ROLES
+def test_raw_keys_without_identities(lab, pki, role):
+    left, right = pki.key('left', 'ed25519'), pki.key('right', 'ed25519')
+    pki.write('right.pub', right)
+    ours = pki.fingerprint('left')
+    a, s = link(lab, ini(f'key = file:{pki.path("left.key")}\npublic-key = file:{pki.path("right.pub")}', ids=('', '')),
+                swanctl('auth = pubkey\npubkeys = right.pub', 'auth = pubkey\npubkeys = left.pub', ids=('', f'"@#{ours}"')),
+                {'pubkey/left.pub': left, 'pubkey/right.pub': right, 'private/right.key': pki.read('right.key')})
+    assert up(a, s, role)['local_id'] == f'keyid:0x{ours}'
+
+
+@ROLES
 @pytest.mark.parametrize('auth', ['psk, pubkey', 'pubkey, psk'])
 def test_psk_one_way_and_a_certificate_the_other(lab, pki, auth, role):
     pki.cert('left')

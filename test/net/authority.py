@@ -1,5 +1,6 @@
 """Keys and certificates for tests, made by openssl: independent of what they are held against."""
 
+import hashlib
 import os
 import subprocess
 
@@ -40,6 +41,12 @@ class Authority:
         self.openssl('genpkey', *KINDS[kind], '-out', f'{name}.key')
         os.chmod(self.path(f'{name}.key'), 0o600)
         return self.openssl('pkey', '-in', f'{name}.key', '-pubout')
+
+    def fingerprint(self, name):
+        """SHA-256 of the public key: who proves himself by a raw key goes by that, unless he has another identity."""
+        spki = subprocess.run(['openssl', 'pkey', '-in', f'{name}.key', '-pubout', '-outform', 'DER'], cwd=self.folder,
+                              check=True, capture_output=True).stdout
+        return hashlib.sha256(spki).hexdigest()
 
     def certify(self, name, issuer, extensions):
         self.openssl('req', '-new', '-key', f'{name}.key', '-subj', f'/C=CH/O=adit test/CN={name}', '-out', 'request')

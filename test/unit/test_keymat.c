@@ -185,6 +185,17 @@ static void check_own(const struct test_case *c, const char *hash, void *ctx)
     struct bytes auth = bytes_of(c, "AUTH");
     assert_int_equal(keymat_psk_auth(id, view(&psk), &k.pi, view(&message), view(&nr), view(&body), out), OK);
     assert_memory_equal(out, auth.b, auth.len);
+
+    /* What a signature covers is what the shared key's AUTH is the PRF of (section 2.15). */
+    struct buf octets = {0};
+    uint8_t key[PRF_MAX];
+    struct span pad = span_of("Key Pad for IKEv2", 17), parts;
+    assert_int_equal(keymat_signed_octets(id, &k.pi, view(&message), view(&nr), view(&body), &octets), OK);
+    parts = buf_span(&octets);
+    assert_int_equal(prf(id, view(&psk), &pad, 1, key), OK);
+    assert_int_equal(prf(id, span_of(key, prf_len(id)), &parts, 1, out), OK);
+    assert_memory_equal(out, auth.b, auth.len);
+    buf_free(&octets);
     ++*(unsigned *)ctx;
 }
 
