@@ -84,6 +84,15 @@ class Process:
         return self.popen.returncode
 
 
+def copy_example(name, folder):
+    """An example in a folder of its own, with the certificates that its comments tell to make; returns the folder."""
+    folder = shutil.copytree(os.path.join(ROOT, 'examples', name), str(folder), dirs_exist_ok=True)
+    if name == 'certificates':
+        for made in (['ca', 'example'], ['cert', 'left.example', '--ca', 'ca'], ['cert', 'right.example', '--ca', 'ca']):
+            subprocess.run([ADIT, 'pki', *made], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    return folder
+
+
 class Host:
     def __init__(self, lab, name):
         self.lab, self.name = lab, name
