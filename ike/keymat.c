@@ -81,6 +81,27 @@ enum err keymat_ike_rekey(struct ike_keys *out, uint16_t prf_id, const struct su
     return e;
 }
 
+/* SK_x = prf+ (PPK, SK_x') */
+static enum err stir(uint16_t prf_id, struct span ppk, struct secret *key)
+{
+    uint8_t out[PRF_MAX];
+    struct span seed = secret_span(key);
+    if (key->len > sizeof out)
+        return ERR_RANGE;
+    enum err e = prf_plus(prf_id, ppk, &seed, 1, out, key->len);
+    if (e == OK)
+        memcpy(key->b, out, key->len);
+    secret_wipe(out, sizeof out);
+    return e;
+}
+
+enum err keymat_ppk(struct ike_keys *k, struct span ppk)
+{
+    TRY(stir(k->prf, ppk, &k->d));
+    TRY(stir(k->prf, ppk, &k->pi));
+    return stir(k->prf, ppk, &k->pr);
+}
+
 /* Section 2.17: initiator to responder first; in each direction encryption before integrity. */
 static enum err cut_child_keys(struct span material, const struct suite *s, struct child_keys *out)
 {

@@ -21,6 +21,11 @@ MUST_USE enum err keymat_ike(struct ike_keys *out, uint16_t prf_id, const struct
 MUST_USE enum err keymat_ike_rekey(struct ike_keys *out, uint16_t prf_id, const struct suite *s,
                                    const struct ike_keys *old, struct span ni, struct span nr, uint64_t spi_i,
                                    uint64_t spi_r, const struct kex_secret *g);
+/*
+ * Stirs a postquantum preshared key into SK_d, SK_pi and SK_pr of a first exchange (RFC 8784 section 3); a rekey goes on
+ * from there without it. Errors: CRYPTO, UNSUPPORTED.
+ */
+MUST_USE enum err keymat_ppk(struct ike_keys *k, struct span ppk);
 /* SKEYSEED alone, for known-answer tests. out: prf_len bytes. */
 MUST_USE enum err keymat_skeyseed(uint16_t prf_id, struct span ni, struct span nr, struct span g, uint8_t *out);
 

@@ -66,14 +66,23 @@ enum err narrow_offer(const struct selectors *tsi, const struct selectors *tsr, 
     return OK;
 }
 
+bool narrow_covers(const struct selector *s, const struct selectors *list)
+{
+    for (unsigned i = 0; i < list->n; i++)
+        if (selector_within(s, &list->v[i]))
+            return true;
+    return false;
+}
+
+bool narrow_first(const struct selectors *tsi, const struct selectors *tsr, const struct policy *policy)
+{
+    return tsi->n && tsr->n && narrow_covers(&tsi->v[0], &policy->remote) && narrow_covers(&tsr->v[0], &policy->local);
+}
+
 enum err narrow_check(const struct selectors *answer, const struct selectors *offered)
 {
-    for (unsigned i = 0; i < answer->n; i++) {
-        bool within = false;
-        for (unsigned k = 0; k < offered->n && !within; k++)
-            within = selector_within(&answer->v[i], &offered->v[k]);
-        if (!within)
+    for (unsigned i = 0; i < answer->n; i++)
+        if (!narrow_covers(&answer->v[i], offered))
             return ERR_MISMATCH;
-    }
     return answer->n == 0 ? ERR_MISMATCH : OK;
 }

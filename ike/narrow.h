@@ -12,6 +12,9 @@
  */
 MUST_USE enum err narrow_offer(const struct selectors *tsi, const struct selectors *tsr, const struct policy *policy,
                                struct selectors *local, struct selectors *remote);
+bool narrow_covers(const struct selector *s, const struct selectors *list); /* one of the list holds all of s */
+/* Whether the policy allows the whole of the initiator's first choice, the first selector of each side. */
+bool narrow_first(const struct selectors *tsi, const struct selectors *tsr, const struct policy *policy);
 /* Initiator: the answer must lie within what we offered. Errors: MISMATCH (wider, or empty). */
 MUST_USE enum err narrow_check(const struct selectors *answer, const struct selectors *offered);
 

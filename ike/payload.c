@@ -412,6 +412,11 @@ const char *notify_name(uint16_t type, char *text, size_t size)
         {NOTIFY_NON_FIRST_FRAGMENTS_ALSO, "NON_FIRST_FRAGMENTS_ALSO"},
         {NOTIFY_FRAGMENTATION_SUPPORTED, "IKEV2_FRAGMENTATION_SUPPORTED"},
         {NOTIFY_SIGNATURE_HASH_ALGORITHMS, "SIGNATURE_HASH_ALGORITHMS"},
+        {NOTIFY_AUTH_LIFETIME, "AUTH_LIFETIME"},
+        {NOTIFY_CHILDLESS_IKEV2_SUPPORTED, "CHILDLESS_IKEV2_SUPPORTED"},
+        {NOTIFY_USE_PPK, "USE_PPK"},
+        {NOTIFY_PPK_IDENTITY, "PPK_IDENTITY"},
+        {NOTIFY_NO_PPK_AUTH, "NO_PPK_AUTH"},
     };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (names[i].type == type)

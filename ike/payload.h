@@ -79,6 +79,11 @@ enum notify_type {
     NOTIFY_NON_FIRST_FRAGMENTS_ALSO = 16395,
     NOTIFY_FRAGMENTATION_SUPPORTED = 16430,   /* RFC 7383 */
     NOTIFY_SIGNATURE_HASH_ALGORITHMS = 16431, /* RFC 7427 section 4 */
+    NOTIFY_AUTH_LIFETIME = 16403,             /* RFC 4478 */
+    NOTIFY_CHILDLESS_IKEV2_SUPPORTED = 16418, /* RFC 6023 */
+    NOTIFY_USE_PPK = 16435,                   /* RFC 8784 */
+    NOTIFY_PPK_IDENTITY = 16436,
+    NOTIFY_NO_PPK_AUTH = 16437,
 };
 /* "NO_PROPOSAL_CHOSEN", a static text, or "notify 12345", written into text. */
 MUST_USE const char *notify_name(uint16_t type, char *text, size_t size);

@@ -9,6 +9,7 @@
 #define HOST SECTION_HOST
 #define PEER SECTION_PEER
 #define POLICY SECTION_POLICY
+#define REAUTH_MIN (10 * NS_PER_S)
 #define WORKERS_MAX 15 /* four bits of an SPI name the worker; zero names none */
 
 /* -- [host] -- */
@@ -221,6 +222,44 @@ static void peer_rekey(struct target *t, const char *value, unsigned line)
     value_duration(t->load, line, value, false, &t->peer->rekey);
 }
 
+static void peer_reauth(struct target *t, const char *value, unsigned line)
+{
+    ns_t reauth;
+    if (!value_duration(t->load, line, value, true, &reauth))
+        return;
+    if (reauth && reauth < REAUTH_MIN)
+        complain(t->load, line, "found '%s', expected at least 10s, or 'no'", value);
+    else
+        t->peer->reauth = reauth;
+}
+
+static void peer_childless(struct target *t, const char *value, unsigned line)
+{
+    static const char *const words[] = {"allow", "force", "never", NULL};
+    static const enum childless_mode modes[] = {CHILDLESS_ALLOW, CHILDLESS_FORCE, CHILDLESS_NEVER};
+    unsigned i;
+    if (value_word(t->load, line, value, words, &i))
+        t->peer->childless = modes[i];
+}
+
+static void peer_ppk(struct target *t, const char *value, unsigned line)
+{
+    value_secret(t->load, line, value, &t->peer->ppk);
+}
+
+static void peer_ppk_id(struct target *t, const char *value, unsigned line)
+{
+    value_identity(t->load, line, value, &t->peer->ppk_id);
+}
+
+static void peer_ppk_required(struct target *t, const char *value, unsigned line)
+{
+    static const char *const words[] = {"yes", "no", NULL};
+    unsigned i;
+    if (value_word(t->load, line, value, words, &i))
+        t->peer->ppk_required = i == 0;
+}
+
 static void peer_dpd(struct target *t, const char *value, unsigned line)
 {
     value_duration(t->load, line, value, true, &t->peer->dpd);
@@ -276,10 +315,14 @@ static void policy_remote(struct target *t, const char *value, unsigned line)
 
 static void policy_mode(struct target *t, const char *value, unsigned line)
 {
-    static const char *const words[] = {"tunnel", "transport", NULL};
+    static const char *const words[] = {"tunnel", "transport", "transport-only", NULL};
     unsigned i;
-    if (value_word(t->load, line, value, words, &i) && i == 1)
-        complain(t->load, line, "found 'transport', which is not supported by this version, expected tunnel");
+    if (!value_word(t->load, line, value, words, &i))
+        return;
+    t->policy->mode = i ? MODE_TRANSPORT : MODE_TUNNEL;
+    t->policy->transport_only = i == 2;
+    if (i)
+        complain(t->load, line, "found '%s', which is not supported by this version, expected tunnel", value);
 }
 
 static void policy_esp(struct target *t, const char *value, unsigned line)
@@ -372,7 +415,12 @@ static const struct key keys[] = {
     {"start", PEER, false, false, peer_start},
     {"encap", PEER, false, false, peer_encap},
     {"rekey", PEER, false, false, peer_rekey},
+    {"reauth", PEER, false, false, peer_reauth},
     {"dpd", PEER, false, false, peer_dpd},
+    {"childless", PEER, false, false, peer_childless},
+    {"ppk", PEER, false, false, peer_ppk},
+    {"ppk-id", PEER, false, false, peer_ppk_id},
+    {"ppk-required", PEER, false, false, peer_ppk_required},
 
     {"action", POLICY, false, false, policy_action},
     {"peer", POLICY, false, false, policy_peer},
@@ -390,14 +438,9 @@ static const struct key keys[] = {
     {"metrics", HOST, false, false, NULL},
     {"user", HOST, false, false, NULL},
     {"hook", HOST, false, false, NULL},
-    {"reauth", PEER, false, false, NULL},
     {"mobike", PEER, false, false, NULL},
     {"fragmentation", PEER, false, false, peer_fragmentation},
-    {"ppk", PEER, false, false, NULL},
-    {"ppk-id", PEER, false, false, NULL},
-    {"ppk-required", PEER, false, false, NULL},
     {"unique", PEER, false, false, NULL},
-    {"childless", PEER, false, false, NULL},
     {"window", PEER, false, false, peer_window},
     {"dscp", OWN, false, true, NULL},
     {"ecn", OWN, false, true, NULL},
@@ -565,6 +608,17 @@ static void expect_identity(struct loading *l, const struct section *s, struct p
                  s->name);
 }
 
+/* A key and its name go together, and only who has them can insist on them. */
+static void check_ppk(struct loading *l, const struct section *s)
+{
+    static const char *const beside[] = {"ppk-id", "ppk-required"};
+    if (has(s, "ppk") && !has(s, "ppk-id"))
+        complain(l, line_of(s, "ppk"), "found 'ppk' without 'ppk-id', expected the name that the peer knows it by");
+    for (unsigned i = 0; i < 2; i++)
+        if (has(s, beside[i]) && !has(s, "ppk"))
+            complain(l, line_of(s, beside[i]), "found '%s' without 'ppk', expected the key", beside[i]);
+}
+
 static bool add_policy(struct config *c, struct policy *p)
 {
     struct policy **more = reallocarray(c->policies, c->policy_count + 1, sizeof(*more));
@@ -591,6 +645,7 @@ static enum err apply_peer(struct loading *l, const struct section *s, struct pe
     apply_keys(&t);
     require(l, s, "endpoint");
     auth_settle(l, s, p);
+    check_ppk(l, s);
     check_start(l, s, p);
     expect_identity(l, s, p);
     return OK;

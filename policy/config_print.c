@@ -18,13 +18,20 @@ static bool same_endpoint(const struct peer *a, const struct peer *b)
     return a->endpoint_host[0] || ip_equal(&a->endpoint.ip, &b->endpoint.ip);
 }
 
+static bool same_extensions(const struct peer *a, const struct peer *b)
+{
+    return a->reauth == b->reauth && a->childless == b->childless && a->ppk.len == b->ppk.len &&
+           secret_equal(a->ppk.b, b->ppk.b, a->ppk.len) && identity_equal(&a->ppk_id, &b->ppk_id) &&
+           a->ppk_required == b->ppk_required;
+}
+
 bool peer_equal(const struct peer *a, const struct peer *b)
 {
     return strcmp(a->name, b->name) == 0 && same_endpoint(a, b) && identity_equal(&a->local_id, &b->local_id) &&
            identity_equal(&a->remote_id, &b->remote_id) && a->remote_id_any == b->remote_id_any &&
            auth_equal(&a->auth, &b->auth) && a->psk.len == b->psk.len && secret_equal(a->psk.b, b->psk.b, a->psk.len) &&
            proposals_equal(&a->ike, &b->ike) && a->start == b->start && a->encap == b->encap && a->rekey == b->rekey &&
-           a->dpd == b->dpd && a->fragmentation == b->fragmentation && a->window == b->window;
+           a->dpd == b->dpd && a->fragmentation == b->fragmentation && a->window == b->window && same_extensions(a, b);
 }
 
 bool policy_equal(const struct policy *a, const struct policy *b)
@@ -32,8 +39,8 @@ bool policy_equal(const struct policy *a, const struct policy *b)
     const char *peer_a = a->peer ? a->peer->name : "", *peer_b = b->peer ? b->peer->name : "";
     return strcmp(a->name, b->name) == 0 && a->action == b->action && strcmp(peer_a, peer_b) == 0 &&
            selectors_equal(&a->local, &b->local) && selectors_equal(&a->remote, &b->remote) && a->mode == b->mode &&
-           proposals_equal(&a->esp, &b->esp) && a->lifetime == b->lifetime && a->bytes == b->bytes &&
-           a->packets == b->packets && a->replay_window == b->replay_window && a->esn == b->esn;
+           a->transport_only == b->transport_only && proposals_equal(&a->esp, &b->esp) && a->lifetime == b->lifetime &&
+           a->bytes == b->bytes && a->packets == b->packets && a->replay_window == b->replay_window && a->esn == b->esn;
 }
 
 /* -- the policy table -- */
@@ -189,6 +196,9 @@ static void print_peer(const struct peer *p, FILE *out)
     fprintf(out, "    local-id  %s\n",
             p->local_id.type == ID_NONE ? "our outer address" : identity_format(&p->local_id, text, sizeof(text)));
     auth_print(&p->auth, out);
+    if (p->ppk.len)
+        fprintf(out, "    ppk       %s, %s\n", identity_format(&p->ppk_id, text, sizeof(text)),
+                p->ppk_required ? "required" : "used where the peer has it too");
     proposals_text(&p->ike, PROTOCOL_IKE, text, sizeof(text));
     for (unsigned k = 0;; k++) {
         wrapped(text, WIDTH - 14, k, line, sizeof(line));

@@ -60,6 +60,8 @@ struct authentication {
     uint8_t fingerprint[KEY_FINGERPRINT]; /* of public_key */
     struct trust *trust;                  /* NULL: no CA */
 };
+/* IKE SAs without a first Child SA (RFC 6023): answered; asked for as well, always; or neither. */
+enum childless_mode { CHILDLESS_ALLOW, CHILDLESS_FORCE, CHILDLESS_NEVER };
 
 struct peer;
 
@@ -71,6 +73,7 @@ struct policy {
     const struct peer *peer; /* NULL unless action is protect */
     struct selectors local, remote;
     enum policy_mode mode;
+    bool transport_only; /* with MODE_TRANSPORT: a peer that declines it gets no Child SA, else a tunnel */
     struct proposals esp;
     ns_t lifetime;          /* soft; 0: none. The hard limit stands 10 % later */
     uint64_t bytes;         /* soft; 0: the suite's own safe limit */
@@ -96,8 +99,13 @@ struct peer {
     struct proposals ike;
     enum start_mode start;
     enum encap_mode encap;
-    ns_t rekey; /* IKE SA, soft; default 4 h */
-    ns_t dpd;   /* idle time before a liveness check when traffic leaves and none comes; default 30 s; 0: off */
+    ns_t rekey;  /* IKE SA, soft; default 4 h */
+    ns_t reauth; /* age at which an IKE SA is replaced by one with fresh authentication; default 0: never */
+    enum childless_mode childless;
+    struct secret ppk;      /* post-quantum preshared key (RFC 8784); len 0: none */
+    struct identity ppk_id; /* its name: of an identity's octets, whatever its type; NONE without a ppk */
+    bool ppk_required;      /* nothing comes up without it */
+    ns_t dpd; /* idle time before a liveness check when traffic leaves and none comes; default 30 s; 0: off */
 
     bool fragmentation; /* of IKE messages (RFC 7383), if the peer supports it; default true */
     unsigned window;    /* requests of the peer that may be under way at once, 1..WINDOW_MAX; default 1 */
