@@ -33,7 +33,7 @@ static void worker_report(struct daemon *d, struct span record, ns_t now)
     case WORKER_ACQUIRE:
         policy = dataplane_policy(d->dataplane, e.policy_id);
         if (policy)
-            ike_acquire(d->engine, policy, now);
+            ike_acquire(d->engine, policy, &e.packet, now);
         break;
     case WORKER_SOFT:
         ike_child_soft(d->engine, e.child, now);

@@ -7,7 +7,7 @@
 #define ACQUIRE_EVERY NS_PER_S
 
 /* A packet wants an SA that isn't there: tell the control thread, at most once a second for each policy. */
-static void acquire(struct worker *w, uint32_t policy_id)
+static void acquire(struct worker *w, uint32_t policy_id, const struct flow *packet)
 {
     ns_t now = worker_now(w);
     unsigned slot = policy_id % ACQUIRE_SLOTS;
@@ -15,7 +15,7 @@ static void acquire(struct worker *w, uint32_t policy_id)
         return;
     w->acquired[slot].policy_id = policy_id;
     w->acquired[slot].at = now;
-    (void)worker_event(w, &(struct worker_event){.kind = WORKER_ACQUIRE, .policy_id = policy_id});
+    (void)worker_event(w, &(struct worker_event){.kind = WORKER_ACQUIRE, .policy_id = policy_id, .packet = *packet});
 }
 
 static struct loop_io *socket_for(struct worker *w, const struct path *path)
@@ -157,7 +157,7 @@ static struct sa *match(struct worker *w, const struct spd *spd, const struct fl
     struct sa *sa = sad_find_out(w->p.shared->sad, entry->id, w->p.index);
     if (!sa) {
         worker_count(w, STAT_DROP_OUT_NO_SA, packets);
-        acquire(w, entry->id);
+        acquire(w, entry->id, f);
         return NULL;
     }
     /* The peer may have narrowed what we offered (RFC 7296 section 2.9). */

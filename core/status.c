@@ -116,6 +116,9 @@ static void each_sa(void *ctx, const struct ike_sa_info *info)
     set(sa, "fragmentation", json_boolean(info->fragmentation));
     set(sa, "age", since(s, info->established));
     set(sa, "rekey_in", until(s, info->rekey_at));
+    set(sa, "reauth_in", until(s, info->reauth_at));
+    set(sa, "ppk", json_boolean(info->ppk));
+    set(sa, "childless", json_boolean(info->childless));
     set(s->children, key, json_incref(children));
     set(sa, "children", children);
     append(json_object_get(peer, "ike_sas"), sa);
@@ -154,6 +157,7 @@ static void each_child(void *ctx, const struct ike_child_info *info)
     set(child, "spi_out", spi32(info->spi_out));
     set(child, "suite", json_string(suite_text(&info->suite, suite, sizeof suite)));
     set(child, "esn", json_boolean(info->esn));
+    set(child, "mode", json_string(info->mode == MODE_TRANSPORT ? "transport" : "tunnel"));
     set(child, "local", selectors_json(&info->local));
     set(child, "remote", selectors_json(&info->remote));
     set(child, "age", since(s, info->established));

@@ -28,7 +28,7 @@ struct worker_datagram {
     struct path path;
 };
 enum worker_event_kind {
-    WORKER_ACQUIRE, /* policy_id: a packet wanted an SA (raised at most once a second for each policy) */
+    WORKER_ACQUIRE, /* policy_id, packet: it wanted an SA (raised at most once a second for each policy) */
     WORKER_SOFT,    /* child: ask for a rekey */
     WORKER_HARD,    /* child: stopped */
     WORKER_MOVED,   /* child: authentic ESP came from `from`, which is not its peer's address */
@@ -38,6 +38,7 @@ struct worker_event {
     uint32_t policy_id;
     uint64_t child;
     struct endpoint from;
+    struct flow packet;
 };
 
 /* What all workers share; owned by the daemon. */

@@ -60,13 +60,12 @@ static void send_request(struct ike_sa *sa, enum err err, uint8_t method, struct
     struct proof_hints hints = {0};
     struct ike_builder b;
     struct span none = span_of(NULL, 0);
-    if (err == OK)
+    if (err == OK && !sa->childless)
         err = e->env.spi_reserve(e->env.ctx, &t->spi);
     if (err != OK) {
         sa_fail(sa, "IKE_AUTH to %s could not be made: %s", peer->name, unmade(sa, err));
         return;
     }
-    child_offer(sa, t->policy, false, &t->offered);
     sa->state = SA_AUTH_SENT;
     request_begin(sa, &b, EXCHANGE_AUTH);
     ike_put_id(&b, PAYLOAD_IDI, &sa->local_id);
@@ -79,14 +78,42 @@ static void send_request(struct ike_sa *sa, enum err err, uint8_t method, struct
     if (!has_other(sa))
         ike_put_notify(&b, PROTOCOL_NONE, none, NOTIFY_INITIAL_CONTACT, none);
     put_window(sa, &b);
-    child_put_request(&b, t->policy, &t->offered, t->spi);
+    ppk_put_request(sa, &b);
+    if (!sa->childless) { /* else it comes by CREATE_CHILD_SA */
+        child_offer(sa, t->policy, false, &t->offered);
+        selectors_offer(sa, t);
+        child_put_request(&b, t);
+    }
     request_send(sa, &b);
+}
+
+static void prove(struct ike_sa *sa)
+{
+    enum err err = ppk_begin(sa);
+    if (err == OK)
+        proof_make(sa, send_request);
+    else
+        send_request(sa, err, 0, span_of(NULL, 0));
+}
+
+/* The proof for a responder that turns out not to have our post-quantum preshared key; the other one follows. */
+static void plain_made(struct ike_sa *sa, enum err err, uint8_t method, struct span data)
+{
+    if (err == OK)
+        err = buf_set(&sa->plain_auth, data);
+    if (err == OK)
+        prove(sa);
+    else
+        send_request(sa, err, method, data);
 }
 
 void auth_start(struct ike_sa *sa)
 {
     sa->local_id = local_identity(sa->e, sa->run->peer, &sa->path);
-    proof_make(sa, send_request);
+    if (sa->ppk_agreed && !sa->run->peer->ppk_required)
+        proof_make(sa, plain_made);
+    else
+        prove(sa);
 }
 
 /* The responder is not who it should be: it is told (section 2.21.2), and learns nothing else. */
@@ -122,9 +149,12 @@ static void first_child(struct ike_sa *sa, const struct ike_message *m)
     struct task *t = sa->current;
     struct child_terms terms;
     char why[TEXT_MAX];
+    const struct ike_notify *error = ike_find_error(m);
+    if (error && error->type == NOTIFY_SINGLE_PAIR_REQUIRED && child_single(sa, t))
+        return;
     if (!child_accept(sa, m, t, false, &terms, why, sizeof why)) {
         child_failed(sa, t->policy, "%s", why);
-        if (!ike_find_error(m))
+        if (!error)
             child_disown(sa, t);
         return;
     }
@@ -145,14 +175,22 @@ static void report_up(struct ike_sa *sa)
            identity_format(&sa->remote_id, id, sizeof id), endpoint_format(&sa->path.remote, at), sa->auth_remote,
            sa->auth_local, suite_text(&sa->suite, suite, sizeof suite),
            transform_text(&sa->choice.ke, group, sizeof group));
+    ppk_audit(sa);
 }
 
 static void established(struct ike_sa *sa, const struct ike_message *m)
 {
     struct run *run = sa->run;
+    if (sa->childless && m->seen & PAYLOAD_BIT(PAYLOAD_SA)) { /* it must not (RFC 6023 section 3) */
+        informational_farewell(sa, NOTIFY_INVALID_SYNTAX);
+        sa_fail(sa, "%s answers IKE_AUTH with a Child SA, which was not asked for", sa_peer_name(sa));
+        return;
+    }
     sa_up(sa);
     report_up(sa);
-    first_child(sa, m);
+    reauth_plan(sa, m);
+    if (!sa->childless)
+        first_child(sa, m);
     task_done(sa);
     if (sa->redundant)
         sa_delete(sa, false);
@@ -210,7 +248,10 @@ void auth_response(struct ike_sa *sa, const struct ike_message *m)
         distrust(sa, "%s answers IKE_AUTH without proving an identity", peer->name);
         return;
     }
-    if (peer->remote_id_any || identity_equal(&sa->remote_id, &peer->remote_id))
+    if (!ppk_answered(sa, m))
+        distrust(sa, "authentication failed: %s has no post-quantum preshared key of our ppk-id, and it is required",
+                 peer->name);
+    else if (peer->remote_id_any || identity_equal(&sa->remote_id, &peer->remote_id))
         check_responder(sa, m);
     else
         distrust(sa, "authentication failed: %s calls itself %s, its configured id is %s", peer->name,
@@ -271,6 +312,18 @@ static void insert(struct choices *c, struct run *run, unsigned f)
     c->run[at] = run;
 }
 
+/* The post-quantum preshared key goes into what is proved: only peers that have it in common can be tried together. */
+static void keep_one_ppk(struct choices *c)
+{
+    unsigned kept = 0;
+    for (unsigned i = 0; i < c->n; i++)
+        if (ppk_shared(c->run[0]->peer, c->run[i]->peer)) {
+            c->fit[kept] = c->fit[i];
+            c->run[kept++] = c->run[i];
+        }
+    c->n = kept;
+}
+
 /*
  * Those that fit and prove themselves in this way. When the identity names some, only they: others that take anybody must
  * not be a second chance for who fails to be the one he says. Bounded, for each costs the check of a signature.
@@ -294,6 +347,7 @@ static void choose(const struct ike_sa *sa, const struct ike_message *m, enum au
     bool named = c->other_fit > FIT_NAMED || (c->n && c->fit[0] > FIT_NAMED);
     while (named && c->n && c->fit[c->n - 1] <= FIT_NAMED)
         c->n--;
+    keep_one_ppk(c);
 }
 
 /* What was configured instead, for who has to find the difference. */
@@ -384,7 +438,7 @@ static void initiator_checked(struct ike_sa *sa, const struct proof *p, enum err
     choose(sa, &m, AUTH_PUBKEY, &c);
     identity_format(&sa->remote_id, id, sizeof id);
     for (unsigned i = 0; err == OK && i < c.n; i++)
-        if (proof_fits(&p->candidate[p->proven], c.run[i]->peer)) {
+        if (proof_fits(&p->candidate[p->proven], c.run[i]->peer) && ppk_holds(sa, c.run[i]->peer, &m)) {
             initiator_proven(sa, c.run[i]);
             return;
         }
@@ -398,13 +452,27 @@ static void initiator_checked(struct ike_sa *sa, const struct proof *p, enum err
                            p->why);
 }
 
-/* The initiator's proof for the peers that it may be: a pre-shared key at once, signatures by a job. */
+/*
+ * The initiator's proof for the peers that it may be, with the post-quantum preshared key if there is one: a pre-shared
+ * key at once, signatures by a job.
+ */
 static void check_initiator(struct ike_sa *sa, const struct ike_message *m, enum auth_method kind,
                             const struct choices *c)
 {
     const struct peer *peers[PROOF_CANDIDATES], *best = c->run[0]->peer;
     char id[IDENTITY_TEXT];
-    if (kind == AUTH_PUBKEY) {
+    struct ike_message plain;
+    struct span without;
+    const char *unkeyed = ppk_decide(sa, best, m, &without);
+    if (without.data) { /* NO_PPK_AUTH stands for AUTH */
+        plain = *m;
+        plain.auth_data = without;
+        m = &plain;
+    }
+    if (unkeyed) {
+        distrust_initiator(sa, best, "peer %s (id %s): %s", best->name, identity_format(&sa->remote_id, id, sizeof id),
+                           unkeyed);
+    } else if (kind == AUTH_PUBKEY) {
         for (unsigned i = 0; i < c->n; i++)
             peers[i] = c->run[i]->peer;
         enum err err = proof_check(sa, m, m->idi, peers, c->n, initiator_checked);
@@ -457,11 +525,12 @@ static void answer_child(struct ike_sa *sa, const struct ike_message *m, struct 
     char why[TEXT_MAX] = "";
     struct span none = span_of(NULL, 0);
     *made = NULL;
-    if (!(m->seen & PAYLOAD_BIT(PAYLOAD_SA)))
+    if (sa->childless)
         return;
     uint16_t error = child_answer(sa, m, NULL, false, &terms, why, sizeof why);
     if (!error) {
-        *made = child_create(sa, &terms, &sa->nonce_peer, &sa->nonce_own, NULL, true);
+        bool sending = !child_elsewhere(sa, terms.policy);
+        *made = child_create(sa, &terms, &sa->nonce_peer, &sa->nonce_own, NULL, sending);
         error = *made ? 0 : NOTIFY_NO_PROPOSAL_CHOSEN;
     }
     if (error) {
@@ -485,15 +554,23 @@ static void answer(struct ike_sa *sa, enum err err, uint8_t method, struct span 
         return;
     }
     held(sa, &m);
+    sa->childless = !(m.seen & PAYLOAD_BIT(PAYLOAD_SA));
+    if (sa->childless && !sa->childless_announced) { /* RFC 6023 section 3 */
+        refuse(sa, run->peer, NOTIFY_INVALID_SYNTAX, "IKE_AUTH came without a Child SA, which was not announced");
+        return;
+    }
     if (ike_find_notify(&m, NOTIFY_INITIAL_CONTACT))
         initial_contact(sa);
     sa_up(sa);
     report_up(sa);
+    reauth_plan(sa, &m);
     reply_begin(sa, &b, EXCHANGE_AUTH);
     ike_put_id(&b, PAYLOAD_IDR, &sa->local_id);
     proof_put_certs(&b, run->peer);
     ike_put_auth(&b, method, data);
     put_window(sa, &b);
+    ppk_put_answer(sa, &b);
+    reauth_put_lifetime(sa, &b);
     answer_child(sa, &m, &b, &made);
     reply_send(sa, &b);
     auth_release(sa);

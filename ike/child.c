@@ -4,7 +4,8 @@
 
 #include "ike/internal.h"
 
-#define SPI_MIN 256 /* 1..255 are reserved (RFC 4303 section 2.1) */
+#define ACTIVATE_AFTER (3 * NS_PER_S) /* the peer surely has it then */
+#define SPI_MIN 256                   /* 1..255 are reserved (RFC 4303 section 2.1) */
 
 struct path child_path(const struct ike_sa *sa)
 {
@@ -72,15 +73,14 @@ static void child_acceptable(const struct ike_sa *sa, const struct policy *polic
     }
 }
 
-void child_put_request(struct ike_builder *b, const struct policy *policy, const struct proposals *offered,
-                       uint32_t spi)
+void child_put_request(struct ike_builder *b, const struct task *t)
 {
     struct span none = span_of(NULL, 0);
-    if (policy->mode == MODE_TRANSPORT)
+    if (t->transport)
         ike_put_notify(b, PROTOCOL_NONE, none, NOTIFY_USE_TRANSPORT_MODE, none);
-    proposal_put_offer(b, offered, spi, 4);
-    ike_put_ts(b, PAYLOAD_TSI, &policy->local);
-    ike_put_ts(b, PAYLOAD_TSR, &policy->remote);
+    proposal_put_offer(b, &t->offered, t->spi, 4);
+    ike_put_ts(b, PAYLOAD_TSI, &t->local);
+    ike_put_ts(b, PAYLOAD_TSR, &t->remote);
 }
 
 static void describe_overlap(const struct ike_sa *sa, const struct ike_message *m, const struct policy *only, char *why,
@@ -101,27 +101,13 @@ static void describe_overlap(const struct ike_sa *sa, const struct ike_message *
              selectors_format(&m->tsi.v, a, sizeof a), selectors_format(&m->tsr.v, b, sizeof b), own);
 }
 
-static const struct policy *match_policy(struct ike_sa *sa, const struct ike_message *m, const struct policy *only,
-                                         struct child_terms *out)
-{
-    const struct config *config = sa->e->config;
-    for (unsigned i = 0; i < config->policy_count; i++) {
-        const struct policy *p = config->policies[i];
-        if (p->action != ACTION_PROTECT || p->peer != sa->run->peer || (only && p != only))
-            continue;
-        if (narrow_offer(&m->tsi.v, &m->tsr.v, p, &out->local, &out->remote) == OK)
-            return p;
-    }
-    return NULL;
-}
-
 uint16_t child_answer(struct ike_sa *sa, const struct ike_message *m, const struct policy *only, bool with_ke,
                       struct child_terms *out, char *why, size_t why_size)
 {
     struct proposals ours;
     char detail[TEXT_MAX / 2];
     bool ke = m->seen & PAYLOAD_BIT(PAYLOAD_KE);
-    out->policy = match_policy(sa, m, only, out);
+    out->policy = selectors_match(sa, m, only, out);
     if (!out->policy) {
         describe_overlap(sa, m, only, why, why_size);
         return NOTIFY_TS_UNACCEPTABLE;
@@ -134,8 +120,6 @@ uint16_t child_answer(struct ike_sa *sa, const struct ike_message *m, const stru
     }
     if (with_ke && out->choice.ke.id != KE_NONE && (!ke || m->ke_group != out->choice.ke.id))
         return NOTIFY_INVALID_KE_PAYLOAD;
-    bool transport = out->policy->mode == MODE_TRANSPORT && ike_find_notify(m, NOTIFY_USE_TRANSPORT_MODE);
-    out->mode = transport ? MODE_TRANSPORT : MODE_TUNNEL;
     out->initiator = false;
     if (sa->e->env.spi_reserve(sa->e->env.ctx, &out->spi_in) != OK) {
         snprintf(why, why_size, "no SPI left");
@@ -149,6 +133,8 @@ void child_put_answer(struct ike_builder *b, const struct child_terms *t)
     struct span none = span_of(NULL, 0);
     if (t->mode == MODE_TRANSPORT)
         ike_put_notify(b, PROTOCOL_NONE, none, NOTIFY_USE_TRANSPORT_MODE, none);
+    if (t->more)
+        ike_put_notify(b, PROTOCOL_NONE, none, NOTIFY_ADDITIONAL_TS_POSSIBLE, none);
     proposal_put_answer(b, &t->choice, t->spi_in, 4);
     ike_put_ts(b, PAYLOAD_TSI, t->initiator ? &t->local : &t->remote);
     ike_put_ts(b, PAYLOAD_TSR, t->initiator ? &t->remote : &t->local);
@@ -171,6 +157,20 @@ static void describe_error(const struct ike_sa *sa, const struct ike_notify *err
         snprintf(why, size, "%s answers %s to policy \"%s\"", sa_peer_name(sa), name, p->name);
 }
 
+/* What a person may want to know of an answer that is taken. */
+static void note_answer(const struct ike_sa *sa, const struct ike_message *m, const struct task *task,
+                        const struct child_terms *t)
+{
+    if (task->transport && t->mode == MODE_TUNNEL)
+        report(sa->e, IKE_EVENT_NOTICE, sa_peer(sa), t->policy, &sa->path,
+               "%s declines transport mode for policy \"%s\": it runs in tunnel mode", sa_peer_name(sa),
+               t->policy->name);
+    if (ike_find_notify(m, NOTIFY_ADDITIONAL_TS_POSSIBLE))
+        report(sa->e, IKE_EVENT_NOTICE, sa_peer(sa), t->policy, &sa->path,
+               "%s narrows policy \"%s\" and would take more of it in other Child SAs: make it several policies",
+               sa_peer_name(sa), t->policy->name);
+}
+
 bool child_accept(struct ike_sa *sa, const struct ike_message *m, const struct task *task, bool with_ke,
                   struct child_terms *out, char *why, size_t why_size)
 {
@@ -190,24 +190,44 @@ bool child_accept(struct ike_sa *sa, const struct ike_message *m, const struct t
                  p->name);
         return false;
     }
-    if (narrow_check(&m->tsi.v, &p->local) != OK || narrow_check(&m->tsr.v, &p->remote) != OK) {
+    bool transport = ike_find_notify(m, NOTIFY_USE_TRANSPORT_MODE);
+    if (transport && !task->transport) {
+        snprintf(why, why_size, "%s answers policy \"%s\" in transport mode, which was not offered", sa_peer_name(sa),
+                 p->name);
+        return false;
+    }
+    if (!transport && p->transport_only) { /* what the peer has set up is deleted (section 1.3.1) */
+        snprintf(why, why_size, "%s declines transport mode, and policy \"%s\" allows no other (transport-only)",
+                 sa_peer_name(sa), p->name);
+        return false;
+    }
+    if (!selectors_accept(sa, m, task, transport, out)) {
         snprintf(why, why_size, "%s answers policy \"%s\" with selectors wider than offered: %s === %s",
                  sa_peer_name(sa), p->name, selectors_format(&m->tsi.v, a, sizeof a),
                  selectors_format(&m->tsr.v, b, sizeof b));
         return false;
     }
-    bool transport = ike_find_notify(m, NOTIFY_USE_TRANSPORT_MODE);
-    if (transport && p->mode != MODE_TRANSPORT) {
-        snprintf(why, why_size, "%s answers policy \"%s\" in transport mode, which was not offered", sa_peer_name(sa),
-                 p->name);
-        return false;
-    }
     out->policy = p;
     out->spi_in = task->spi;
-    out->local = m->tsi.v;
-    out->remote = m->tsr.v;
     out->mode = transport ? MODE_TRANSPORT : MODE_TUNNEL;
     out->initiator = true;
+    note_answer(sa, m, task, out);
+    return true;
+}
+
+bool child_single(struct ike_sa *sa, const struct task *refused)
+{
+    struct task *t = task_new(TASK_CHILD_NEW);
+    if (!t)
+        return false;
+    t->policy = refused->policy;
+    t->local = refused->local;
+    t->remote = refused->remote;
+    if (!selectors_single(sa, t)) {
+        task_free(sa->e, t);
+        return false;
+    }
+    task_queue(sa, t, true);
     return true;
 }
 
@@ -316,6 +336,8 @@ struct child *child_create(struct ike_sa *sa, const struct child_terms *t, const
     sa->children = c;
     if (sending)
         take_traffic(c);
+    else if (child_elsewhere(sa, c->policy))
+        c->activate_at = e->now + ACTIVATE_AFTER;
     run_well(sa->run, c->policy);
     return c;
 }
@@ -345,6 +367,22 @@ struct child *child_live(const struct ike_engine *e, const struct policy *policy
             if (c->state == CHILD_LIVE && c->installed && c->policy == policy && (!best || c->id > best->id))
                 best = c;
     return best;
+}
+
+struct child *child_on(const struct ike_sa *sa, const struct policy *policy)
+{
+    for (struct child *c = sa->children; c; c = c->next)
+        if (c->state == CHILD_LIVE && c->installed && c->policy == policy)
+            return c;
+    return NULL;
+}
+
+bool child_elsewhere(const struct ike_sa *sa, const struct policy *policy)
+{
+    for (const struct ike_sa *o = sa->e->sas; o; o = o->next)
+        if (o != sa && sa_same_peer(o, sa) && child_on(o, policy))
+            return true;
+    return false;
 }
 
 bool child_any(const struct ike_engine *e, const struct run *run)
@@ -469,10 +507,11 @@ void child_report(const struct child *c, enum ike_event_kind kind, const char *f
     va_start(args, fmt);
     vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
-    report(c->sa->e, kind, sa_peer(c->sa), c->policy, &c->sa->path, "Child SA of policy \"%s\" is %s (%s === %s, %s%s)",
-           c->policy ? c->policy->name : "(gone)", text, selectors_format(&c->local, a, sizeof a),
-           selectors_format(&c->remote, b, sizeof b), suite_text(&c->suite, suite, sizeof suite),
-           c->esn ? ", esn" : "");
+    report(c->sa->e, kind, sa_peer(c->sa), c->policy, &c->sa->path,
+           "Child SA of policy \"%s\" is %s (%s === %s, %s%s%s)", c->policy ? c->policy->name : "(gone)", text,
+           selectors_format(&c->local, a, sizeof a), selectors_format(&c->remote, b, sizeof b),
+           suite_text(&c->suite, suite, sizeof suite), c->esn ? ", esn" : "",
+           c->mode == MODE_TRANSPORT ? ", transport" : "");
 }
 
 void child_failed(struct ike_sa *sa, const struct policy *policy, const char *fmt, ...)

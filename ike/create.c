@@ -4,7 +4,9 @@
 
 #include "ike/internal.h"
 
-#define CHILDREN_MAX 256 /* of one IKE SA; an authenticated peer may be hostile too */
+/* Child SAs of one IKE SA: some for each policy, as rekeys overlap. An authenticated peer may be hostile too. */
+#define CHILDREN_PER_POLICY 4
+#define CHILDREN_LEAST 16
 
 /* -- initiator -- */
 
@@ -46,7 +48,7 @@ static void send_request(struct ike_sa *sa)
     ike_put(&b, PAYLOAD_NONCE, nonce_span(&t->nonce));
     if (t->group != KE_NONE)
         ike_put_ke(&b, t->group, span_of(t->pub.b, t->pub.len));
-    child_put_request(&b, t->policy, &t->offered, t->spi);
+    child_put_request(&b, t);
     request_send(sa, &b);
 }
 
@@ -81,11 +83,15 @@ static void begin(struct ike_sa *sa)
 void create_start(struct ike_sa *sa)
 {
     struct task *t = sa->current;
-    bool needless = t->kind == TASK_CHILD_NEW ? t->policy && child_live(sa->e, t->policy) : !replaced(sa, t);
+    bool rekey = t->kind == TASK_CHILD_REKEY;
+    bool needless = rekey     ? !replaced(sa, t)
+                    : t->anew ? child_on(sa, t->policy) != NULL
+                              : child_live(sa->e, t->policy) != NULL;
     if (!t->policy || needless) {
         task_done(sa);
         return;
     }
+    selectors_offer(sa, t);
     child_offer(sa, t->policy, true, &t->offered);
     t->group = first_group(&t->offered);
     begin(sa);
@@ -113,6 +119,9 @@ static void refused(struct ike_sa *sa, const struct ike_message *m, uint16_t err
         begin(sa);
     } else if (error == NOTIFY_TEMPORARY_FAILURE) {
         task_later(sa);
+    } else if (error == NOTIFY_SINGLE_PAIR_REQUIRED && selectors_single(sa, t)) {
+        task_reset(sa->e, t);
+        begin(sa);
     } else if (error == NOTIFY_CHILD_SA_NOT_FOUND && old) { /* the peer forgot it: from scratch (section 2.25) */
         child_drop(old, true);
         task_done(sa);
@@ -120,8 +129,10 @@ static void refused(struct ike_sa *sa, const struct ike_message *m, uint16_t err
     } else if (error == NOTIFY_NO_ADDITIONAL_SAS && old) { /* it can't rekey: all anew (section 4) */
         report(sa->e, IKE_EVENT_NOTICE, sa_peer(sa), t->policy, &sa->path,
                "%s can't rekey Child SAs (NO_ADDITIONAL_SAS): the IKE SA is made anew", sa_peer_name(sa));
+        bool renewed = reauth_begin(sa);
         task_done(sa);
-        sa_delete(sa, true);
+        if (!renewed)
+            sa_delete(sa, true);
     } else {
         if (!child_accept(sa, m, t, true, &terms, why, sizeof why)) /* it reads the error */
             give_up(sa, why);
@@ -271,7 +282,8 @@ static void answer(struct ike_sa *sa, const struct kex_public *pub, const struct
         return;
     }
     /* It receives before the answer leaves; it sends when the peer surely has it (section 2.8). */
-    struct child *c = child_create(sa, t, &p->theirs, &p->ours, g, !p->rekeyed);
+    bool sending = !p->rekeyed && !child_elsewhere(sa, t->policy);
+    struct child *c = child_create(sa, t, &p->theirs, &p->ours, g, sending);
     uint32_t spi = t->spi_in;
     t->spi_in = 0;
     if (!c) {
@@ -316,12 +328,13 @@ static bool busy(const struct ike_sa *sa)
     return sa->state != SA_UP || sa->undecided_of || (sa->current && sa->current->kind == TASK_IKE_REKEY);
 }
 
-static unsigned child_count(const struct ike_sa *sa)
+/* Whether one more would be too many (section 1.3). */
+static bool full(const struct ike_sa *sa)
 {
-    unsigned n = 0;
+    unsigned n = 0, most = sa->run->policy_count * CHILDREN_PER_POLICY;
     for (const struct child *c = sa->children; c; c = c->next)
         n++;
-    return n;
+    return n >= (most < CHILDREN_LEAST ? CHILDREN_LEAST : most);
 }
 
 /* Answers the request for a Child SA; old is what it replaces, or NULL. */
@@ -387,7 +400,7 @@ void create_request(struct ike_sa *sa, const struct ike_message *m)
             return;
         }
     }
-    if (child_count(sa) >= CHILDREN_MAX)
+    if (full(sa))
         reply_error(sa, NOTIFY_NO_ADDITIONAL_SAS);
     else
         respond(sa, m, old);

@@ -88,6 +88,7 @@ struct ike_env {
     void (*event)(void *ctx, const struct ike_event *e);
     /* Key export for Wireshark: lines of its ikev2_decryption_table. May be NULL. */
     void (*keylog)(void *ctx, const char *line);
+    bool transport_mode; /* the data plane carries transport mode; else it is neither offered nor accepted */
 };
 
 struct ike_limits {
@@ -129,8 +130,8 @@ void ike_rekey(struct ike_engine *e, const struct peer *peer, const struct polic
  * failure, with back-off and jitter.
  */
 void ike_start(struct ike_engine *e, ns_t now);
-/* From workers: traffic for a policy without SA; a soft or hard limit passed; an unknown SPI is no business of ours. */
-void ike_acquire(struct ike_engine *e, const struct policy *policy, ns_t now);
+/* From workers: traffic for a policy without SA, and the packet (NULL: not known), which the offer then names first; a soft or hard limit passed; an unknown SPI is no business of ours. */
+void ike_acquire(struct ike_engine *e, const struct policy *policy, const struct flow *packet, ns_t now);
 void ike_child_soft(struct ike_engine *e, uint64_t child, ns_t now);
 void ike_child_hard(struct ike_engine *e, uint64_t child, ns_t now);
 /* The source address we would send to this peer from, before the first message: looked up by who owns sockets. */
@@ -164,6 +165,8 @@ struct ike_sa_info {
     bool nat_local, nat_remote; /* a NAT was detected before us, before the peer */
     bool fragmentation;         /* long messages go in fragments (RFC 7383) */
     ns_t established, rekey_at; /* 0: not */
+    ns_t reauth_at;             /* 0: not */
+    bool ppk, childless;
     unsigned children;
 };
 struct ike_child_info {
@@ -174,6 +177,7 @@ struct ike_child_info {
     struct suite suite;
     bool esn;
     struct selectors local, remote;
+    enum policy_mode mode;
     ns_t established, rekey_at;
     bool rekeying;
 };

@@ -34,6 +34,9 @@ void ike_each_sa(const struct ike_engine *e, void (*fn)(void *ctx, const struct 
             .fragmentation = sa->fragmentation,
             .established = sa->established,
             .rekey_at = sa->rekey_at,
+            .reauth_at = sa->reauth_at,
+            .ppk = sa->ppk,
+            .childless = sa->childless,
         };
         choice_proposal(&sa->choice, &info.suite);
         for (const struct child *c = sa->children; c; c = c->next)
@@ -56,6 +59,7 @@ void ike_each_child(const struct ike_engine *e, void (*fn)(void *ctx, const stru
                 .esn = c->esn,
                 .local = c->local,
                 .remote = c->remote,
+                .mode = c->mode,
                 .established = c->established,
                 .rekey_at = c->soft_at,
                 .rekeying = c->state == CHILD_DOOMED || task_waits(sa, TASK_CHILD_REKEY, c->id, NULL),

@@ -116,6 +116,7 @@ void informational_request(struct ike_sa *sa, const struct ike_message *m)
     char name[64];
     const struct ike_notify *failed = ike_find_notify(m, NOTIFY_AUTHENTICATION_FAILED);
     const struct ike_notify *syntax = ike_find_notify(m, NOTIFY_INVALID_SYNTAX);
+    reauth_hint(sa, m);
     if (!deletes_ike(m) && !failed && !syntax) {
         answer_deletes(sa, m);
         return;
@@ -149,7 +150,8 @@ static void traffic(struct ike_sa *sa, ns_t *in, ns_t *out)
         *in = child_in > *in ? child_in : *in;
         *out = child_out > *out ? child_out : *out;
         /* Traffic on a new SA says that the peer has it, even if the Delete of the old one was lost (section 2.8). */
-        if (child_in && !c->activated && c->state == CHILD_LIVE)
+        bool overdue = c->activate_at && e->now >= c->activate_at;
+        if ((child_in || overdue) && !c->activated && c->state == CHILD_LIVE)
             child_activate(c);
     }
 }

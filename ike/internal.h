@@ -84,8 +84,9 @@ struct child {
     enum policy_mode mode;
     struct selectors local, remote;
     bool installed;
-    bool sending;   /* the policy's outbound traffic uses it */
-    bool activated; /* it did at some time */
+    bool sending;     /* the policy's outbound traffic uses it */
+    bool activated;   /* it did at some time */
+    ns_t activate_at; /* it shall by then, whatever comes; 0: when the peer uses it, or its predecessor goes */
     ns_t established, soft_at, hard_at;
     struct timer life;
 };
@@ -96,6 +97,7 @@ struct child_terms { /* the outcome of a negotiation */
     uint32_t spi_in;
     struct selectors local, remote;
     enum policy_mode mode;
+    bool more;      /* answer: other parts of the offer are acceptable in Child SAs of their own */
     bool initiator; /* of the exchange */
 };
 
@@ -124,8 +126,12 @@ struct task {
     const struct policy *policy; /* CONNECT, CHILD_NEW */
     uint64_t child;              /* CHILD_REKEY, CHILD_DELETE */
     ns_t not_before;
-    ns_t refused_since; /* first TEMPORARY_FAILURE */
-    unsigned retries;   /* INVALID_KE_PAYLOAD answers followed */
+    ns_t refused_since;             /* first TEMPORARY_FAILURE */
+    unsigned retries;               /* INVALID_KE_PAYLOAD answers followed */
+    bool anew;                      /* CHILD_NEW: though another SA has one of that policy */
+    bool single;                    /* one pair of addresses only: the peer has asked for that */
+    bool transport;                 /* transport mode is offered */
+    struct selectors local, remote; /* offered */
     struct proposals offered;
     uint16_t group; /* of our KE payload, KE_NONE without one */
     struct kex *kex;
@@ -172,6 +178,8 @@ struct policy_run {
     bool once;       /* asked for by a command or by traffic, until it is up or failed */
     bool held;       /* taken down by hand: not started by itself */
     ns_t not_before; /* failed lately */
+    bool packet;     /* what asked for it is known: the selectors of one packet */
+    struct selector packet_local, packet_remote;
 };
 
 /* What the engine knows about a configured peer beside its SAs. */
@@ -235,6 +243,17 @@ struct ike_sa {
     uint16_t noted; /* an unauthenticated error of the peer; 0: none */
     bool nat_local, nat_remote;
     bool fragmentation; /* both ends said that they support it (RFC 7383 section 2.3) */
+
+    bool ppk_agreed;          /* both ends have announced RFC 8784 */
+    bool ppk;                 /* the keys have the post-quantum preshared key in them */
+    struct ike_keys *plain;   /* what they are without it, until IKE_AUTH is over; else NULL */
+    struct buf plain_auth;    /* our AUTH data without it, for a responder that has another */
+    bool childless_announced; /* responder: IKE_AUTH may come without a Child SA (RFC 6023) */
+    bool childless;           /* it did */
+    bool caller;              /* we initiated the first exchange, whoever has rekeyed since */
+    ns_t reauth_at;           /* when authentication is to be renewed; 0: never */
+    ns_t reauth_end;          /* it must have been by then; 0: no limit */
+    struct ike_sa *renews;    /* the SA that this one takes the place of, as soon as its Child SAs are here too */
 
     struct msgid_out tx;
     struct msgid_in rx;
@@ -330,6 +349,9 @@ void sa_replaced(struct ike_sa *sa); /* by the peer's INITIAL_CONTACT */
 MUST_USE enum err sa_derive(struct ike_sa *sa, const struct ike_sa *old, const struct kex_secret *secret);
 /* Authenticated: lifetimes start, liveness is watched. */
 void sa_up(struct ike_sa *sa);
+void sa_arm(struct ike_sa *sa); /* its life's timer, for whichever limit is next */
+/* A newer SA with the same peer is up: its end is no loss. */
+bool sa_superseded(const struct ike_sa *sa);
 /* Queues the rekey of the IKE SA, unless one waits. False: no memory. */
 bool sa_rekey(struct ike_sa *sa);
 void sa_follow(struct ike_sa *sa, const struct path *path);
@@ -372,7 +394,10 @@ void plain_notify(struct ike_engine *e, const struct path *path, const struct ik
 void sa_input(struct ike_sa *sa, const struct path *path, struct span message, struct ike_message *m);
 
 /* -- sa_init.c -- */
-void sa_init_start(struct run *run, const struct policy *first);
+/* renews: the SA that the new one is to take the place of, or NULL. */
+void sa_init_start(struct run *run, const struct policy *first, struct ike_sa *renews);
+/* Whether that peer may be who sends from there, as far as addresses tell. */
+bool run_may_be(const struct run *r, const struct path *path);
 void sa_init_request(struct ike_engine *e, const struct path *path, struct span message, struct ike_message *m);
 void sa_init_response(struct ike_sa *sa, const struct path *path, struct span message, struct ike_message *m);
 void sa_init_expired(struct ike_sa *sa);
@@ -383,12 +408,57 @@ void auth_request(struct ike_sa *sa, const struct ike_message *m);
 void auth_response(struct ike_sa *sa, const struct ike_message *m);
 void auth_release(struct ike_sa *sa); /* lets go of the held message */
 
+/* -- ppk.c: post-quantum preshared keys (RFC 8784) -- */
+/* Responder: whether somebody who may be there has one. */
+bool ppk_configured(const struct ike_engine *e, const struct path *path);
+void ppk_put_support(struct ike_builder *b);
+/* Initiator: the response to IKE_SA_INIT lacks what is required. */
+bool ppk_missing(const struct ike_sa *sa, const struct ike_message *m);
+/* Initiator: stirs the key in, if both have announced one. Errors: NOMEM, CRYPTO. */
+MUST_USE enum err ppk_begin(struct ike_sa *sa);
+void ppk_put_request(const struct ike_sa *sa, struct ike_builder *b);
+/* Initiator: which keys the response goes with. False: without the key, which is required. */
+bool ppk_answered(struct ike_sa *sa, const struct ike_message *m);
+/*
+ * Responder: whether it goes on with the key, which is then stirred in, or without. NULL: it does, and *without is what
+ * proves the initiator instead of AUTH, if there is such; or why the answer is AUTHENTICATION_FAILED.
+ */
+const char *ppk_decide(struct ike_sa *sa, const struct peer *peer, const struct ike_message *m, struct span *without);
+bool ppk_shared(const struct peer *a, const struct peer *b); /* the same key, name and demand */
+/* What was decided is right for that peer too: the configuration may have changed meanwhile. */
+bool ppk_holds(const struct ike_sa *sa, const struct peer *peer, const struct ike_message *m);
+void ppk_put_answer(const struct ike_sa *sa, struct ike_builder *b);
+void ppk_audit(const struct ike_sa *sa); /* up without a key that was configured: says so (section 6) */
+void ppk_forget(struct ike_sa *sa);      /* the keys without it */
+
+/* -- reauth.c: a new IKE SA before the old one goes (RFC 7296 section 2.8.3, RFC 4478) -- */
+void reauth_plan(struct ike_sa *sa, const struct ike_message *m); /* just authenticated; m: what the peer sent last */
+void reauth_put_lifetime(const struct ike_sa *sa, struct ike_builder *b);
+void reauth_hint(struct ike_sa *sa, const struct ike_message *m); /* AUTH_LIFETIME, if it is there */
+void reauth_due(struct ike_sa *sa);                               /* reauth_at has passed: plans the next attempt */
+bool reauth_begin(struct ike_sa *sa);    /* false: not now, for something else is under way, or not possible */
+void reauth_continue(struct ike_sa *sa); /* the next Child SA of what it renews, or the end of that */
+void reauth_inherit(struct ike_sa *old, struct ike_sa *sa); /* the old one was rekeyed */
+
+/* -- selectors.c: which traffic, and in which mode -- */
+/* Fills in what the task offers: local, remote, transport. */
+void selectors_offer(const struct ike_sa *sa, struct task *t);
+/* Whether one pair of addresses is another offer than what was refused; then the task's next one is that. */
+bool selectors_single(const struct ike_sa *sa, struct task *t);
+/* Responder: the policy for an offer, its narrowed selectors and mode into out. NULL: no overlap. */
+const struct policy *selectors_match(const struct ike_sa *sa, const struct ike_message *m, const struct policy *only,
+                                     struct child_terms *out);
+/* Initiator: the selectors of an answer, as this end sees addresses. False: not within what was offered. */
+bool selectors_accept(const struct ike_sa *sa, const struct ike_message *m, const struct task *t, bool transport,
+                      struct child_terms *out);
+/* The selectors of a packet within the policy, for the front of an offer. */
+void selectors_of_packet(struct policy_run *p, const struct flow *packet);
+
 /* -- child.c: Child SAs as objects, and what their negotiation has in common -- */
 /* What is offered: IKE_AUTH without KE (section 1.2), otherwise the policy's groups or {IKE's, NONE}. */
 void child_offer(const struct ike_sa *sa, const struct policy *policy, bool with_ke, struct proposals *out);
 struct path child_path(const struct ike_sa *sa); /* of ESP: always a NAT-T port */
-void child_put_request(struct ike_builder *b, const struct policy *policy, const struct proposals *offered,
-                       uint32_t spi);
+void child_put_request(struct ike_builder *b, const struct task *t);
 /*
  * Responder: what to answer to an offer. only: the one policy it may be for, or NULL. Returns 0 or the error notify to
  * send; why says it in words.
@@ -406,6 +476,8 @@ struct child *child_create(struct ike_sa *sa, const struct child_terms *t, const
 void child_drop(struct child *c, bool linger);
 /* Deletes it at the peer. gone: it leaves the data plane now, else when the peer has answered. */
 void child_delete(struct child *c, bool now);
+/* SINGLE_PAIR_REQUIRED (section 2.9): asks again for one pair. False: there is none left to ask for. */
+bool child_single(struct ike_sa *sa, const struct task *refused);
 /* What the peer set up for an answer that we can't take: a Delete for the SPI that `from` had offered. */
 void child_disown(struct ike_sa *sa, struct task *from);
 void child_expired(struct child *c);
@@ -416,6 +488,12 @@ void child_retire(struct child *c);                                /* out of the
 struct child *child_find(const struct ike_engine *e, uint64_t id);
 struct child *child_by_spi(const struct ike_sa *sa, uint32_t spi_out);
 struct child *child_live(const struct ike_engine *e, const struct policy *policy);
+struct child *child_on(const struct ike_sa *sa, const struct policy *policy); /* a live one of this SA, or NULL */
+/*
+ * Whether the same peer has a live one on another SA: then a responder's new one must not send at once, for the peer may
+ * not have it yet (section 2.8).
+ */
+bool child_elsewhere(const struct ike_sa *sa, const struct policy *policy);
 /* Traffic of a policy goes to its newest live Child SA. */
 void child_activate_best(struct ike_engine *e, const struct policy *policy);
 /* False: no memory. */

@@ -82,6 +82,8 @@ static struct ike_sa *successor(struct ike_sa *old, bool initiator, uint64_t own
     sa->nat_local = old->nat_local;
     sa->nat_remote = old->nat_remote;
     sa->fragmentation = old->fragmentation;
+    sa->ppk = old->ppk;
+    sa->childless = old->childless;
     sa->choice = *choice;
     sa->nonce_own = *own;
     sa->nonce_peer = *theirs;
@@ -120,6 +122,7 @@ static void inherit(struct ike_sa *old, struct ike_sa *sa)
     }
     sa->undecided_of = NULL;
     sa->last_in = e->now;
+    reauth_inherit(old, sa);
     old->state = SA_REPLACED;
     old->successor = true;
     timer_set(&e->timers, &old->life, e->now + REPLACED_LIFE);
@@ -241,6 +244,8 @@ static void refused(struct ike_sa *sa, const struct ike_message *m, uint16_t err
         begin(sa);
     } else if (error == NOTIFY_TEMPORARY_FAILURE) {
         task_later(sa);
+    } else if (error == NOTIFY_NO_ADDITIONAL_SAS && reauth_begin(sa)) { /* it can't rekey: a new one (section 4) */
+        task_done(sa);
     } else {
         give_up(sa, notify_name(error, name, sizeof name));
     }

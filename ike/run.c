@@ -131,7 +131,7 @@ void run_kick(struct run *r)
         }
         struct ike_sa *sa = usable(r);
         if (!sa) {
-            sa_init_start(r, p->policy);
+            sa_init_start(r, p->policy, NULL);
             continue;
         }
         struct task *t = task_new(TASK_CHILD_NEW);
@@ -176,6 +176,7 @@ void run_failed(struct run *r, const struct policy *policy, const char *text)
         if (policy && p->policy != policy)
             continue;
         p->once = false;
+        p->packet = false;
         p->not_before = e->now + wait;
         again |= run_needs(r, p);
     }
@@ -191,6 +192,7 @@ void run_well(struct run *r, const struct policy *policy)
     r->error[0] = 0;
     if (p) {
         p->once = false;
+        p->packet = false;
         p->not_before = 0;
     }
 }
@@ -456,7 +458,7 @@ void ike_start(struct ike_engine *e, ns_t now)
     engine_leave(e);
 }
 
-void ike_acquire(struct ike_engine *e, const struct policy *policy, ns_t now)
+void ike_acquire(struct ike_engine *e, const struct policy *policy, const struct flow *packet, ns_t now)
 {
     e->now = now;
     struct run *r = policy->peer ? run_of(e, policy->peer) : NULL;
@@ -464,6 +466,8 @@ void ike_acquire(struct ike_engine *e, const struct policy *policy, ns_t now)
     if (!p || r->held || p->held || r->peer->start == START_NO || p->not_before > now || child_live(e, policy))
         return;
     p->once = true;
+    if (packet)
+        selectors_of_packet(p, packet);
     run_kick(r);
     engine_leave(e);
 }

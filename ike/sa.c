@@ -29,6 +29,11 @@ bool sa_rekey(struct ike_sa *sa)
     return t;
 }
 
+static bool passed(ns_t at, ns_t now)
+{
+    return at && now >= at;
+}
+
 static void life_fire(struct timer *t, void *ctx, ns_t now)
 {
     (void)ctx;
@@ -37,13 +42,17 @@ static void life_fire(struct timer *t, void *ctx, ns_t now)
         sa_kill(sa);
     } else if (sa->state == SA_REPLACED) { /* who had to delete it did not */
         sa_delete(sa, false);
-    } else if (sa->state == SA_UP && now >= sa->hard_at) {
+    } else if (sa->state == SA_UP && (passed(sa->hard_at, now) || passed(sa->reauth_end, now))) {
         report(sa->e, IKE_EVENT_NOTICE, sa_peer(sa), NULL, &sa->path, "IKE SA with %s reached the end of its life",
                sa_peer_name(sa));
         sa_delete(sa, true);
     } else if (sa->state == SA_UP) {
-        timer_set(&sa->e->timers, &sa->life, sa->hard_at);
-        (void)sa_rekey(sa); /* if it can't, the hard limit stands */
+        bool rekey = passed(sa->rekey_at, now);
+        if (passed(sa->reauth_at, now))
+            reauth_due(sa);
+        sa_arm(sa);
+        if (rekey)
+            (void)sa_rekey(sa); /* if it can't, the hard limit stands */
     }
 }
 
@@ -161,6 +170,14 @@ void sa_crowd_out(const struct ike_sa *newest)
     }
 }
 
+bool sa_superseded(const struct ike_sa *sa)
+{
+    for (const struct ike_sa *o = sa->next; o; o = o->next) /* oldest first */
+        if (o->state == SA_UP && sa_same_peer(o, sa))
+            return true;
+    return false;
+}
+
 void sa_replaced(struct ike_sa *sa)
 {
     struct run *run = sa->run;
@@ -175,6 +192,8 @@ static void forget_references(struct ike_sa *gone)
     for (struct ike_sa *sa = gone->e->sas; sa; sa = sa->next) {
         if (sa->undecided_of == gone)
             sa->undecided_of = NULL;
+        if (sa->renews == gone)
+            sa->renews = NULL;
         if (sa->current && sa->current->collision.sa == gone)
             sa->current->collision.sa = NULL;
     }
@@ -246,6 +265,7 @@ void engine_reap(struct ike_engine *e)
         keyed_free(sa->seal);
         keyed_free(sa->open);
         secret_free(sa->keys);
+        ppk_forget(sa);
         buf_free(&sa->first_own);
         buf_free(&sa->first_peer);
         buf_free(&sa->cookie);
@@ -282,7 +302,7 @@ void sa_lost(struct ike_sa *sa, const char *fmt, ...)
     va_start(args, fmt);
     vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
-    if (!replaced)
+    if (!replaced && !sa_superseded(sa))
         report(e, IKE_EVENT_IKE_DOWN, sa_peer(sa), NULL, &sa->path, "%s", text);
     bool restart = !replaced || sa->restart;
     sa_kill(sa);
@@ -353,6 +373,19 @@ enum err sa_derive(struct ike_sa *sa, const struct ike_sa *old, const struct kex
     return OK;
 }
 
+void sa_arm(struct ike_sa *sa)
+{
+    ns_t now = sa->e->now, next = NS_NEVER;
+    const ns_t at[] = {sa->rekey_at > now ? sa->rekey_at : 0, sa->hard_at, sa->reauth_at, sa->reauth_end};
+    for (unsigned i = 0; i < sizeof at / sizeof *at; i++)
+        if (at[i] && at[i] < next)
+            next = at[i];
+    if (next == NS_NEVER)
+        timer_cancel(&sa->e->timers, &sa->life);
+    else
+        timer_set(&sa->e->timers, &sa->life, next);
+}
+
 void sa_up(struct ike_sa *sa)
 {
     struct ike_engine *e = sa->e;
@@ -360,14 +393,14 @@ void sa_up(struct ike_sa *sa)
     not_half_open(sa);
     buf_free(&sa->first_own);
     buf_free(&sa->first_peer);
+    ppk_forget(sa);
     sa->established = sa->last_in = e->now;
     ns_t rekey = sa->run->peer->rekey;
-    timer_cancel(&e->timers, &sa->life);
     if (rekey) { /* 10 % of jitter, so that the ends rarely collide (section 2.8) */
         sa->rekey_at = e->now + rekey - random_below(e, rekey / 10 + 1);
         sa->hard_at = e->now + rekey + rekey / 10;
-        timer_set(&e->timers, &sa->life, sa->rekey_at);
     }
+    sa_arm(sa);
     timer_set(&e->timers, &sa->poll, e->now + NS_PER_S);
 }
 

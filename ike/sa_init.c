@@ -47,6 +47,8 @@ static void send_request(struct ike_sa *sa)
     proposal_put_offer(&b, &t->offered, 0, 0);
     ike_put_ke(&b, t->group, span_of(t->pub.b, t->pub.len));
     ike_put(&b, PAYLOAD_NONCE, nonce_span(&sa->nonce_own));
+    if (sa->run->peer->ppk.len)
+        ppk_put_support(&b);
     put_nat_detection(&b, sa, &sa->path);
     if (sa->run->peer->fragmentation)
         put_fragmentation(&b);
@@ -101,7 +103,7 @@ static struct path first_path(const struct run *run)
     return p;
 }
 
-void sa_init_start(struct run *run, const struct policy *first)
+void sa_init_start(struct run *run, const struct policy *first, struct ike_sa *renews)
 {
     struct ike_engine *e = run->e;
     const struct peer *peer = run->peer;
@@ -111,6 +113,8 @@ void sa_init_start(struct run *run, const struct policy *first)
         return;
     }
     sa->run = run;
+    sa->caller = true;
+    sa->renews = renews;
     sa->state = SA_CONNECTING;
     sa->path = first_path(run);
     sa->current = task_new(TASK_CONNECT);
@@ -133,8 +137,10 @@ void sa_init_start(struct run *run, const struct policy *first)
 /* Anybody on the way can send these: they end nothing at once, they are what gets reported in the end (2.21.1). */
 static void note_error(struct ike_sa *sa, uint16_t type)
 {
+    bool settled = type == NOTIFY_NO_PROPOSAL_CHOSEN || type == NOTIFY_USE_PPK ||
+                   type == NOTIFY_CHILDLESS_IKEV2_SUPPORTED; /* no retransmission will change it */
     sa->noted = type;
-    if (type == NOTIFY_NO_PROPOSAL_CHOSEN && !timer_is_set(&sa->grace))
+    if (settled && !timer_is_set(&sa->grace))
         timer_set(&sa->e->timers, &sa->grace, sa->e->now + ERROR_GRACE);
 }
 
@@ -145,6 +151,11 @@ void sa_init_expired(struct ike_sa *sa)
     if (sa->noted == NOTIFY_NO_PROPOSAL_CHOSEN)
         sa_fail(sa, "%s at %s answers NO_PROPOSAL_CHOSEN: it accepts none of our IKE proposals (%s)", sa_peer_name(sa),
                 at, proposals_format(&sa->current->offered, offered, sizeof offered));
+    else if (sa->noted == NOTIFY_USE_PPK)
+        sa_fail(sa, "%s at %s uses no post-quantum preshared key, which ppk-required asks for", sa_peer_name(sa), at);
+    else if (sa->noted == NOTIFY_CHILDLESS_IKEV2_SUPPORTED)
+        sa_fail(sa, "%s at %s sets up no IKE SA without a Child SA, which childless = force asks for", sa_peer_name(sa),
+                at);
     else if (sa->noted)
         sa_fail(sa, "%s at %s answers IKE_SA_INIT with %s", sa_peer_name(sa), at,
                 notify_name(sa->noted, name, sizeof name));
@@ -201,6 +212,15 @@ static void secret_made(struct ike_sa *sa, struct ike_job *job)
     auth_start(sa);
 }
 
+/* What we insist on and the response lacks, as a notify; 0: nothing. */
+static uint16_t missing(const struct ike_sa *sa, const struct ike_message *m)
+{
+    if (ppk_missing(sa, m))
+        return NOTIFY_USE_PPK;
+    bool lacks = sa->run->peer->childless == CHILDLESS_FORCE && !ike_find_notify(m, NOTIFY_CHILDLESS_IKEV2_SUPPORTED);
+    return lacks ? NOTIFY_CHILDLESS_IKEV2_SUPPORTED : 0;
+}
+
 static void accept_response(struct ike_sa *sa, const struct path *path, struct span message,
                             const struct ike_message *m)
 {
@@ -214,9 +234,15 @@ static void accept_response(struct ike_sa *sa, const struct path *path, struct s
         drop(e, STAT_DROP_IKE_SYNTAX);
         return;
     }
+    if (missing(sa, m)) { /* forged, perhaps: another response may come (RFC 8784 section 6) */
+        note_error(sa, missing(sa, m));
+        return;
+    }
     sa->choice = choice;
     /* Said without having been asked for, it means nothing (RFC 7383 section 2.3). */
     sa->fragmentation = sa->run->peer->fragmentation && ike_find_notify(m, NOTIFY_FRAGMENTATION_SUPPORTED);
+    sa->ppk_agreed = sa->run->peer->ppk.len && ike_find_notify(m, NOTIFY_USE_PPK);
+    sa->childless = sa->run->peer->childless == CHILDLESS_FORCE;
     nat_detect(m, path, &natt, &sa->nat_local, &sa->nat_remote);
     if (!natt && !sa->path.marker) {
         sa_fail(sa, "%s " NO_NATT, sa_peer_name(sa));
@@ -373,6 +399,10 @@ static void send_response(struct ike_sa *sa, const struct kex_public *pub)
     put_cert_request(&b, sa);
     if (sa->fragmentation)
         put_fragmentation(&b);
+    if (sa->ppk_agreed)
+        ppk_put_support(&b);
+    if (sa->childless_announced) /* about an IKE SA (RFC 6023 section 4) */
+        ike_put_notify(&b, PROTOCOL_IKE, span_of(NULL, 0), NOTIFY_CHILDLESS_IKEV2_SUPPORTED, span_of(NULL, 0));
     if (ike_finish(&b, &len) != OK || buf_set(&sa->first_own, span_of(e->out, len)) != OK) {
         sa_kill(sa);
         return;
@@ -398,15 +428,27 @@ static void responded(struct ike_sa *sa, struct ike_job *job)
     sa_kill(sa);
 }
 
+bool run_may_be(const struct run *r, const struct path *path)
+{
+    return r->peer->endpoint_any || ip_equal(&r->peer->endpoint.ip, &path->remote.ip);
+}
+
 /* Whether a peer that this may be, as far as its address tells, is to have fragments. */
 static bool fragmentation_for(const struct ike_engine *e, const struct path *path)
 {
-    for (unsigned i = 0; i < e->run_count; i++) {
-        const struct peer *p = e->runs[i]->peer;
-        if (p->fragmentation && (p->endpoint_any || ip_equal(&p->endpoint.ip, &path->remote.ip)))
+    for (unsigned i = 0; i < e->run_count; i++)
+        if (e->runs[i]->peer->fragmentation && run_may_be(e->runs[i], path))
             return true;
-    }
     return false;
+}
+
+/* Whoever is told so is held to nothing but what he was told: one peer there that never allows it decides. */
+static bool childless_allowed(const struct ike_engine *e, const struct path *path)
+{
+    for (unsigned i = 0; i < e->run_count; i++)
+        if (e->runs[i]->peer->childless == CHILDLESS_NEVER && run_may_be(e->runs[i], path))
+            return false;
+    return true;
 }
 
 static void respond(struct ike_engine *e, const struct path *path, struct span message, const struct ike_message *m,
@@ -426,6 +468,8 @@ static void respond(struct ike_engine *e, const struct path *path, struct span m
     sa->nat_remote = nat_remote;
     sa->fragmentation = ike_find_notify(m, NOTIFY_FRAGMENTATION_SUPPORTED) && fragmentation_for(e, path);
     sa->peer_hashes = proof_hashes(m);
+    sa->ppk_agreed = ike_find_notify(m, NOTIFY_USE_PPK) && ppk_configured(e, path);
+    sa->childless_announced = childless_allowed(e, path);
     table_add_first(&e->table, sa);
     timer_set(&e->timers, &sa->life, e->now + HALF_OPEN_LIFE);
     msgid_accept(&sa->rx, path);

@@ -121,6 +121,7 @@ void task_done(struct ike_sa *sa)
     struct task *t = sa->current;
     sa->current = NULL;
     task_free(sa->e, t);
+    reauth_continue(sa);
     task_next(sa);
 }
 

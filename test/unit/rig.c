@@ -229,7 +229,7 @@ void rig_teardown(struct rig *r)
 static void one_event(struct rig_host *h, const struct worker_event *e)
 {
     if (e->kind == WORKER_ACQUIRE)
-        ike_acquire(h->engine, dataplane_policy(h->dataplane, e->policy_id), h->rig->now);
+        ike_acquire(h->engine, dataplane_policy(h->dataplane, e->policy_id), &e->packet, h->rig->now);
     if (e->kind == WORKER_SOFT)
         ike_child_soft(h->engine, e->child, h->rig->now);
     if (e->kind == WORKER_HARD)

@@ -490,7 +490,7 @@ static void down_is_not_undone_by_itself(void **state)
     ike_down(A->e, &A->peers[0], NULL, 1, s->now);
     sim_for(s, 300 * NS_PER_S);
     assert_sim(sim_command(A, 1)->ok && sim_empty(s));
-    ike_acquire(A->e, &A->policies[0], s->now);
+    ike_acquire(A->e, &A->policies[0], NULL, s->now);
     sim_for(s, 5 * NS_PER_S);
     assert_sim(sim_empty(s));
     UP(A, 2);
@@ -514,11 +514,11 @@ static void traffic_brings_up_what_starts_on_demand(void **state)
     ike_start(A->e, s->now);
     sim_for(s, 60 * NS_PER_S);
     assert_sim(sim_empty(s));
-    ike_acquire(B->e, &B->policies[0], s->now); /* start = no */
+    ike_acquire(B->e, &B->policies[0], NULL, s->now); /* start = no */
     sim_for(s, 10 * NS_PER_S);
     assert_sim(sim_empty(s));
     for (unsigned i = 0; i < 10; i++)
-        ike_acquire(A->e, &A->policies[0], s->now);
+        ike_acquire(A->e, &A->policies[0], NULL, s->now);
     sim_for(s, 5 * NS_PER_S);
     assert_sim(sim_up(s));
     assert_int_equal(sim_count(A, IKE_EVENT_IKE_UP), 1);
@@ -651,24 +651,6 @@ static void endpoint_port_means_nat_traversal_from_the_start(void **state)
     A->peers[0].endpoint_port_given = true;
     connected(s);
     close_all(s);
-}
-
-static void transport_mode_needs_both_ends(void **state)
-{
-    (void)state;
-    for (unsigned both = 0; both < 2; both++) {
-        struct sim *s = sim_new(29);
-        for (unsigned k = 0; k < 2; k++) {
-            sim_selectors(&s->node[k].policies[0].local, k ? "10.0.0.2" : "10.0.0.1");
-            sim_selectors(&s->node[k].policies[0].remote, k ? "10.0.0.1" : "10.0.0.2");
-        }
-        A->policies[0].mode = MODE_TRANSPORT;
-        B->policies[0].mode = both ? MODE_TRANSPORT : MODE_TUNNEL;
-        connected(s);
-        assert_int_equal(sim_sending(A, NULL)->mode, both ? MODE_TRANSPORT : MODE_TUNNEL);
-        assert_int_equal(sim_sending(B, NULL)->mode, both ? MODE_TRANSPORT : MODE_TUNNEL);
-        close_all(s);
-    }
 }
 
 static void commands_fail_in_words(void **state)
@@ -909,7 +891,6 @@ int main(void)
         cmocka_unit_test(keylog_is_what_wireshark_reads),
         cmocka_unit_test(failed_install_is_reported_and_leaks_nothing),
         cmocka_unit_test(endpoint_port_means_nat_traversal_from_the_start),
-        cmocka_unit_test(transport_mode_needs_both_ends),
         cmocka_unit_test(commands_fail_in_words),
         cmocka_unit_test(reload_keeps_what_did_not_change),
         cmocka_unit_test(reload_at_any_moment),
