@@ -456,6 +456,13 @@ static void wrong_values_say_what_was_expected(void **state)
          "10.1.0.5[tcp/443]"},
         {"[policy b]\nlocal = 2001:db8::/64[icmp]", "found '2001:db8::/64[icmp]', expected [icmpv6] with IPv6"},
         {"[policy b]\nmode = transport", "found 'transport', which is not supported by this version, expected tunnel"},
+        {"[policy b]\nmode = transport-only",
+         "found 'transport-only', which is not supported by this version, expected tunnel"},
+        {"[policy b]\nmode = both", "found 'both', expected tunnel, transport or transport-only"},
+        {"[peer b]\nreauth = 3s", "found '3s', expected at least 10s, or 'no'"},
+        {"[peer b]\nreauth = soon", "found 'soon', expected a duration such as 30s, 5m, 1h or 1d, or 'no'"},
+        {"[peer b]\nchildless = yes", "found 'yes', expected allow, force or never"},
+        {"[peer b]\nppk-required = maybe", "found 'maybe', expected yes or no"},
         {"[policy b]\nesp = aes256",
          "found a cipher without integrity, expected an algorithm such as 'sha256' beside it"},
         {"[policy b]\nbytes = 10X", "found '10X', expected a size such as 500, 10M or 1G"},
@@ -712,6 +719,39 @@ static void a_flood_of_errors_is_bounded(void **state)
     assert_non_null(strstr(f->log, "0: 100 more that are not shown\n"));
 }
 
+/* -- what IKE does beyond the plain -- */
+
+static void extensions_are_off_until_asked_for(void **state)
+{
+    struct fixture *f = *state;
+    char out[8192] = "", text[IDENTITY_TEXT];
+    const struct peer *p = good(f, LINK, "")->peers[0];
+    assert_true(p->reauth == 0 && p->ppk.len == 0 && p->ppk_id.type == ID_NONE && !p->ppk_required);
+    assert_int_equal(p->childless, CHILDLESS_ALLOW);
+    p = good(f, PEER "reauth = 8h\nchildless = force\nppk = \"quantum\"\nppk-id = link-1\nppk-required = yes\n" NETS,
+             "")
+            ->peers[0];
+    assert_true(p->reauth == 8 * 3600 * NS_PER_S && p->ppk_required);
+    assert_int_equal(p->childless, CHILDLESS_FORCE);
+    assert_memory_equal(p->ppk.b, "quantum", p->ppk.len);
+    assert_string_equal(identity_format(&p->ppk_id, text, sizeof text), "link-1");
+    FILE *file = fmemopen(out, sizeof(out), "w");
+    assert_non_null(file);
+    config_print(f->config, file);
+    assert_int_equal(fclose(file), 0);
+    assert_non_null(strstr(out, "    ppk       link-1, required\n"));
+    assert_null(strstr(out, "quantum"));
+}
+
+static void a_key_and_its_name_go_together(void **state)
+{
+    bad(*state, PEER "ppk = 0x0102\n" NETS,
+        "4: found 'ppk' without 'ppk-id', expected the name that the peer knows it by\n");
+    bad(*state, PEER "ppk-id = x\nppk-required = yes\n" NETS,
+        "4: found 'ppk-id' without 'ppk', expected the key\n"
+        "5: found 'ppk-required' without 'ppk', expected the key\n");
+}
+
 /* -- comparison and printing -- */
 
 static void a_reload_sees_what_changed(void **state)
@@ -728,7 +768,10 @@ static void a_reload_sees_what_changed(void **state)
                                         "endpoint = 192.0.2.2\npsk = \"0123456789abcdef\"\nrekey = 1h\n",
                                         "endpoint = 192.0.2.2\npsk = \"0123456789abcdef\"\ndpd = 1h\n",
                                         "endpoint = 192.0.2.2\npsk = \"0123456789abcdef\"\nfragmentation = no\n",
-                                        "endpoint = 192.0.2.2\npsk = \"0123456789abcdef\"\nwindow = 8\n"};
+                                        "endpoint = 192.0.2.2\npsk = \"0123456789abcdef\"\nwindow = 8\n",
+                                        "endpoint = 192.0.2.2\npsk = \"0123456789abcdef\"\nreauth = 1h\n",
+                                        "endpoint = 192.0.2.2\npsk = \"0123456789abcdef\"\nchildless = never\n",
+                                        "endpoint = 192.0.2.2\npsk = \"0123456789abcdef\"\nppk = 0x01\nppk-id = x\n"};
     static const char *const policies[] = {"local = 10.1.0.0/25\nremote = 10.2.0.0/24\n",
                                            "local = 10.1.0.0/24\nremote = 10.2.0.0/25\n",
                                            NETS "esp = aes128gcm16\n",
@@ -846,6 +889,8 @@ int main(void)
         TEST(strange_bytes_are_errors),
         TEST(other_line_ends_and_a_mark_are_tolerated),
         TEST(a_flood_of_errors_is_bounded),
+        TEST(extensions_are_off_until_asked_for),
+        TEST(a_key_and_its_name_go_together),
         TEST(a_reload_sees_what_changed),
         TEST(the_table_is_printed_without_secrets),
     };

@@ -182,7 +182,7 @@ static void check_own(const struct test_case *c, const char *hash, void *ctx)
     expect_ike(c, " (rekey)", &rekeyed);
 
     struct bytes psk = bytes_of(c, "psk"), body = bytes_of(c, "id"), message = bytes_of(c, "message");
-    struct bytes auth = bytes_of(c, "AUTH");
+    struct bytes auth = bytes_of(c, "AUTH"), ppk = bytes_of(c, "ppk");
     assert_int_equal(keymat_psk_auth(id, view(&psk), &k.pi, view(&message), view(&nr), view(&body), out), OK);
     assert_memory_equal(out, auth.b, auth.len);
 
@@ -196,6 +196,12 @@ static void check_own(const struct test_case *c, const char *hash, void *ctx)
     assert_int_equal(prf(id, span_of(key, prf_len(id)), &parts, 1, out), OK);
     assert_memory_equal(out, auth.b, auth.len);
     buf_free(&octets);
+    assert_int_equal(keymat_ppk(&k, view(&ppk)), OK); /* three keys change, four don't */
+    expect(c, "SK_d", " (ppk)", &k.d);
+    expect(c, "SK_pi", " (ppk)", &k.pi);
+    expect(c, "SK_pr", " (ppk)", &k.pr);
+    expect(c, "SK_ei", "", &k.ei);
+    expect(c, "SK_er", "", &k.er);
     ++*(unsigned *)ctx;
 }
 

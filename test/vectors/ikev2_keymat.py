@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-# Writes ikev2_keymat.txt: keys of IKEv2 (RFC 7296 sections 2.14, 2.15, 2.17, 2.18) by Python's own hmac, which shares
+# Writes ikev2_keymat.txt: keys of IKEv2 (RFC 7296 sections 2.14, 2.15, 2.17, 2.18; RFC 8784) by Python's own hmac, which shares
 # no line with what they test. Run it as: test/vectors/ikev2_keymat.py > test/vectors/ikev2_keymat.txt
 import hashlib
 import hmac
@@ -61,6 +61,11 @@ for n, (prf_id, h, encr, bits, integ, encr_len, integ_len, g_len) in enumerate(C
     seed = prf(h, nonces, inputs["g^ir"])
     print("SKEYSEED =", seed.hex())
     keys = show("", prf_plus(h, seed, nonces + spis, 1024), ike(len(seed), encr_len, integ_len))
+
+    ppk = stream(f"ppk {n}", 32)  # RFC 8784 section 3
+    print(f"ppk = {ppk.hex()}")
+    for name in ("SK_d", "SK_pi", "SK_pr"):
+        print(f"{name} (ppk) = {prf_plus(h, ppk, keys[name], len(keys[name])).hex()}")
 
     child = [("encr_i", encr_len), ("integ_i", integ_len), ("encr_r", encr_len), ("integ_r", integ_len)]
     show("", prf_plus(h, keys["SK_d"], nonces, 1024), child)
