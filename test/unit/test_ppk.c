@@ -167,10 +167,10 @@ static void answer_without_support_ends_nothing_at_once(void **state)
     while (!sim_held(s, 0))
         sim_for(s, NS_PER_MS);
     struct sim_packet *real = sim_held(s, 0);
-    /* the same without its notify: USE_PPK stands last, 8 bytes that become a vendor ID's header and body */
+    /* the same with another notify in the place of USE_PPK */
     uint8_t *forged = malloc(real->len);
     memcpy(forged, real->data, real->len);
-    size_t at = real->len;
+    size_t at = real->len - 1;
     while (at-- > IKE_HEADER_LEN + 2)
         if (get_be16(forged + at) == NOTIFY_USE_PPK) {
             put_be16(forged + at, NOTIFY_SET_WINDOW_SIZE);
@@ -187,6 +187,39 @@ static void answer_without_support_ends_nothing_at_once(void **state)
     close_all(s);
 }
 
+/* A responder that proves itself without the key: taken by who sent NO_PPK_AUTH, by nobody else (section 3). */
+static enum sim_fate drop_auth(struct sim *s, struct sim_packet *p, void *ctx)
+{
+    (void)s;
+    (void)ctx;
+    return !p->keepalive && p->data[18] == EXCHANGE_AUTH ? SIM_DROP : SIM_DELIVER;
+}
+
+static void answer_without_the_key_is_for_who_has_it_optional(void **state)
+{
+    (void)state;
+    for (unsigned must = 0; must < 2; must++) {
+        struct sim *s = sim_new(40 + must);
+        struct ike_message without = {.h.exchange = EXCHANGE_AUTH};
+        give(A, "one", "one", must);
+        give(B, "one", "one", must);
+        sim_start_engines(s, NULL);
+        s->hook = drop_auth;
+        ike_up(A->e, &A->peers[0], NULL, 1, s->now);
+        while (!has_ppk(A))
+            sim_for(s, NS_PER_MS);
+        struct ike_sa *sa = A->e->sas;
+        assert_int_equal(ppk_answered(sa, &without), !must);
+        assert_int_equal(sa->ppk, must);
+        assert_int_equal(!memcmp(sa->keys->pr.b, sa->plain->pr.b, sa->plain->pr.len), !must);
+        s->hook = NULL;
+        sa_kill(sa);
+        engine_leave(A->e);
+        sim_for(s, 40 * NS_PER_S);
+        close_all(s);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -195,6 +228,7 @@ int main(void)
         cmocka_unit_test(rekeys_go_on_from_there),
         cmocka_unit_test(only_three_keys_take_it_in),
         cmocka_unit_test(answer_without_support_ends_nothing_at_once),
+        cmocka_unit_test(answer_without_the_key_is_for_who_has_it_optional),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
