@@ -161,5 +161,6 @@ struct ike_env daemon_env(struct daemon *d)
         .wall = env_wall,
         .event = env_event,
         .keylog = d->keylog.ike_fd >= 0 ? env_keylog : NULL,
+        .transport_mode = false, /* the data plane carries tunnels only */
     };
 }
