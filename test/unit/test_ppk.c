@@ -220,6 +220,58 @@ static void answer_without_the_key_is_for_who_has_it_optional(void **state)
     }
 }
 
+/* -- with signatures: two of them where the key is optional, for the responder may fall back to the other -- */
+
+static void sign_with(struct sim *s)
+{
+    static const char *const seeds[2] = {"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
+                                         "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8="};
+    char why[400];
+    for (unsigned k = 0; k < 2; k++) {
+        struct authentication *a = &s->node[k].peers[0].auth, *other = &s->node[1 - k].peers[0].auth;
+        a->local = other->remote = AUTH_PUBKEY;
+        if (private_key_parse(span_of(seeds[k], strlen(seeds[k])), &a->key, why, sizeof why) != OK ||
+            public_key_parse(public_key_spki(private_key_public(a->key)), &other->public_key, why, sizeof why) != OK)
+            fail_msg("%s", why);
+        public_key_fingerprint(other->public_key, other->fingerprint);
+    }
+}
+
+static void signatures_cover_it_as_well(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *a, *b;
+        bool must, up, with;
+    } cases[] = {{"one", "one", true, true, true},
+                 {"one", "one", false, true, true},
+                 {"one", "two", false, true, false},
+                 {"one", "two", true, false, false},
+                 {"one", NULL, false, true, false}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct sim *s = sim_new(50 + i);
+        struct authentication keys[2];
+        sign_with(s);
+        keys[0] = A->peers[0].auth;
+        keys[1] = B->peers[0].auth;
+        give(A, cases[i].a, cases[i].a, cases[i].must);
+        if (cases[i].b)
+            give(B, cases[i].b, cases[i].b, false);
+        sim_start_engines(s, NULL);
+        ike_up(A->e, &A->peers[0], NULL, 1, s->now);
+        sim_for(s, 20 * NS_PER_S);
+        bool right = sim_up(s) == cases[i].up && (!cases[i].up || has_ppk(A) == cases[i].with);
+        if (!right)
+            sim_dump(s);
+        assert_true(right);
+        close_all(s);
+        for (unsigned k = 0; k < 2; k++) {
+            private_key_free(keys[k].key);
+            public_key_free(keys[k].public_key);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -229,6 +281,7 @@ int main(void)
         cmocka_unit_test(only_three_keys_take_it_in),
         cmocka_unit_test(answer_without_support_ends_nothing_at_once),
         cmocka_unit_test(answer_without_the_key_is_for_who_has_it_optional),
+        cmocka_unit_test(signatures_cover_it_as_well),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
