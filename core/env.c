@@ -112,6 +112,7 @@ static const char *const event_names[] = {
     [IKE_EVENT_CHILD_DOWN] = "child-down",
     [IKE_EVENT_FAILED] = "failed",
     [IKE_EVENT_NOTICE] = "notice",
+    [IKE_EVENT_IKE_MOVED] = "ike-moved",
 };
 
 /* How a command ended is for who gave it; what failed on the way has been told by an event of its own. */

@@ -76,6 +76,7 @@ void auth_start(struct ike_sa *sa)
         ike_put_notify(&b, PROTOCOL_NONE, none, NOTIFY_INITIAL_CONTACT, none);
     put_window(sa, &b);
     child_put_request(&b, t->policy, &t->offered, t->spi);
+    mobike_put_auth(sa, &b);
     request_send(sa, &b);
 }
 
@@ -157,6 +158,7 @@ void auth_response(struct ike_sa *sa, const struct ike_message *m)
     if (!responder_proven(sa, m))
         return;
     struct run *run = sa->run;
+    mobike_take_auth(sa, m);
     sa_up(sa);
     report_up(sa);
     first_child(sa, m);
@@ -341,7 +343,12 @@ void auth_request(struct ike_sa *sa, const struct ike_message *m)
     sa->path = sa->rx.path;
     if (!initiator_proven(sa, m))
         return;
+    if (mobike_nat_found(sa, m)) {
+        refuse(sa, sa->run->peer, NOTIFY_UNEXPECTED_NAT_DETECTED, "the initiator forbids NATs, and there is one");
+        return;
+    }
     struct run *run = sa->run;
+    mobike_take_auth(sa, m);
     sa->local_id = local_identity(sa->e, run->peer, &sa->path);
     if (auth_data(sa, true, id_body(&sa->local_id, body_bytes), auth) != OK) {
         sa_kill(sa);
@@ -357,6 +364,8 @@ void auth_request(struct ike_sa *sa, const struct ike_message *m)
     secret_wipe(auth, sizeof auth);
     put_window(sa, &b);
     answer_child(sa, m, &b, &made);
+    if (sa->mobike.on)
+        mobike_put_auth(sa, &b);
     reply_send(sa, &b);
     if (sa->state == SA_DEAD)
         return;

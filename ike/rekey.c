@@ -80,6 +80,7 @@ static struct ike_sa *successor(struct ike_sa *old, bool initiator, uint64_t own
     sa->nat_local = old->nat_local;
     sa->nat_remote = old->nat_remote;
     sa->fragmentation = old->fragmentation;
+    mobike_inherit(sa, old);
     sa->choice = *choice;
     sa->nonce_own = *own;
     sa->nonce_peer = *theirs;
@@ -124,6 +125,7 @@ static void inherit(struct ike_sa *old, struct ike_sa *sa)
     report(e, IKE_EVENT_IKE_REKEYED, sa_peer(sa), NULL, &sa->path, "IKE SA with %s is rekeyed", sa_peer_name(sa));
     commands_end(e, COMMAND_REKEY, sa->run, NULL, true, "rekeyed");
     task_next(sa);
+    mobike_resume(sa); /* what the old one began is not carried over */
 }
 
 void rekey_settle(struct ike_sa *sa)

@@ -240,6 +240,14 @@ static void peer_window(struct target *t, const char *value, unsigned line)
     value_number(t->load, line, value, 1, WINDOW_MAX, &t->peer->window);
 }
 
+static void peer_mobike(struct target *t, const char *value, unsigned line)
+{
+    static const char *const words[] = {"yes", "no", NULL};
+    unsigned i;
+    if (value_word(t->load, line, value, words, &i))
+        t->peer->mobike = i == 0;
+}
+
 /* -- [policy], and a peer's own -- */
 
 static void policy_action(struct target *t, const char *value, unsigned line)
@@ -368,6 +376,7 @@ static const struct key keys[] = {
     {"encap", PEER, false, false, peer_encap},
     {"rekey", PEER, false, false, peer_rekey},
     {"dpd", PEER, false, false, peer_dpd},
+    {"mobike", PEER, false, false, peer_mobike},
 
     {"action", POLICY, false, false, policy_action},
     {"peer", POLICY, false, false, policy_peer},
@@ -392,7 +401,6 @@ static const struct key keys[] = {
     {"public-key", PEER, false, false, NULL},
     {"auth", PEER, false, false, NULL},
     {"reauth", PEER, false, false, NULL},
-    {"mobike", PEER, false, false, NULL},
     {"fragmentation", PEER, false, false, peer_fragmentation},
     {"ppk", PEER, false, false, NULL},
     {"ppk-id", PEER, false, false, NULL},
@@ -533,6 +541,7 @@ static struct peer *new_peer(const struct section *s)
     p->dpd = 30 * NS_PER_S;
     p->fragmentation = true;
     p->window = 1;
+    p->mobike = true;
     proposals_default(PROTOCOL_IKE, &p->ike);
     return p;
 }
