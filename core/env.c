@@ -136,6 +136,12 @@ static void env_event(void *ctx, const struct ike_event *e)
         control_finish(d->control, e->command, e->command_ok, text);
 }
 
+static bool env_source(void *ctx, const struct ip *remote, struct ip *local)
+{
+    struct daemon *d = ctx;
+    return host_source(d->host, d->config, remote, local);
+}
+
 struct ike_env daemon_env(struct daemon *d)
 {
     return (struct ike_env){
@@ -153,6 +159,7 @@ struct ike_env daemon_env(struct daemon *d)
         .child_traffic = env_child_traffic,
         .job = env_job,
         .event = env_event,
+        .source = env_source,
         .keylog = d->keylog.ike_fd >= 0 ? env_keylog : NULL,
     };
 }
