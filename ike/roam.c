@@ -86,6 +86,18 @@ static void pairs_of(const struct ike_sa *sa, struct pairs *out)
 
 /* -- moving -- */
 
+/* What a rekey has left behind still has to be deleted, and that too where the peer is now. */
+static void drag_along(const struct ike_sa *sa, const struct path *from)
+{
+    for (struct ike_sa *o = sa->e->sas; o; o = o->next) {
+        if (o->run != sa->run || (o->state != SA_REPLACED && o->state != SA_DELETING) || !path_equal(&o->path, from))
+            continue;
+        o->path = sa->path;
+        if (o->tx.pending)
+            request_transmit(o);
+    }
+}
+
 void mobike_move(struct ike_sa *sa, const struct path *to, bool children)
 {
     struct path from = sa->path;
@@ -93,12 +105,12 @@ void mobike_move(struct ike_sa *sa, const struct path *to, bool children)
     if (path_equal(&from, to))
         return;
     sa->path = *to;
-    if (sa->state == SA_UP)
-        report(sa->e, IKE_EVENT_IKE_MOVED, sa_peer(sa), NULL, to, "IKE SA with %s moved from %s - %s to %s - %s",
-               sa_peer_name(sa), endpoint_format(&from.local, text[0]), endpoint_format(&from.remote, text[1]),
-               endpoint_format(&to->local, text[2]), endpoint_format(&to->remote, text[3]));
+    report(sa->e, IKE_EVENT_IKE_MOVED, sa_peer(sa), NULL, to, "IKE SA with %s moved from %s - %s to %s - %s",
+           sa_peer_name(sa), endpoint_format(&from.local, text[0]), endpoint_format(&from.remote, text[1]),
+           endpoint_format(&to->local, text[2]), endpoint_format(&to->remote, text[3]));
     if (children)
         sa_move_children(sa);
+    drag_along(sa, &from);
     if (!sa->tx.pending)
         return;
     sa->mobike.spread = true; /* what waits for an answer goes on from here (section 3.5) */
@@ -214,24 +226,20 @@ static void follow_host(struct ike_sa *sa, bool can, const struct ip *local)
 static void reconsider(struct ike_sa *sa)
 {
     struct ike_engine *e = sa->e;
-    struct ip local = sa->path.local.ip;
-    if (!sa->run || (sa->state != SA_UP && sa->state != SA_REPLACED && sa->state != SA_DELETING))
-        return;
+    struct ip local;
     bool gone = !own_address(e, &sa->path.local.ip);
+    if (sa->state != SA_UP || !sa->run)
+        return;
     if (!gone && (!sa->mobike.on || !sa->mobike.decides)) { /* a gateway has many of these: no look at the routes */
-        if (sa->mobike.on && sa->state == SA_UP)
+        if (sa->mobike.on)
             tell(sa);
         return;
     }
     bool can = source_to(e, &sa->path.remote.ip, &sa->path.local.ip, &local);
-    if (sa->state != SA_UP) {
-        if (can)
-            sa->path.local.ip = local;
-    } else if (sa->mobike.on) {
+    if (sa->mobike.on)
         follow_host(sa, can, &local);
-    } else if (can && sa->mobike.decides && !ip_equal(&local, &sa->path.local.ip)) {
+    else if (can && sa->mobike.decides && !ip_equal(&local, &sa->path.local.ip))
         start_anew(sa, &local);
-    }
 }
 
 static bool same_addresses(const struct ike_engine *e, const struct ip *list, unsigned n)
