@@ -7,19 +7,30 @@
 #define SUSPECT_TRIES 2  /* retransmissions without an answer before other paths are tried */
 #define PATIENT_TRIES 13 /* of a responder: five minutes (section 3.11), so that the initiator can find a way first */
 
+static bool loopback(const struct ip *ip)
+{
+    static const uint8_t six[16] = {[15] = 1};
+    return ip->family == 4 ? ip->b[0] == 127 : ip->family == 6 && !memcmp(ip->b, six, sizeof six);
+}
+
 static bool own_address(const struct ike_engine *e, const struct ip *ip)
 {
+    if (loopback(ip))
+        return true;
     for (unsigned i = 0; i < e->address_count; i++)
         if (ip_equal(&e->addresses[i], ip))
             return true;
     return false;
 }
 
-/* What we would send from to there; keep: what we do now. False: nothing leads there. */
+/*
+ * What we would send from to there; keep: what we do now. False: nothing leads there, or only a link that is down, whose
+ * routes and addresses the kernel may keep.
+ */
 static bool source_to(const struct ike_engine *e, const struct ip *remote, const struct ip *keep, struct ip *out)
 {
     if (e->env.source)
-        return e->env.source(e->env.ctx, remote, out) && out->family == remote->family;
+        return e->env.source(e->env.ctx, remote, out) && (own_address(e, out) || !e->address_version);
     *out = *keep;
     if (own_address(e, keep) && keep->family == remote->family)
         return true;
