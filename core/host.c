@@ -14,7 +14,6 @@
 
 #define TXQUEUELEN 2000    /* packets; the default of 500 drops in bursts of superpackets */
 #define RANGE_PREFIXES 256 /* most prefixes of one selector's range */
-#define HOST_ADDRESSES 64  /* looked at */
 
 struct route {
     struct netlink_prefix to;
@@ -476,13 +475,12 @@ bool host_source(const struct host_state *h, const struct config *c, const struc
 
 enum err host_addresses(struct host_state *h, const struct config *c, struct ip *out, unsigned cap, unsigned *count)
 {
-    struct ip all[HOST_ADDRESSES];
     unsigned n;
     *count = 0;
-    TRY(netlink_addresses(h->netlink, tun_ifindex(h->tun), all, HOST_ADDRESSES, &n));
-    for (unsigned i = 0; i < n && *count < cap; i++)
-        if (listens_at(c, &all[i]))
-            out[(*count)++] = all[i];
+    TRY(netlink_addresses(h->netlink, tun_ifindex(h->tun), out, cap, &n));
+    for (unsigned i = 0; i < n; i++)
+        if (listens_at(c, &out[i]))
+            out[(*count)++] = out[i];
     return OK;
 }
 

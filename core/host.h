@@ -28,7 +28,7 @@ bool host_local(const struct host_state *h, const struct config *c, const struct
 
 /* The address that a packet to this one would leave from. False if there is no route, or no socket to send it with. */
 bool host_source(const struct host_state *h, const struct config *c, const struct ip *remote, struct ip *local);
-/* The addresses that this host can be reached at, of `listen` where that is set. Errors: NOMEM, SYSTEM. */
+/* The addresses that this host can be reached at, of `listen` where that is set. Errors: FULL, NOMEM, SYSTEM. */
 MUST_USE enum err host_addresses(struct host_state *h, const struct config *c, struct ip *out, unsigned cap,
                                  unsigned *count);
 

@@ -141,9 +141,10 @@ void ike_child_hard(struct ike_engine *e, uint64_t child, ns_t now);
 void ike_local_hint(struct ike_engine *e, const struct peer *peer, const struct endpoint *local);
 /*
  * The addresses that this host can be reached at, at start and whenever they or the routes have changed: SAs follow
- * them by MOBIKE (RFC 4555), and one whose peer can't is set up anew. Only the first IKE_ADDRESSES count.
+ * them by MOBIKE (RFC 4555), and one whose peer can't is set up anew. All of them, at most IKE_ADDRESSES; the peer is
+ * told of the first few.
  */
-#define IKE_ADDRESSES 8
+#define IKE_ADDRESSES 256
 void ike_addresses(struct ike_engine *e, const struct ip *list, unsigned n, ns_t now);
 /* Authentic and newest ESP arrived from another address than the SA's: peer's NAT mapping changed (RFC 7296 section 2.23). */
 void ike_child_moved(struct ike_engine *e, uint64_t child, const struct endpoint *remote, ns_t now);

@@ -45,7 +45,8 @@
 #define SA_INIT_MAX 8192                 /* kept twice before anybody has proved anything; ours stay below 2 KB */
 #define PEER_SAS_MAX 4                   /* IKE SAs with one identity; more than one only while the ends disagree */
 
-#define COOKIE2_LEN 16 /* of 8 to 64 (RFC 4555 section 4.2.5) */
+#define MOBIKE_ADDRESSES 8 /* told to the peer, and remembered of what it tells us */
+#define COOKIE2_LEN 16     /* of 8 to 64 (RFC 4555 section 4.2.5) */
 
 #define STOPPING "the daemon is stopping"
 
@@ -216,8 +217,8 @@ struct mobike {
     bool owed;   /* our addresses have changed, and no answer to an update has come since */
     bool unproven; /* the peer's new address waits for TASK_ROUTABLE, and the Child SAs for its outcome */
     bool mapped;   /* `mapping` is known */
-    uint8_t mapping[NAT_HASH_LEN]; /* our address as the peer saw it at the last update (section 3.8) */
-    struct ip peer[IKE_ADDRESSES]; /* what the peer said it can be reached at */
+    uint8_t mapping[NAT_HASH_LEN];    /* our address as the peer saw it at the last update (section 3.8) */
+    struct ip peer[MOBIKE_ADDRESSES]; /* what the peer said it can be reached at */
     unsigned peers;
     unsigned told;    /* version of our list that the peer has */
     unsigned refused; /* updates in a row */

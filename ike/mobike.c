@@ -18,7 +18,7 @@ static unsigned put_addresses(const struct ike_sa *sa, struct ike_builder *b)
 {
     const struct ike_engine *e = sa->e;
     unsigned n = 0;
-    for (unsigned i = 0; i < e->address_count; i++) {
+    for (unsigned i = 0; i < e->address_count && n < MOBIKE_ADDRESSES; i++) {
         const struct ip *ip = &e->addresses[i];
         if (ip_equal(ip, &sa->path.local.ip))
             continue;
@@ -52,7 +52,7 @@ static bool listed(const struct mobike *m, const struct ip *ip)
 
 static void add_address(struct mobike *m, const struct ip *ip)
 {
-    if (m->peers < IKE_ADDRESSES && usable(ip) && !listed(m, ip))
+    if (m->peers < MOBIKE_ADDRESSES && usable(ip) && !listed(m, ip))
         m->peer[m->peers++] = *ip;
 }
 

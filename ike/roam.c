@@ -62,7 +62,7 @@ static void add_pair(struct pairs *p, const struct ike_sa *sa, const struct ip *
 }
 
 /* Where the peer may be reached: where it is now, what is configured, and what it has announced. */
-static unsigned remotes(const struct ike_sa *sa, struct endpoint out[IKE_ADDRESSES + 2])
+static unsigned remotes(const struct ike_sa *sa, struct endpoint out[MOBIKE_ADDRESSES + 2])
 {
     const struct peer *peer = sa->run ? sa->run->peer : NULL;
     bool known = sa->mobike.decides && peer && !peer->endpoint_any && peer->endpoint.ip.family;
@@ -81,7 +81,7 @@ static unsigned remotes(const struct ike_sa *sa, struct endpoint out[IKE_ADDRESS
 static void pairs_of(const struct ike_sa *sa, struct pairs *out)
 {
     const struct ike_engine *e = sa->e;
-    struct endpoint to[IKE_ADDRESSES + 2];
+    struct endpoint to[MOBIKE_ADDRESSES + 2];
     struct ip local;
     unsigned n = remotes(sa, to);
     out->n = 0;

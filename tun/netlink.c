@@ -239,8 +239,8 @@ enum err netlink_local_address(struct netlink *n, const struct ip *first, const 
     return found ? OK : ERR_NOTFOUND;
 }
 
-struct links { /* those that carry packets; a host with more of them has addresses enough */
-    unsigned index[256], n;
+struct links { /* those that carry packets */
+    unsigned index[1024], n;
 };
 
 static bool link_works(const struct links *l, unsigned index)
@@ -260,10 +260,15 @@ static enum err working_links(struct netlink *n, int tun, struct links *out)
     enum err e = rtnl_dump(&n->rtnl, &q, &dump);
     struct span all = buf_span(&dump), message;
     out->n = 0;
-    while (e == OK && out->n < sizeof out->index / sizeof *out->index && rtnl_next(&all, &message))
-        if (rtnl_body(message, &body, sizeof body) && body.ifi_index != tun && (body.ifi_flags & IFF_UP) &&
-            (body.ifi_flags & IFF_RUNNING))
+    while (e == OK && rtnl_next(&all, &message)) {
+        if (!rtnl_body(message, &body, sizeof body) || body.ifi_index == tun || !(body.ifi_flags & IFF_UP) ||
+            !(body.ifi_flags & IFF_RUNNING))
+            continue;
+        if (out->n == sizeof out->index / sizeof *out->index)
+            e = ERR_FULL;
+        else
             out->index[out->n++] = (unsigned)body.ifi_index;
+    }
     buf_free(&dump);
     return e;
 }
@@ -296,8 +301,15 @@ enum err netlink_addresses(struct netlink *n, int tun, struct ip *out, unsigned 
     rtnl_begin(&q, RTM_GETADDR, 0, &body, sizeof body);
     enum err e = rtnl_dump(&n->rtnl, &q, &dump);
     struct span all = buf_span(&dump), message;
-    while (e == OK && *count < cap && rtnl_next(&all, &message))
-        *count += address_usable(message, &links, &out[*count]);
+    while (e == OK && rtnl_next(&all, &message)) {
+        struct ip ip;
+        if (!address_usable(message, &links, &ip))
+            continue;
+        if (*count == cap)
+            e = ERR_FULL;
+        else
+            out[(*count)++] = ip;
+    }
     buf_free(&dump);
     return e;
 }

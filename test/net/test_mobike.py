@@ -5,27 +5,10 @@ import signal
 import time
 
 import pytest
-from netlab import Adit, wait_for
+from netlab import LEFT, RIGHT, Adit, wait_for
 from traffic import Transfer
 
 PSK = 'correct horse battery staple'
-LEFT, RIGHT = ('192.0.2.1', '198.51.100.1'), ('203.0.113.1', '203.0.114.1')
-
-
-def hosts(lab):
-    """Two hosts with two links each to a router between them; the first link is preferred."""
-    left, middle, right = lab.host('left'), lab.host('middle'), lab.host('right')
-    left.run('sysctl', '-qw', 'net.ipv4.conf.all.ignore_routes_with_linkdown=1')  # as a network manager would see to it
-    middle.run('sysctl', '-qw', 'net.ipv4.ip_forward=1')
-    for number, (host, addresses) in enumerate(((left, LEFT), (right, RIGHT)), 1):
-        for link, address in enumerate(addresses):
-            net = address.rsplit('.', 1)[0]
-            lab.wire(host, f'eth{link}', middle, f'm{number}{link}')
-            middle.address(f'm{number}{link}', f'{net}.254/24')
-            host.address(f'eth{link}', f'{address}/24')
-            host.run('ip', 'route', 'add', 'default', 'via', f'{net}.254', 'metric', str(100 + link))
-        host.address('lo', f'10.{number}.0.1/32')
-    return left, middle, right
 
 
 def ini(number, more='', host=''):
@@ -38,7 +21,7 @@ def ini(number, more='', host=''):
 
 
 def tunnel(lab, more='', host=''):
-    left, middle, right = hosts(lab)
+    left, middle, right = lab.crossing()
     b = Adit(right, ini(2, more)).start()
     a = Adit(left, ini(1, more, host)).start()
     a.up('other')
