@@ -239,6 +239,58 @@ static void silent_path_is_left_for_another(void **state)
     }
 }
 
+/* The responder's address goes while the way to the initiator's is dead: the initiator's other address hears of it. */
+static void responder_tells_it_to_the_other_address(void **state)
+{
+    (void)state;
+    struct sim *s = with_mobike(26);
+    A->more[0] = ip4(1, 1);
+    B->more[0] = ip4(2, 2);
+    connect_both(s);
+    struct identity_of was = remember(s);
+    s->dead[0] = A->ip;
+    want_a = A->more[0];
+    B->ip = want_b = B->more[0];
+    B->more[0].family = 0;
+    sim_addresses(s, 1);
+    assert_sim(sim_run(s, s->now + 5 * NS_PER_S, settled));
+    assert_same_sas(s, &was);
+    close_all(s);
+}
+
+/* Of an update that went out from two addresses, the copy from the wrong one arrives, and the answer to it does not. */
+static enum sim_fate cross(struct sim *s, struct sim_packet *p, void *ctx)
+{
+    unsigned *seen = ctx;
+    struct ip wrong = ip4(2, 1);
+    bool from_wrong = ip_equal(&p->src.ip, &wrong), to_wrong = ip_equal(&p->dst.ip, &wrong);
+    (void)s;
+    if (p->from == 1)
+        return to_wrong ? SIM_DROP : SIM_DELIVER;
+    if (from_wrong)
+        ++*seen;
+    return from_wrong || *seen > 1 ? SIM_DELIVER : SIM_DROP; /* the right ones from the second round on */
+}
+
+static void answer_to_one_of_several_copies_proves_nothing(void **state)
+{
+    (void)state;
+    struct sim *s = with_mobike(27);
+    unsigned seen = 0;
+    A->more[0] = ip4(1, 1);
+    A->more[1] = ip4(2, 1);
+    connect_both(s);
+    A->ip = want_a = A->more[0];
+    want_b = B->ip;
+    A->more[0].family = 0;
+    s->hook = cross;
+    s->hook_ctx = &seen;
+    sim_addresses(s, 0);
+    assert_sim(sim_run(s, s->now + 20 * NS_PER_S, settled));
+    assert_non_null(sim_find(B, IKE_EVENT_IKE_MOVED, "to 10.0.0.2:4500 - 10.0.2.1:4500")); /* as the copy said */
+    close_all(s);
+}
+
 static void address_comes_back_after_there_was_none(void **state)
 {
     (void)state;
@@ -297,27 +349,6 @@ static void first_initiator_decides_after_rekeys(void **state)
     close_all(s);
 }
 
-/* An update that was begun on an IKE SA which is then rekeyed by the peer is begun anew on its successor. */
-static void rekey_in_the_middle_loses_no_update(void **state)
-{
-    (void)state;
-    for (uint64_t seed = 0; seed < 60; seed++) {
-        struct sim *s = with_mobike(seed);
-        s->jitter = 5 * NS_PER_MS;
-        A->more[0] = ip4(1, 1);
-        connect_both(s);
-        ike_rekey(seed & 1 ? A->e : B->e, seed & 1 ? &A->peers[0] : &B->peers[0], NULL, 2, s->now);
-        sim_for(s, seed * NS_PER_MS);
-        A->ip = want_a = A->more[0];
-        want_b = B->ip;
-        A->more[0].family = 0;
-        sim_addresses(s, 0);
-        sim_for(s, 70 * NS_PER_S); /* a Delete whose answer went to the old address has ended, too */
-        assert_sim(sim_up(s) && settled(s));
-        close_all(s);
-    }
-}
-
 /* -- the last of several changes wins (conformance 87) -- */
 
 static enum sim_fate hold_from_a(struct sim *s, struct sim_packet *p, void *ctx)
@@ -362,7 +393,52 @@ static void last_of_several_changes_wins(void **state)
     }
 }
 
-/* Sends a request of B's peer that holds what `put` writes; node 0 is the sender unless by_b. */
+/* An update that was begun on an IKE SA which is then rekeyed by the peer is begun anew on its successor. */
+static void rekey_in_the_middle_loses_no_update(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 0; seed < 100; seed++) {
+        struct sim *s = with_mobike(seed);
+        s->jitter = 40 * NS_PER_MS;
+        A->more[0] = ip4(1, 1);
+        connect_both(s);
+        ike_rekey(seed & 1 ? A->e : B->e, seed & 1 ? &A->peers[0] : &B->peers[0], NULL, 2, s->now);
+        sim_for(s, seed * NS_PER_MS);
+        A->ip = want_a = A->more[0];
+        want_b = B->ip;
+        A->more[0].family = 0;
+        sim_addresses(s, 0);
+        sim_for(s, 70 * NS_PER_S); /* a Delete whose answer went to the old address has ended, too */
+        assert_sim(sim_up(s) && settled(s));
+        close_all(s);
+    }
+}
+
+/* An update on an IKE SA that the peer has rekeyed by the time it arrives is begun anew on its successor. */
+static void update_overtaken_by_a_rekey_is_sent_again(void **state)
+{
+    (void)state;
+    struct sim *s = with_mobike(28);
+    A->more[0] = ip4(1, 1);
+    connect_both(s);
+    ike_rekey(B->e, &B->peers[0], NULL, 2, s->now);
+    sim_for(s, 2 * NS_PER_MS);
+    A->ip = want_a = A->more[0];
+    want_b = B->ip;
+    A->more[0] = ip4(0, 1);
+    s->hook = hold_from_a;
+    sim_addresses(s, 0);
+    s->hook = NULL;
+    assert_non_null(sim_held(s, 0));
+    sim_for(s, 500 * NS_PER_MS);
+    assert_sim(sim_command(B, 2) && sim_command(B, 2)->ok);
+    sim_release(s, sim_held(s, 0));
+    sim_for(s, 20 * NS_PER_S);
+    assert_sim(sim_up(s) && settled(s));
+    close_all(s);
+}
+
+/* Sends a request of that node which holds what `put` writes. */
 static void send_request(struct sim *s, unsigned by, void (*put)(struct ike_sa *, struct ike_builder *))
 {
     struct ike_sa *sa = s->node[by].e->sas;
@@ -756,10 +832,13 @@ int main(void)
         cmocka_unit_test(responder_tells_where_it_is_when_its_address_goes),
         cmocka_unit_test(both_move_at_once),
         cmocka_unit_test(silent_path_is_left_for_another),
+        cmocka_unit_test(responder_tells_it_to_the_other_address),
+        cmocka_unit_test(answer_to_one_of_several_copies_proves_nothing),
         cmocka_unit_test(address_comes_back_after_there_was_none),
         cmocka_unit_test(new_list_is_told_once),
         cmocka_unit_test(first_initiator_decides_after_rekeys),
         cmocka_unit_test(rekey_in_the_middle_loses_no_update),
+        cmocka_unit_test(update_overtaken_by_a_rekey_is_sent_again),
         cmocka_unit_test(last_of_several_changes_wins),
         cmocka_unit_test(older_update_changes_nothing),
         cmocka_unit_test(wrong_or_missing_cookie_closes),
