@@ -308,6 +308,23 @@ static void address_comes_back_after_there_was_none(void **state)
     close_all(s);
 }
 
+static void addresses_of_the_other_family_serve_too(void **state)
+{
+    (void)state;
+    struct sim *s = with_mobike(29);
+    for (unsigned k = 0; k < 2; k++)
+        s->node[k].more[0] = (struct ip){.family = 6, .b = {0x20, 1, 0xd, 0xb8, [15] = (uint8_t)(k + 1)}};
+    connect_both(s);
+    struct identity_of was = remember(s);
+    want_a = A->more[0];
+    want_b = B->more[0];
+    A->ip.family = 0;
+    sim_addresses(s, 0);
+    assert_sim(sim_run(s, s->now + NS_PER_S, settled));
+    assert_same_sas(s, &was);
+    close_all(s);
+}
+
 static void new_list_is_told_once(void **state)
 {
     (void)state;
@@ -585,7 +602,10 @@ static void prohibited_nat_is_refused(void **state)
     send_request(s, 0, put_true_no_nats);
     assert_true(ip_equal(&B->e->sas->path.remote.ip, &A->more[0]));
     struct ike_message m = {.notifies = 1, .notify = {{.type = NOTIFY_NO_NATS_ALLOWED, .data = {NULL, 0}}}};
+    m.h.message_id = B->e->sas->mobike.newest + 1;
     assert_true(mobike_nat_found(B->e->sas, &m)); /* the same in IKE_AUTH; nothing fits no address */
+    m.notify[m.notifies++].type = NOTIFY_UPDATE_SA_ADDRESSES;
+    assert_int_equal(mobike_request(B->e->sas, &m), NOTIFY_UNEXPECTED_NAT_DETECTED);
     m.notifies = 0;
     assert_false(mobike_nat_found(B->e->sas, &m));
     close_all(s);
@@ -835,6 +855,7 @@ int main(void)
         cmocka_unit_test(responder_tells_it_to_the_other_address),
         cmocka_unit_test(answer_to_one_of_several_copies_proves_nothing),
         cmocka_unit_test(address_comes_back_after_there_was_none),
+        cmocka_unit_test(addresses_of_the_other_family_serve_too),
         cmocka_unit_test(new_list_is_told_once),
         cmocka_unit_test(first_initiator_decides_after_rekeys),
         cmocka_unit_test(rekey_in_the_middle_loses_no_update),
