@@ -13,12 +13,15 @@
 #include <unistd.h>
 
 #include "crypto/secret.h"
+#include "tun/watch.h"
 
-#define RECORDS_PER_TURN 64            /* of one worker's ring, so that a flood leaves room for everything else */
-#define STOP_PATIENCE (2 * NS_PER_S)   /* for answers to our deletions */
-#define REFRESH (15 * NS_PER_S)        /* of the addresses that peers are reached from */
-#define REFRESH_LEAST NS_PER_S         /* however many sends fail */
-#define RECLAIM_AGAIN (50 * NS_PER_MS) /* while a busy worker may still see what was retired */
+#define RECORDS_PER_TURN 64               /* of one worker's ring, so that a flood leaves room for everything else */
+#define STOP_PATIENCE (2 * NS_PER_S)      /* for answers to our deletions */
+#define REFRESH (15 * NS_PER_S)           /* of the addresses that peers are reached from */
+#define REFRESH_LEAST NS_PER_S            /* however many sends fail */
+#define REFRESH_CHANGED (100 * NS_PER_MS) /* after a change: others come along with it */
+#define REFRESH_PAUSE (300 * NS_PER_MS)   /* however many changes there are */
+#define RECLAIM_AGAIN (50 * NS_PER_MS)    /* while a busy worker may still see what was retired */
 
 /* -- what workers report -- */
 
@@ -130,6 +133,29 @@ static void on_signal(void *ctx, uint32_t events)
     }
 }
 
+static void on_route(void *ctx, uint32_t events)
+{
+    struct daemon *d = ctx;
+    (void)events;
+    if (!watch_read(d->route_fd))
+        return;
+    ns_t now = clock_now(), at = d->refreshed + REFRESH_PAUSE;
+    at = at > now + REFRESH_CHANGED ? at : now + REFRESH_CHANGED;
+    if (at < d->refresh.at)
+        timer_set(&d->timers, &d->refresh, at);
+    d->changed = true;
+}
+
+/* Without it a change is noticed at the next turn of the timer. */
+static void routes_watch(struct daemon *d)
+{
+    enum err e = watch_open(&d->route_fd);
+    if (e == OK)
+        e = loop_watch_add(d->loop, d->route_fd, EPOLLIN, on_route, d, &d->route_watch);
+    if (e != OK)
+        log_line(LOG_WARN, "core", "changes of address can't be watched: %s", strerror(errno));
+}
+
 static enum err signals_watch(struct daemon *d)
 {
     /* By default the others would end the process with its routes in place. */
@@ -167,8 +193,12 @@ static bool daemon_hints(struct daemon *d)
 
 void daemon_refresh(struct daemon *d)
 {
+    struct ip addresses[IKE_ADDRESSES];
     d->refreshed = clock_now();
     d->routed = daemon_hints(d);
+    unsigned n;
+    if (host_addresses(d->host, d->config, addresses, IKE_ADDRESSES, &n) == OK)
+        ike_addresses(d->engine, addresses, n, d->refreshed);
     timer_set(&d->timers, &d->refresh, d->refreshed + REFRESH);
 }
 
@@ -195,12 +225,13 @@ void daemon_settle(struct daemon *d)
 static void on_refresh(struct timer *t, void *ctx, ns_t now)
 {
     struct daemon *d = ctx;
-    bool before = d->routed;
+    bool before = d->routed, changed = d->changed;
     (void)t;
     (void)now;
+    d->changed = false;
     daemon_refresh(d);
-    if (d->routed && !before)
-        daemon_settle(d); /* the path MTU is known now */
+    if (d->routed && (!before || changed))
+        daemon_settle(d); /* the path MTU is known now, or another one */
 }
 
 /* One processor: one worker, which the control thread shares it with. More: half of them, for the peers' other work. */
@@ -293,6 +324,7 @@ static enum err daemon_start(struct daemon *d, char *why, size_t size)
     TRY(start_workers(d, workers, why, size));
     log_line(LOG_INFO, "core", "ready: adit " ADIT_VERSION " on %s, MTU %u, %u worker%s on %s", host_tun_name(d->host),
              host_mtu(d->host), workers, workers == 1 ? "" : "s", d->io_why);
+    routes_watch(d);
     daemon_refresh(d);
     ike_start(d->engine, clock_now());
     return OK;
@@ -359,11 +391,15 @@ static void daemon_end(struct daemon *d)
         loop_watch_del(d->loop, d->signal_watch);
     if (d->wake_watch)
         loop_watch_del(d->loop, d->wake_watch);
+    if (d->route_watch)
+        loop_watch_del(d->loop, d->route_watch);
     loop_free(d->loop);
     if (d->signal_fd >= 0)
         close(d->signal_fd);
     if (d->wake_fd >= 0)
         close(d->wake_fd);
+    if (d->route_fd >= 0)
+        close(d->route_fd);
     config_free(d->config);
 }
 
@@ -393,7 +429,7 @@ static void run_warning(void *ctx, const char *file, unsigned line, const char *
 
 int daemon_run(const char *file)
 {
-    struct daemon d = {.signal_fd = -1, .wake_fd = -1, .keylog = {-1, -1}, .started = clock_now()};
+    struct daemon d = {.signal_fd = -1, .wake_fd = -1, .route_fd = -1, .keylog = {-1, -1}, .started = clock_now()};
     const struct config_report report = {.error = run_error, .warning = run_warning};
     if ((size_t)snprintf(d.file, sizeof d.file, "%s", file) >= sizeof d.file) {
         fprintf(stderr, "adit: %s: name too long\n", file);

@@ -22,11 +22,13 @@ struct daemon {
     ns_t started;
     struct loop *loop;
     int signal_fd, wake_fd; /* signals; workers with records for us */
-    struct loop_watch *signal_watch, *wake_watch;
+    int route_fd;           /* changes of addresses and routes */
+    struct loop_watch *signal_watch, *wake_watch, *route_watch;
     struct timer_heap timers;
     struct timer refresh; /* looks again from where peers are reached */
     ns_t refreshed;       /* when it last did */
     bool routed;          /* there was a route to each of them then */
+    bool changed;         /* the kernel has said since that addresses or routes are others */
     struct worker_shared shared;
     struct host_state *host;
     struct dataplane *dataplane;
@@ -54,8 +56,8 @@ int daemon_run(const char *file);
 /* The table that the engine is given (core/env.c); ctx is the daemon. */
 struct ike_env daemon_env(struct daemon *d);
 /*
- * Tells the engine where we would send from, for every peer, and again every 15 s: addresses come and go on a running
- * host, and an attempt that starts from one that has gone fails for ever.
+ * Tells the engine which addresses we have and where we would send from, for every peer: when the kernel says that
+ * something has changed, and every 15 s.
  */
 void daemon_refresh(struct daemon *d);
 /* The same within a second or so, since a send failed for want of its address. */

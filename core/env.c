@@ -119,6 +119,7 @@ static const char *const event_names[] = {
     [IKE_EVENT_CHILD_DOWN] = "child-down",
     [IKE_EVENT_FAILED] = "failed",
     [IKE_EVENT_NOTICE] = "notice",
+    [IKE_EVENT_IKE_MOVED] = "ike-moved",
 };
 
 /* How a command ended is for who gave it; what failed on the way has been told by an event of its own. */
@@ -142,6 +143,12 @@ static void env_event(void *ctx, const struct ike_event *e)
         control_finish(d->control, e->command, e->command_ok, text);
 }
 
+static bool env_source(void *ctx, const struct ip *remote, struct ip *local)
+{
+    struct daemon *d = ctx;
+    return host_source(d->host, d->config, remote, local);
+}
+
 struct ike_env daemon_env(struct daemon *d)
 {
     return (struct ike_env){
@@ -160,6 +167,7 @@ struct ike_env daemon_env(struct daemon *d)
         .job = env_job,
         .wall = env_wall,
         .event = env_event,
+        .source = env_source,
         .keylog = d->keylog.ike_fd >= 0 ? env_keylog : NULL,
         .transport_mode = false, /* the data plane carries tunnels only */
     };

@@ -431,23 +431,57 @@ int host_socket(const struct host_state *h, const struct path *path)
     return any;
 }
 
-bool host_local(const struct host_state *h, const struct config *c, const struct peer *p, struct endpoint *local)
+static bool listens_at(const struct config *c, const struct ip *ip)
+{
+    for (unsigned i = 0; i < c->host.listens; i++)
+        if (ip_equal(&c->host.listen[i], ip))
+            return true;
+    return c->host.listens == 0;
+}
+
+/* What the routes say, unless the sockets are bound to other addresses. */
+static bool source_of(const struct host_state *h, const struct config *c, const struct endpoint *remote,
+                      struct endpoint *local)
 {
     unsigned mtu;
-    if (p->endpoint_any || !p->endpoint.ip.family || udp_route(&p->endpoint, true, &local->ip, &mtu) != OK)
+    if (udp_route(remote, true, &local->ip, &mtu) != OK)
+        return false;
+    if (c->host.listens && listens_at(c, &local->ip))
+        return true;
+    for (unsigned i = 0; i < c->host.listens; i++)
+        if (c->host.listen[i].family == local->ip.family) {
+            local->ip = c->host.listen[i];
+            break;
+        }
+    struct path path = {.local = *local, .remote = *remote};
+    return host_socket(h, &path) >= 0;
+}
+
+bool host_local(const struct host_state *h, const struct config *c, const struct peer *p, struct endpoint *local)
+{
+    if (p->endpoint_any || !p->endpoint.ip.family)
         return false;
     local->port = p->endpoint_port_given || !c->host.port ? c->host.nat_port : c->host.port;
-    const struct ip *listening = NULL;
-    for (unsigned i = 0; i < c->host.listens; i++) {
-        if (ip_equal(&c->host.listen[i], &local->ip))
-            return true;
-        if (!listening && c->host.listen[i].family == local->ip.family)
-            listening = &c->host.listen[i];
-    }
-    if (listening)
-        local->ip = *listening;
-    struct path path = {.local = *local, .remote = p->endpoint};
-    return host_socket(h, &path) >= 0;
+    return source_of(h, c, &p->endpoint, local);
+}
+
+bool host_source(const struct host_state *h, const struct config *c, const struct ip *remote, struct ip *local)
+{
+    struct endpoint to = {.ip = *remote}, from = {.port = c->host.nat_port};
+    bool ok = source_of(h, c, &to, &from);
+    *local = from.ip;
+    return ok;
+}
+
+enum err host_addresses(struct host_state *h, const struct config *c, struct ip *out, unsigned cap, unsigned *count)
+{
+    unsigned n;
+    *count = 0;
+    TRY(netlink_addresses(h->netlink, tun_ifindex(h->tun), out, cap, &n));
+    for (unsigned i = 0; i < n; i++)
+        if (listens_at(c, &out[i]))
+            out[(*count)++] = out[i];
+    return OK;
 }
 
 /* -- another configuration -- */

@@ -26,6 +26,12 @@ int host_socket(const struct host_state *h, const struct path *path);
 /* Where we would send to this peer from. False if there is no route or it has no address. */
 bool host_local(const struct host_state *h, const struct config *c, const struct peer *p, struct endpoint *local);
 
+/* The address that a packet to this one would leave from. False if there is no route, or no socket to send it with. */
+bool host_source(const struct host_state *h, const struct config *c, const struct ip *remote, struct ip *local);
+/* The addresses that this host can be reached at, of `listen` where that is set. Errors: FULL, NOMEM, SYSTEM. */
+MUST_USE enum err host_addresses(struct host_state *h, const struct config *c, struct ip *out, unsigned cap,
+                                 unsigned *count);
+
 /*
  * A new configuration. host_extend adds its addresses and routes, all or none (why, as above); once it is in force,
  * host_settle takes away the routes it no longer has, lets out of the tunnel what now bypasses it, and sets the MTU. What can't change at run time: config_fixed of core/reload.c.

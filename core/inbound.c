@@ -6,7 +6,7 @@
 
 #define MARKER_LEN 4 /* the non-ESP marker: four zero bytes where an SPI would be (RFC 3948 section 2.2) */
 
-/* Authentic packets from another address than the SA's: the peer's NAT mapping may have changed. */
+/* Authentic and newest packets from another address than the SA's: the peer's NAT mapping may have changed. */
 static void note_sender(struct worker *w, const struct batch *b)
 {
     struct path path = sa_path(b->sa);
@@ -67,11 +67,14 @@ static void flush(struct worker *w)
     if (b->n) {
         unsigned events = SA_EVENT_NONE;
         pthread_spin_lock(&b->sa->lock);
+        uint64_t newest = b->sa->replay.top;
         unsigned good = esp_open(b->sa, b->v, b->n, worker_now(w), &events);
+        bool fresh = b->sa->replay.top > newest || !b->sa->replay.size;
         pthread_spin_unlock(&b->sa->lock);
         worker_limits(w, b->sa, events);
         deliver(w, b, b->n);
-        if (good)
+        /* What was overtaken on its way tells where the peer was, not where it is (RFC 7296 section 2.23). */
+        if (good && fresh)
             note_sender(w, b);
     }
     loop_slot_put(w->loop, b->slot);

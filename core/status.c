@@ -114,6 +114,7 @@ static void each_sa(void *ctx, const struct ike_sa_info *info)
     set(sa, "nat_local", json_boolean(info->nat_local));
     set(sa, "nat_remote", json_boolean(info->nat_remote));
     set(sa, "fragmentation", json_boolean(info->fragmentation));
+    set(sa, "mobike", json_boolean(info->mobike));
     set(sa, "age", since(s, info->established));
     set(sa, "rekey_in", until(s, info->rekey_at));
     set(sa, "reauth_in", until(s, info->reauth_at));

@@ -84,6 +84,7 @@ static void send_request(struct ike_sa *sa, enum err err, uint8_t method, struct
         selectors_offer(sa, t);
         child_put_request(&b, t);
     }
+    mobike_put_auth(sa, &b);
     request_send(sa, &b);
 }
 
@@ -186,6 +187,7 @@ static void established(struct ike_sa *sa, const struct ike_message *m)
         sa_fail(sa, "%s answers IKE_AUTH with a Child SA, which was not asked for", sa_peer_name(sa));
         return;
     }
+    mobike_take_auth(sa, m);
     sa_up(sa);
     report_up(sa);
     reauth_plan(sa, m);
@@ -559,8 +561,13 @@ static void answer(struct ike_sa *sa, enum err err, uint8_t method, struct span 
         refuse(sa, run->peer, NOTIFY_INVALID_SYNTAX, "IKE_AUTH came without a Child SA, which was not announced");
         return;
     }
+    if (mobike_nat_found(sa, &m)) {
+        refuse(sa, run->peer, NOTIFY_UNEXPECTED_NAT_DETECTED, "the initiator forbids NATs, and there is one");
+        return;
+    }
     if (ike_find_notify(&m, NOTIFY_INITIAL_CONTACT))
         initial_contact(sa);
+    mobike_take_auth(sa, &m);
     sa_up(sa);
     report_up(sa);
     reauth_plan(sa, &m);
@@ -572,6 +579,8 @@ static void answer(struct ike_sa *sa, enum err err, uint8_t method, struct span 
     ppk_put_answer(sa, &b);
     reauth_put_lifetime(sa, &b);
     answer_child(sa, &m, &b, &made);
+    if (sa->mobike.on)
+        mobike_put_auth(sa, &b);
     reply_send(sa, &b);
     auth_release(sa);
     if (sa->state == SA_DEAD)

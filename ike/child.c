@@ -553,7 +553,7 @@ void ike_child_moved(struct ike_engine *e, uint64_t child, const struct endpoint
     if (c && c->installed && c->sa->state == SA_UP) {
         struct path path = child_path(c->sa); /* of ESP: IKE itself may have stayed on port 500 */
         path.remote = *remote;
-        sa_follow(c->sa, &path);
+        sa_follow(c->sa, &path, true);
     }
     engine_leave(e);
 }

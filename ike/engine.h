@@ -44,6 +44,7 @@ enum ike_event_kind {
     IKE_EVENT_CHILD_DOWN,
     IKE_EVENT_FAILED, /* an attempt failed: text says which field, and both values */
     IKE_EVENT_NOTICE, /* something a person may want to know */
+    IKE_EVENT_IKE_MOVED,
 };
 
 struct ike_event {
@@ -56,7 +57,7 @@ struct ike_event {
     bool command_ok;  /* with command: it happened */
 };
 
-/* Everything the engine needs from outside. All must be set but wall and keylog. */
+/* Everything the engine needs from outside. All must be set but wall, source and keylog. */
 struct ike_env {
     void *ctx;
     struct random_source random;
@@ -86,6 +87,11 @@ struct ike_env {
     /* Seconds since 1970, for the dates of certificates alone. May be NULL: then none is accepted. */
     int64_t (*wall)(void *ctx);
     void (*event)(void *ctx, const struct ike_event *e);
+    /*
+     * The address that the routes would have us send from to this one; false: there is no way there now. May be NULL:
+     * then any of ike_addresses of the same family will do.
+     */
+    bool (*source)(void *ctx, const struct ip *remote, struct ip *local);
     /* Key export for Wireshark: lines of its ikev2_decryption_table. May be NULL. */
     void (*keylog)(void *ctx, const char *line);
     bool transport_mode; /* the data plane carries transport mode; else it is neither offered nor accepted */
@@ -136,7 +142,14 @@ void ike_child_soft(struct ike_engine *e, uint64_t child, ns_t now);
 void ike_child_hard(struct ike_engine *e, uint64_t child, ns_t now);
 /* The source address we would send to this peer from, before the first message: looked up by who owns sockets. */
 void ike_local_hint(struct ike_engine *e, const struct peer *peer, const struct endpoint *local);
-/* Authentic ESP arrived from another address than the SA's: peer's NAT mapping changed (RFC 7296 section 2.23). */
+/*
+ * The addresses that this host can be reached at, at start and whenever they or the routes have changed: SAs follow
+ * them by MOBIKE (RFC 4555), and one whose peer can't is set up anew. All of them, at most IKE_ADDRESSES; the peer is
+ * told of the first few.
+ */
+#define IKE_ADDRESSES 256
+void ike_addresses(struct ike_engine *e, const struct ip *list, unsigned n, ns_t now);
+/* Authentic and newest ESP arrived from another address than the SA's: peer's NAT mapping changed (RFC 7296 section 2.23). */
 void ike_child_moved(struct ike_engine *e, uint64_t child, const struct endpoint *remote, ns_t now);
 
 /*
@@ -164,6 +177,7 @@ struct ike_sa_info {
     struct proposal suite;      /* one transform of each type: what was chosen */
     bool nat_local, nat_remote; /* a NAT was detected before us, before the peer */
     bool fragmentation;         /* long messages go in fragments (RFC 7383) */
+    bool mobike;                /* both ends support it */
     ns_t established, rekey_at; /* 0: not */
     ns_t reauth_at;             /* 0: not */
     bool ppk, childless;

@@ -32,6 +32,7 @@ void ike_each_sa(const struct ike_engine *e, void (*fn)(void *ctx, const struct 
             .nat_local = sa->nat_local,
             .nat_remote = sa->nat_remote,
             .fragmentation = sa->fragmentation,
+            .mobike = sa->mobike.on,
             .established = sa->established,
             .rekey_at = sa->rekey_at,
             .reauth_at = sa->reauth_at,

@@ -22,6 +22,7 @@ void informational_start(struct ike_sa *sa)
         ike_put_delete(&b, PROTOCOL_ESP, &spi, 1);
     } else {
         put_window(sa, &b);
+        mobike_put_probe(sa, &b);
     }
     request_send(sa, &b);
 }
@@ -41,12 +42,14 @@ static void deleted(struct ike_sa *sa)
 
 void informational_response(struct ike_sa *sa, const struct ike_message *m)
 {
-    (void)m; /* its Deletes name the other halves of what we named */
     struct task *t = sa->current;
     if (t->kind == TASK_IKE_DELETE) {
         deleted(sa);
         return;
     }
+    if (t->kind == TASK_LIVENESS)
+        mobike_probed(sa, m);
+    /* Its Deletes name the other halves of what we named. */
     struct child *c = t->kind == TASK_CHILD_DELETE ? child_find(sa->e, t->child) : NULL;
     if (c && c->sa == sa)
         child_drop(c, true);
@@ -91,6 +94,9 @@ static void answer_deletes(struct ike_sa *sa, const struct ike_message *m)
     uint32_t own[4 * IKE_SPIS_MAX];
     unsigned n = 0;
     struct ike_builder b;
+    uint16_t error = mobike_request(sa, m);
+    if (sa->state == SA_DEAD)
+        return;
     for (unsigned i = 0; i < m->dels; i++)
         for (unsigned j = 0; j < m->del[i].n && m->del[i].protocol == PROTOCOL_ESP; j++)
             if (peer_deletes(sa, m->del[i].spi[j], &own[n]))
@@ -99,7 +105,9 @@ static void answer_deletes(struct ike_sa *sa, const struct ike_message *m)
     if (n)
         ike_put_delete(&b, PROTOCOL_ESP, own, n);
     put_window(sa, &b);
+    mobike_put_answer(sa, m, error, &b);
     reply_send(sa, &b);
+    mobike_resume(sa);
 }
 
 static bool deletes_ike(const struct ike_message *m)
@@ -122,6 +130,7 @@ void informational_request(struct ike_sa *sa, const struct ike_message *m)
         return;
     }
     reply_begin(sa, &b, EXCHANGE_INFORMATIONAL);
+    mobike_put_answer(sa, m, 0, &b);
     reply_send(sa, &b);
     if (sa->state == SA_DEAD)
         return;

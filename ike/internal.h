@@ -1,7 +1,8 @@
 /*
  * What the engine's files share. An IKE SA lives in sa.c, a Child SA in child.c, what is wanted of a peer and the
  * commands about it in run.c; each exchange has a file of its own that builds its request, handles it as responder and
- * handles its response as initiator: sa_init.c, auth.c, create.c (Child SAs), rekey.c (IKE SA), informational.c.
+ * handles its response as initiator: sa_init.c, auth.c, create.c (Child SAs), rekey.c (IKE SA), informational.c, and
+ * mobike.c for what INFORMATIONAL says about addresses.
  *
  * Lifetimes: sa_kill and child_drop only unlink an SA, and sa_kill marks it dead; its memory goes in engine_reap, at
  * the end of each entry into the engine, so that no handler ever holds a pointer to freed memory. Any request may end
@@ -44,6 +45,9 @@
 #define MESSAGE_ID_SOFT (UINT32_MAX / 2) /* rekey from here on (section 2.2) */
 #define SA_INIT_MAX 8192                 /* kept twice before anybody has proved anything; ours stay below 2 KB */
 #define PEER_SAS_MAX 4                   /* IKE SAs with one identity; more than one only while the ends disagree */
+
+#define MOBIKE_ADDRESSES 8 /* told to the peer, and remembered of what it tells us */
+#define COOKIE2_LEN 16     /* of 8 to 64 (RFC 4555 section 4.2.5) */
 
 #define STOPPING "the daemon is stopping"
 
@@ -109,6 +113,9 @@ enum task_kind {
     TASK_IKE_REKEY,
     TASK_IKE_DELETE,
     TASK_LIVENESS,
+    TASK_UPDATE,   /* UPDATE_SA_ADDRESSES (RFC 4555 section 3.5) */
+    TASK_ANNOUNCE, /* our list of addresses alone (section 3.6) */
+    TASK_ROUTABLE, /* whether the peer receives at its new address (section 3.7) */
 };
 
 /* The peer's half of a simultaneous rekey, noted while ours is under way (section 2.8). */
@@ -142,6 +149,9 @@ struct task {
     uint64_t ike_spi;
     struct child_terms terms; /* what was agreed, while the secret is being computed */
     struct collision collision;
+    unsigned told;               /* UPDATE, ANNOUNCE: version of our list of addresses that goes with it; 0: none */
+    struct path path;            /* UPDATE, ROUTABLE: what it is about */
+    uint8_t cookie[COOKIE2_LEN]; /* of the same */
 };
 
 /* A request of the peer that waits for its key exchange to be computed. */
@@ -209,6 +219,24 @@ struct command {
     struct timer deadline;
 };
 
+/* What MOBIKE (RFC 4555) knows of an IKE SA; goes over to its successors. */
+struct mobike {
+    bool on; /* both ends support it */
+    bool
+        decides; /* we initiated the first of these IKE SAs, so we choose the addresses (section 2); without MOBIKE too */
+    bool spread; /* the request under way went out on several paths: its answer does not tell which of them works … */
+    bool probed; /* … but for the way that the answer took, if they were tried for that */
+    bool owed;   /* our addresses have changed, and no answer to an update has come since */
+    bool unproven; /* the peer's new address waits for TASK_ROUTABLE, and the Child SAs for its outcome */
+    bool mapped;   /* `mapping` is known */
+    uint8_t mapping[NAT_HASH_LEN];    /* our address as the peer saw it at the last update (section 3.8) */
+    struct ip peer[MOBIKE_ADDRESSES]; /* what the peer said it can be reached at */
+    unsigned peers;
+    unsigned told;    /* version of our list that the peer has */
+    unsigned refused; /* updates in a row */
+    uint32_t newest;  /* message ID of the newest request about addresses */
+};
+
 struct ike_sa {
     struct ike_engine *e;
     struct ike_sa *prev, *next;             /* all SAs, oldest first */
@@ -243,6 +271,7 @@ struct ike_sa {
     uint16_t noted; /* an unauthenticated error of the peer; 0: none */
     bool nat_local, nat_remote;
     bool fragmentation; /* both ends said that they support it (RFC 7383 section 2.3) */
+    struct mobike mobike;
 
     bool ppk_agreed;          /* both ends have announced RFC 8784 */
     bool ppk;                 /* the keys have the post-quantum preshared key in them */
@@ -296,6 +325,8 @@ struct ike_engine {
     unsigned run_count;
     struct command *commands;
     struct cookie_jar jar;
+    struct ip addresses[IKE_ADDRESSES];      /* this host's */
+    unsigned address_count, address_version; /* the version is 0 until they are known */
     unsigned half_open;
     uint64_t next_child;
     struct log_limit log_limit;
@@ -354,7 +385,9 @@ void sa_arm(struct ike_sa *sa); /* its life's timer, for whichever limit is next
 bool sa_superseded(const struct ike_sa *sa);
 /* Queues the rekey of the IKE SA, unless one waits. False: no memory. */
 bool sa_rekey(struct ike_sa *sa);
-void sa_follow(struct ike_sa *sa, const struct path *path);
+/* Where authentic, fresh IKE (or, with esp, ESP) came from is where the peer is now (RFC 7296 section 2.23). */
+void sa_follow(struct ike_sa *sa, const struct path *path, bool esp);
+void sa_move_children(struct ike_sa *sa); /* to where the IKE SA is */
 void engine_reap(struct ike_engine *e);
 bool sa_connecting(const struct ike_sa *sa); /* an attempt of ours that is not up yet */
 const char *sa_peer_name(const struct ike_sa *sa);
@@ -401,6 +434,7 @@ bool run_may_be(const struct run *r, const struct path *path);
 void sa_init_request(struct ike_engine *e, const struct path *path, struct span message, struct ike_message *m);
 void sa_init_response(struct ike_sa *sa, const struct path *path, struct span message, struct ike_message *m);
 void sa_init_expired(struct ike_sa *sa);
+void put_nat_detection(struct ike_builder *b, const struct ike_sa *sa, const struct path *path);
 
 /* -- auth.c -- */
 void auth_start(struct ike_sa *sa);
@@ -528,6 +562,40 @@ void informational_response(struct ike_sa *sa, const struct ike_message *m);
 /* One INFORMATIONAL that nobody waits for, before the SA is forgotten. */
 void informational_farewell(struct ike_sa *sa, uint16_t notify);
 void poll_fire(struct timer *t, void *ctx, ns_t now); /* liveness, keepalives, overdue activation */
+
+/* -- mobike.c: RFC 4555 -- */
+/* In IKE_AUTH: that we support it and our other addresses; and whether both ends do. */
+void mobike_put_auth(struct ike_sa *sa, struct ike_builder *b);
+void mobike_take_auth(struct ike_sa *sa, const struct ike_message *m);
+/* The request forbids NATs, and came through one (section 3.9). */
+bool mobike_nat_found(const struct ike_sa *sa, const struct ike_message *m);
+void mobike_inherit(struct ike_sa *sa, const struct ike_sa *old); /* after a rekey */
+void mobike_start(struct ike_sa *sa); /* the current task: one of UPDATE, ANNOUNCE, ROUTABLE */
+void mobike_response(struct ike_sa *sa, const struct ike_message *m);
+/*
+ * An INFORMATIONAL request of the peer: does what it says about addresses. Returns 0 or the error notify that
+ * mobike_put_answer is to write among the rest. When the answer is out, mobike_resume checks what is to be checked.
+ */
+uint16_t mobike_request(struct ike_sa *sa, const struct ike_message *m);
+void mobike_put_answer(const struct ike_sa *sa, const struct ike_message *m, uint16_t error, struct ike_builder *b);
+void mobike_resume(struct ike_sa *sa); /* queues what is still owed or unproven */
+/* Liveness checks tell an initiator behind a NAT whether its mapping is still the same (section 3.8). */
+void mobike_put_probe(const struct ike_sa *sa, struct ike_builder *b);
+void mobike_probed(struct ike_sa *sa, const struct ike_message *m);
+void mobike_update(struct ike_sa *sa);   /* queues one, if none waits */
+void mobike_announce(struct ike_sa *sa); /* the same */
+
+/* -- roam.c: which addresses -- */
+/* The IKE SA and, with children, its Child SAs are there from now on; so is the request under way. */
+void mobike_move(struct ike_sa *sa, const struct path *to, bool children);
+/* The peer refuses this pair of addresses: takes another and updates. False: none is left. */
+bool mobike_next_pair(struct ike_sa *sa);
+/* Where the request under way goes: to the one path in use, or to every one there is once that has kept silent. */
+#define MOBIKE_PATHS 16
+unsigned mobike_paths(struct ike_sa *sa, struct path out[MOBIKE_PATHS]);
+unsigned mobike_patience(const struct ike_sa *sa); /* retransmissions before the peer counts as gone */
+/* The awaited answer came this way; retransmission has stopped. */
+void mobike_arrived(struct ike_sa *sa, const struct path *path);
 
 /* -- run.c -- */
 MUST_USE enum err run_new(struct ike_engine *e, const struct config *config, const struct peer *peer, struct run **out);

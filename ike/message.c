@@ -53,9 +53,13 @@ void request_begin(struct ike_sa *sa, struct ike_builder *b, uint8_t exchange)
 void request_transmit(struct ike_sa *sa)
 {
     struct ike_engine *e = sa->e;
+    struct path paths[MOBIKE_PATHS];
+    unsigned tries = sa->tx.tries < RETRANSMIT_TRIES ? sa->tx.tries : RETRANSMIT_TRIES;
+    unsigned n = mobike_paths(sa, paths);
     sa->last_out = e->now;
-    timer_set(&e->timers, &sa->retransmit, e->now + msgid_wait(sa->tx.tries, &e->env.random));
-    flight_send(e, &sa->path, buf_span(&sa->tx.flight));
+    timer_set(&e->timers, &sa->retransmit, e->now + msgid_wait(tries, &e->env.random));
+    for (unsigned i = 0; i < n; i++)
+        flight_send(e, &paths[i], buf_span(&sa->tx.flight));
 }
 
 void request_send(struct ike_sa *sa, struct ike_builder *b)
@@ -66,6 +70,7 @@ void request_send(struct ike_sa *sa, struct ike_builder *b)
         return;
     }
     msgid_request(&sa->tx);
+    sa->mobike.spread = sa->mobike.probed = false;
     request_transmit(sa);
 }
 
@@ -176,6 +181,11 @@ static void handle_response(struct ike_sa *sa, const struct ike_message *m)
     case TASK_LIVENESS:
         informational_response(sa, m);
         break;
+    case TASK_UPDATE:
+    case TASK_ANNOUNCE:
+    case TASK_ROUTABLE:
+        mobike_response(sa, m);
+        break;
     }
 }
 
@@ -199,7 +209,7 @@ static void refuse_request(struct ike_sa *sa, const struct ike_message *m, enum 
 static void serve(struct ike_sa *sa, const struct path *path, struct ike_message *m, enum err err, struct span text)
 {
     msgid_accept(&sa->rx, path);
-    sa_follow(sa, path);
+    sa_follow(sa, path, false);
     if (err == OK)
         err = ike_inner_parse(m->sk_first, text, m);
     if (err == OK)
@@ -244,10 +254,11 @@ void held_serve(struct ike_engine *e)
 static void input_response(struct ike_sa *sa, const struct path *path, struct ike_message *m, enum err err,
                            struct span text)
 {
-    sa_follow(sa, path);
+    sa_follow(sa, path, false);
     timer_cancel(&sa->e->timers, &sa->retransmit);
     msgid_done(&sa->tx);
     fragments_free(&sa->response_parts);
+    mobike_arrived(sa, path);
     if (err == OK)
         err = ike_inner_parse(m->sk_first, text, m);
     if (err == OK)

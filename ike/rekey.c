@@ -84,6 +84,7 @@ static struct ike_sa *successor(struct ike_sa *old, bool initiator, uint64_t own
     sa->fragmentation = old->fragmentation;
     sa->ppk = old->ppk;
     sa->childless = old->childless;
+    mobike_inherit(sa, old);
     sa->choice = *choice;
     sa->nonce_own = *own;
     sa->nonce_peer = *theirs;
@@ -129,6 +130,7 @@ static void inherit(struct ike_sa *old, struct ike_sa *sa)
     report(e, IKE_EVENT_IKE_REKEYED, sa_peer(sa), NULL, &sa->path, "IKE SA with %s is rekeyed", sa_peer_name(sa));
     commands_end(e, COMMAND_REKEY, sa->run, NULL, true, "rekeyed");
     task_next(sa);
+    mobike_resume(sa); /* what the old one began is not carried over */
 }
 
 void rekey_settle(struct ike_sa *sa)

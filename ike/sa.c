@@ -10,7 +10,7 @@ static void retransmit_fire(struct timer *t, void *ctx, ns_t now)
     struct ike_sa *sa = CONTAINER_OF(t, struct ike_sa, retransmit);
     if (!sa->tx.pending)
         return;
-    if (sa->tx.tries >= RETRANSMIT_TRIES) {
+    if (sa->tx.tries >= mobike_patience(sa)) {
         request_expired(sa);
         return;
     }
@@ -404,14 +404,22 @@ void sa_up(struct ike_sa *sa)
     timer_set(&e->timers, &sa->poll, e->now + NS_PER_S);
 }
 
-void sa_follow(struct ike_sa *sa, const struct path *path)
+void sa_move_children(struct ike_sa *sa)
 {
-    /* Behind a NAT ourselves, it is ours that rewrites: the peer's address is what it is (section 2.23). */
-    if (path_equal(&sa->path, path) || (sa->nat_local && sa->state != SA_HALF_OPEN))
-        return;
-    sa->path = *path;
     struct path esp = child_path(sa);
     for (struct child *c = sa->children; c; c = c->next)
         if (c->installed)
             sa->e->env.child_move(sa->e->env.ctx, c->id, &esp);
+}
+
+void sa_follow(struct ike_sa *sa, const struct path *path, bool esp)
+{
+    /* Behind a NAT ourselves, it is ours that rewrites: the peer's address is what it is (section 2.23). */
+    if (path_equal(&sa->path, path) || (sa->nat_local && sa->state != SA_HALF_OPEN))
+        return;
+    /* With MOBIKE the initiator decides; all that remains to be followed is ESP through its NAT (RFC 4555 section 3.8). */
+    if (sa->mobike.on && (!esp || sa->mobike.decides || !sa->nat_remote))
+        return;
+    sa->path = *path;
+    sa_move_children(sa);
 }

@@ -11,7 +11,7 @@
  * The SOURCE hash is altered on purpose, so that the peer takes us for being behind a NAT and encapsulates ESP in UDP;
  * the DESTINATION hash is true, so that nobody is told a NAT of his own that isn't there.
  */
-static void put_nat_detection(struct ike_builder *b, const struct ike_sa *sa, const struct path *path)
+void put_nat_detection(struct ike_builder *b, const struct ike_sa *sa, const struct path *path)
 {
     uint8_t hash[NAT_HASH_LEN];
     struct span none = span_of(NULL, 0);

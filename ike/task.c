@@ -90,6 +90,11 @@ static void start(struct ike_sa *sa)
     case TASK_LIVENESS:
         informational_start(sa);
         break;
+    case TASK_UPDATE:
+    case TASK_ANNOUNCE:
+    case TASK_ROUTABLE:
+        mobike_start(sa);
+        break;
     case TASK_CONNECT:
         break;
     }

@@ -278,6 +278,14 @@ static void peer_window(struct target *t, const char *value, unsigned line)
     value_number(t->load, line, value, 1, WINDOW_MAX, &t->peer->window);
 }
 
+static void peer_mobike(struct target *t, const char *value, unsigned line)
+{
+    static const char *const words[] = {"yes", "no", NULL};
+    unsigned i;
+    if (value_word(t->load, line, value, words, &i))
+        t->peer->mobike = i == 0;
+}
+
 /* -- [policy], and a peer's own -- */
 
 static void policy_action(struct target *t, const char *value, unsigned line)
@@ -421,6 +429,7 @@ static const struct key keys[] = {
     {"ppk", PEER, false, false, peer_ppk},
     {"ppk-id", PEER, false, false, peer_ppk_id},
     {"ppk-required", PEER, false, false, peer_ppk_required},
+    {"mobike", PEER, false, false, peer_mobike},
 
     {"action", POLICY, false, false, policy_action},
     {"peer", POLICY, false, false, policy_peer},
@@ -438,7 +447,6 @@ static const struct key keys[] = {
     {"metrics", HOST, false, false, NULL},
     {"user", HOST, false, false, NULL},
     {"hook", HOST, false, false, NULL},
-    {"mobike", PEER, false, false, NULL},
     {"fragmentation", PEER, false, false, peer_fragmentation},
     {"unique", PEER, false, false, NULL},
     {"window", PEER, false, false, peer_window},
@@ -574,6 +582,7 @@ static struct peer *new_peer(const struct section *s)
     p->dpd = 30 * NS_PER_S;
     p->fragmentation = true;
     p->window = 1;
+    p->mobike = true;
     proposals_default(PROTOCOL_IKE, &p->ike);
     return p;
 }

@@ -31,7 +31,8 @@ bool peer_equal(const struct peer *a, const struct peer *b)
            identity_equal(&a->remote_id, &b->remote_id) && a->remote_id_any == b->remote_id_any &&
            auth_equal(&a->auth, &b->auth) && a->psk.len == b->psk.len && secret_equal(a->psk.b, b->psk.b, a->psk.len) &&
            proposals_equal(&a->ike, &b->ike) && a->start == b->start && a->encap == b->encap && a->rekey == b->rekey &&
-           a->dpd == b->dpd && a->fragmentation == b->fragmentation && a->window == b->window && same_extensions(a, b);
+           a->dpd == b->dpd && a->fragmentation == b->fragmentation && a->window == b->window &&
+           a->mobike == b->mobike && same_extensions(a, b);
 }
 
 bool policy_equal(const struct policy *a, const struct policy *b)

@@ -109,6 +109,7 @@ struct peer {
 
     bool fragmentation; /* of IKE messages (RFC 7383), if the peer supports it; default true */
     unsigned window;    /* requests of the peer that may be under way at once, 1..WINDOW_MAX; default 1 */
+    bool mobike;        /* follow changes of address (RFC 4555), ours and the peer's; default true */
 };
 
 #endif

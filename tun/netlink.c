@@ -239,6 +239,81 @@ enum err netlink_local_address(struct netlink *n, const struct ip *first, const 
     return found ? OK : ERR_NOTFOUND;
 }
 
+struct links { /* those that carry packets */
+    unsigned index[1024], n;
+};
+
+static bool link_works(const struct links *l, unsigned index)
+{
+    for (unsigned i = 0; i < l->n; i++)
+        if (l->index[i] == index)
+            return true;
+    return false;
+}
+
+static enum err working_links(struct netlink *n, int tun, struct links *out)
+{
+    struct ifinfomsg body = {.ifi_family = AF_UNSPEC};
+    struct rtnl_request q;
+    struct buf dump = {0};
+    rtnl_begin(&q, RTM_GETLINK, 0, &body, sizeof body);
+    enum err e = rtnl_dump(&n->rtnl, &q, &dump);
+    struct span all = buf_span(&dump), message;
+    out->n = 0;
+    while (e == OK && rtnl_next(&all, &message)) {
+        if (!rtnl_body(message, &body, sizeof body) || body.ifi_index == tun || !(body.ifi_flags & IFF_UP) ||
+            !(body.ifi_flags & IFF_RUNNING))
+            continue;
+        if (out->n == sizeof out->index / sizeof *out->index)
+            e = ERR_FULL;
+        else
+            out->index[out->n++] = (unsigned)body.ifi_index;
+    }
+    buf_free(&dump);
+    return e;
+}
+
+static bool address_usable(struct span message, const struct links *links, struct ip *out)
+{
+    static const uint32_t unfit = IFA_F_TENTATIVE | IFA_F_DADFAILED | IFA_F_DEPRECATED;
+    struct ifaddrmsg body;
+    if (!rtnl_body(message, &body, sizeof body) || body.ifa_scope != RT_SCOPE_UNIVERSE)
+        return false;
+    uint8_t family = body.ifa_family == AF_INET6 ? 6 : 4;
+    struct span a = rtnl_find(message, sizeof body, IFA_LOCAL);
+    if (a.len == 0)
+        a = rtnl_find(message, sizeof body, IFA_ADDRESS);
+    if (a.len != ip_len(family) || !link_works(links, body.ifa_index) ||
+        (rtnl_find_u32(message, sizeof body, IFA_FLAGS, body.ifa_flags) & unfit))
+        return false;
+    *out = ip_from_bytes(family, a.data);
+    return true;
+}
+
+enum err netlink_addresses(struct netlink *n, int tun, struct ip *out, unsigned cap, unsigned *count)
+{
+    struct ifaddrmsg body = {.ifa_family = AF_UNSPEC};
+    struct rtnl_request q;
+    struct buf dump = {0};
+    struct links links;
+    *count = 0;
+    TRY(working_links(n, tun, &links));
+    rtnl_begin(&q, RTM_GETADDR, 0, &body, sizeof body);
+    enum err e = rtnl_dump(&n->rtnl, &q, &dump);
+    struct span all = buf_span(&dump), message;
+    while (e == OK && rtnl_next(&all, &message)) {
+        struct ip ip;
+        if (!address_usable(message, &links, &ip))
+            continue;
+        if (*count == cap)
+            e = ERR_FULL;
+        else
+            out[(*count)++] = ip;
+    }
+    buf_free(&dump);
+    return e;
+}
+
 /* -- routes -- */
 
 static void route_begin(struct rtnl_request *q, const struct change *c, uint16_t type, uint16_t flags)

@@ -58,4 +58,10 @@ void netlink_undo(struct netlink *n);
 MUST_USE enum err netlink_local_address(struct netlink *n, const struct ip *first, const struct ip *last,
                                         struct ip *out);
 
+/*
+ * The addresses that this host can be reached at: of global scope, on links that are up, without those of the TUN,
+ * tentative and deprecated ones. Errors: FULL (more than cap), NOMEM, SYSTEM.
+ */
+MUST_USE enum err netlink_addresses(struct netlink *n, int tun, struct ip *out, unsigned cap, unsigned *count);
+
 #endif

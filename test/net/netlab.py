@@ -15,6 +15,7 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 ADIT = os.environ.get('ADIT', os.path.join(ROOT, 'build/release/adit'))
+LEFT, RIGHT = ('192.0.2.1', '198.51.100.1'), ('203.0.113.1', '203.0.114.1')  # of the two hosts of Lab.crossing
 TIED = ['setpriv', '--pdeathsig', 'KILL']
 
 
@@ -200,6 +201,26 @@ class Lab:
         left.address('eth0', '192.0.2.1/24', '2001:db8::1/64')
         right.address('eth0', '192.0.2.2/24', '2001:db8::2/64')
         return left, right
+
+
+    def crossing(self):
+        """
+        Two hosts with two links each to a router between them, the first link preferred: left 192.0.2.1 and
+        198.51.100.1, right 203.0.113.1 and 203.0.114.1, the router .254 everywhere; 10.1.0.1 and 10.2.0.1 inside.
+        """
+        left, middle, right = self.host('left'), self.host('middle'), self.host('right')
+        middle.run('sysctl', '-qw', 'net.ipv4.ip_forward=1')
+        for number, (host, addresses) in enumerate(((left, LEFT), (right, RIGHT)), 1):
+            # As a network manager sees to it: no packets to a link without a carrier.
+            host.run('sysctl', '-qw', 'net.ipv4.conf.all.ignore_routes_with_linkdown=1')
+            for link, address in enumerate(addresses):
+                net = address.rsplit('.', 1)[0]
+                self.wire(host, f'eth{link}', middle, f'm{number}{link}')
+                middle.address(f'm{number}{link}', f'{net}.254/24')
+                host.address(f'eth{link}', f'{address}/24')
+                host.run('ip', 'route', 'add', 'default', 'via', f'{net}.254', 'metric', str(100 + link))
+            host.address('lo', f'10.{number}.0.1/32')
+        return left, middle, right
 
 
 class Adit:

@@ -42,14 +42,31 @@ static void schedule(struct sim *s, struct sim_packet *p)
         p->at += s->delay * 3;
 }
 
+static bool owns(const struct sim_node *n, const struct ip *ip)
+{
+    for (unsigned i = 0; i < 3; i++)
+        if (n->more[i].family && ip_equal(&n->more[i], ip))
+            return true;
+    return n->ip.family && ip_equal(&n->ip, ip);
+}
+
+static bool dead(const struct sim *s, const struct ip *ip)
+{
+    for (unsigned i = 0; i < 4; i++)
+        if (s->dead[i].family && ip_equal(&s->dead[i], ip))
+            return true;
+    return false;
+}
+
 static void transmit(struct sim *s, struct sim_packet *p)
 {
     struct sim_node *n = &s->node[p->from];
+    bool sendable = owns(n, &p->src.ip);
     if (n->nat_ip.family) {
         p->src.ip = n->nat_ip;
         p->src.port = (uint16_t)(p->src.port + n->nat_shift);
     }
-    if (s->cut) {
+    if (s->cut || !sendable || dead(s, &p->src.ip) || dead(s, &p->dst.ip)) {
         packet_free(p);
         return;
     }
@@ -86,7 +103,7 @@ static struct sim_node *owner(struct sim *s, struct endpoint *dst)
             dst->port = (uint16_t)(dst->port - n->nat_shift);
             return n;
         }
-        if (!n->nat_ip.family && ip_equal(&n->ip, &dst->ip))
+        if (!n->nat_ip.family && owns(n, &dst->ip))
             return n;
     }
     return NULL;
@@ -122,6 +139,8 @@ static void receive_esp(struct sim *s, struct sim_node *n, const struct sim_pack
         }
         sa->in = s->now;
         s->esp_received++;
+        if (s->esp_moves && p->seq == sa->seq_in && !endpoint_equal(&p->src, &sa->path.remote))
+            ike_child_moved(n->e, sa->id, &p->src, s->now);
         return;
     }
     s->esp_lost++;
@@ -166,12 +185,41 @@ struct sim_packet *sim_held(struct sim *s, unsigned want)
     return best;
 }
 
+void sim_addresses(struct sim *s, unsigned node)
+{
+    const struct sim_node *n = &s->node[node];
+    struct ip list[4];
+    unsigned count = 0;
+    if (n->ip.family)
+        list[count++] = n->ip;
+    for (unsigned i = 0; i < 3; i++)
+        if (n->more[i].family)
+            list[count++] = n->more[i];
+    ike_addresses(n->e, list, count, s->now);
+}
+
 void sim_inject(struct sim *s, unsigned to, const struct path *path, struct span message)
 {
     ike_input(s->node[to].e, path, message, s->now);
 }
 
 /* -- what the engine calls -- */
+
+/* Where a packet comes from: the engine may leave that to the host. */
+static struct endpoint source(const struct sim_node *n, const struct path *path)
+{
+    return (struct endpoint){path->local.ip.family ? path->local.ip : n->ip, path->local.port};
+}
+
+/* The first address is the one that routes prefer. */
+static bool env_source(void *ctx, const struct ip *remote, struct ip *local)
+{
+    const struct sim_node *n = ctx;
+    *local = n->ip;
+    for (unsigned i = 0; i < 3 && local->family != remote->family; i++)
+        *local = n->more[i];
+    return local->family == remote->family;
+}
 
 static void env_send(void *ctx, const struct path *path, struct span message)
 {
@@ -182,7 +230,7 @@ static void env_send(void *ctx, const struct path *path, struct span message)
     }
     struct sim_packet *p = packet_new(n->sim);
     p->from = n->index;
-    p->src = (struct endpoint){n->ip, path->local.port};
+    p->src = source(n, path);
     p->dst = path->remote;
     p->marker = path->marker;
     p->len = message.len;
@@ -197,7 +245,7 @@ static void env_keepalive(void *ctx, const struct path *path)
     struct sim_packet *p = packet_new(n->sim);
     p->from = n->index;
     p->keepalive = true;
-    p->src = (struct endpoint){n->ip, path->local.port};
+    p->src = source(n, path);
     p->dst = path->remote;
     p->len = 1;
     p->data = calloc(1, 1);
@@ -377,7 +425,7 @@ static void send_traffic(struct sim *s)
             struct sim_packet *p = packet_new(s);
             p->from = k;
             p->esp = true;
-            p->src = (struct endpoint){s->node[k].ip, sa->path.local.port};
+            p->src = source(&s->node[k], &sa->path);
             p->dst = sa->path.remote;
             p->spi = sa->spi_out;
             p->seq = ++sa->seq_out;
@@ -543,6 +591,7 @@ void sim_start_engines(struct sim *s, const struct ike_limits *limits)
             .job = env_job,
             .wall = env_wall,
             .event = env_event,
+            .source = env_source,
             .keylog = env_keylog,
         };
         if (ike_new(&n->e, &n->env, &n->config, limits) != OK)
@@ -676,8 +725,8 @@ const struct sim_event *sim_command(struct sim_node *n, uint64_t command)
 
 void sim_dump(struct sim *s)
 {
-    static const char *const kind[] = {"ike-up",        "ike-rekeyed", "ike-down", "child-up",
-                                       "child-rekeyed", "child-down",  "failed",   "notice"};
+    static const char *const kind[] = {"ike-up",     "ike-rekeyed", "ike-down", "child-up", "child-rekeyed",
+                                       "child-down", "failed",      "notice",   "ike-moved"};
     printf("seed %llu at %.3f s\n", (unsigned long long)s->seed, (double)s->now / 1e9);
     for (unsigned k = 0; k < s->nodes; k++) {
         struct sim_node *n = &s->node[k];

@@ -72,6 +72,7 @@ struct sim_node {
     struct policy policies[4], *policy_list[4];
     struct ip ip, nat_ip; /* nat_ip: none unless behind a NAT */
     uint16_t nat_shift;
+    struct ip more[3]; /* addresses beside ip; with family 0 there is none */
     struct sim_sa sas[SIM_SAS];
     unsigned top; /* of sas */
     uint32_t next_spi;
@@ -97,6 +98,8 @@ struct sim {
     uint64_t packet_number;
     unsigned loss, duplicate, reorder; /* percent */
     bool cut;                          /* nothing passes */
+    struct ip dead[4];                 /* nothing passes from or to these */
+    bool esp_moves;                    /* the data plane reports ESP from elsewhere */
     ns_t delay, jitter;
     ns_t traffic; /* a model packet each way every so often; 0: none */
     ns_t next_traffic;
@@ -121,6 +124,8 @@ bool sim_run(struct sim *s, ns_t until, bool (*cond)(struct sim *));
 void sim_for(struct sim *s, ns_t duration);
 void sim_release(struct sim *s, struct sim_packet *p);
 struct sim_packet *sim_held(struct sim *s, unsigned i); /* the i'th held packet, oldest first; NULL */
+/* Tells the engine of that node which addresses it has: ip and more. */
+void sim_addresses(struct sim *s, unsigned node);
 void sim_inject(struct sim *s, unsigned to, const struct path *path, struct span message);
 
 unsigned sim_rand(struct sim *s, unsigned below);

@@ -147,6 +147,7 @@ static void four_lines_are_a_link(void **state)
     assert_int_equal(p->dpd, 30 * NS_PER_S);
     assert_true(p->fragmentation);
     assert_int_equal(p->window, 1);
+    assert_true(p->mobike);
     proposals_default(PROTOCOL_IKE, &builtin);
     assert_true(proposals_equal(&p->ike, &builtin));
     assert_ptr_equal(own->peer, p);
@@ -221,6 +222,7 @@ static void every_peer_and_policy_key_is_taken(void **state)
              "[peer road]\nendpoint = %any\nid = me@road.example\nlocal-id = keyid:gate\npsk = 0x00112233\n"
              "ike = aes128-sha256-x25519,\n  aes256gcm16-x25519\nencap = udp\nrekey = 30m\ndpd = no\n"
              "fragmentation = no\nwindow = 32\n"
+             "mobike = no\n"
              "local = 10.1.0.0/24\nremote = 10.9.0.0/24\nmode = tunnel\nesp = aes128gcm16\nlifetime = 1d\nbytes = 10M\n"
              "packets = 2K\nreplay-window = 64\nesn = no\n"
              "[policy none]\naction = discard\nlocal = 10.1.0.0/24\nremote = 0.0.0.0/0\n",
@@ -240,6 +242,7 @@ static void every_peer_and_policy_key_is_taken(void **state)
     assert_int_equal(p->dpd, 0);
     assert_false(p->fragmentation);
     assert_int_equal(p->window, 32);
+    assert_false(p->mobike);
     assert_int_equal(p->psk.len, 4);
     assert_int_equal(p->psk.b[3], 0x33);
     assert_string_equal(identity_format(&p->remote_id, text, sizeof(text)), "me@road.example");
@@ -445,6 +448,7 @@ static void wrong_values_say_what_was_expected(void **state)
         {"[peer b]\nfragmentation = 576", "found '576', expected yes or no"},
         {"[peer b]\nwindow = 0", "found '0', expected a number from 1 to 32"},
         {"[peer b]\nwindow = 33", "found '33', expected a number from 1 to 32"},
+        {"[peer b]\nmobike = auto", "found 'auto', expected yes or no"},
         {"[peer b]\nike = aes256gmc16-x25519", "found 'aes256gmc16', expected an IKE algorithm, perhaps 'aes256gcm16'"},
         {"[policy b]\naction = allow", "found 'allow', expected protect, bypass or discard"},
         {"[policy b]\npeer = aa", "found 'aa', expected the name of a [peer], perhaps 'a'"},
@@ -771,7 +775,8 @@ static void a_reload_sees_what_changed(void **state)
                                         "endpoint = 192.0.2.2\npsk = \"0123456789abcdef\"\nwindow = 8\n",
                                         "endpoint = 192.0.2.2\npsk = \"0123456789abcdef\"\nreauth = 1h\n",
                                         "endpoint = 192.0.2.2\npsk = \"0123456789abcdef\"\nchildless = never\n",
-                                        "endpoint = 192.0.2.2\npsk = \"0123456789abcdef\"\nppk = 0x01\nppk-id = x\n"};
+                                        "endpoint = 192.0.2.2\npsk = \"0123456789abcdef\"\nppk = 0x01\nppk-id = x\n",
+                                        "endpoint = 192.0.2.2\npsk = \"0123456789abcdef\"\nmobike = no\n"};
     static const char *const policies[] = {"local = 10.1.0.0/25\nremote = 10.2.0.0/24\n",
                                            "local = 10.1.0.0/24\nremote = 10.2.0.0/25\n",
                                            NETS "esp = aes128gcm16\n",

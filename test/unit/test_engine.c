@@ -850,6 +850,8 @@ static void an_attempt_under_way_follows_the_hosts_address(void **state)
     struct sim *s = sim_new(77);
     struct ip local = {0};
     struct endpoint elsewhere = {.ip = {.family = 4, .b = {10, 0, 0, 9}}, .port = 500};
+    A->more[0] = elsewhere.ip;
+    B->peers[0].endpoint_any = true;
     sim_start_engines(s, NULL);
     s->hook = lose;
     UP(A, 1);

@@ -28,6 +28,7 @@
 #include "tun/netlink.h"
 #include "tun/offload.h"
 #include "tun/udp.h"
+#include "tun/watch.h"
 
 #ifndef UDP_SEGMENT
 #define UDP_SEGMENT 103
@@ -188,6 +189,54 @@ static void the_link_comes_up_with_its_mtu_and_says_nothing_by_itself(void **sta
             assert_false(frame[10 + 6] == 58 && frame[10 + 40] == 133);
     netlink_undo(w.netlink);
     assert_null(strstr(ip_says("ip link show adit-t3"), "UP"));
+    world_close(&w);
+}
+
+/* Whether this host has that address, as far as peers are concerned; tun: without those of this device. */
+static bool reachable_at(struct netlink *n, int tun, const char *text)
+{
+    struct ip want, list[64];
+    unsigned count;
+    assert_int_equal(ip_parse(text, &want), OK);
+    assert_int_equal(netlink_addresses(n, tun, list, 64, &count), OK);
+    for (unsigned i = 0; i < count; i++)
+        if (ip_equal(&list[i], &want))
+            return true;
+    return false;
+}
+
+static void addresses_of_working_links_count_and_changes_are_noticed(void **state)
+{
+    (void)state;
+    need_isolation();
+    struct world w = world_open("adit-t4");
+    struct netlink_prefix route = prefix_of("10.7.0.0", 16);
+    struct ip list[1];
+    unsigned count;
+    int fd;
+    assert_int_equal(watch_open(&fd), OK);
+    assert_false(watch_read(fd));
+    ip_says("ip link add adit-v0 type veth peer name adit-v1 && ip link set adit-v1 up");
+    ip_says("ip addr add 10.7.1.1/24 dev adit-v0; ip -6 addr add fd00:7::1/64 dev adit-v0 nodad");
+    assert_true(watch_read(fd));
+    assert_false(watch_read(fd));
+    assert_false(reachable_at(w.netlink, 0, "10.7.1.1")); /* the link is down */
+    ip_says("ip link set adit-v0 up; sleep 0.2");
+    assert_true(watch_read(fd));
+    assert_true(reachable_at(w.netlink, 0, "10.7.1.1") && reachable_at(w.netlink, 0, "fd00:7::1"));
+    assert_int_equal(netlink_addresses(w.netlink, 0, list, 1, &count), ERR_FULL);
+    assert_false(reachable_at(w.netlink, (int)if_nametoindex("adit-v0"), "10.7.1.1"));
+    assert_false(reachable_at(w.netlink, 0, "127.0.0.1"));
+    ip_says("ip link set adit-v1 down; sleep 0.2");
+    assert_true(watch_read(fd));
+    assert_false(reachable_at(w.netlink, 0, "10.7.1.1")); /* no carrier */
+    assert_int_equal(netlink_route_add(w.netlink, w.ifindex, &route, NULL), OK);
+    assert_false(watch_read(fd)); /* ours */
+    ip_says("ip route add 10.8.0.0/16 dev adit-t4");
+    assert_true(watch_read(fd));
+    ip_says("ip link del adit-v0");
+    close(fd);
+    netlink_undo(w.netlink);
     world_close(&w);
 }
 
@@ -775,6 +824,7 @@ int main(void)
         cmocka_unit_test(several_queues_are_several_descriptors_of_one_device),
         cmocka_unit_test(a_name_in_use_is_refused_with_a_reason),
         cmocka_unit_test(the_link_comes_up_with_its_mtu_and_says_nothing_by_itself),
+        cmocka_unit_test(addresses_of_working_links_count_and_changes_are_noticed),
         cmocka_unit_test(addresses_routes_and_rules_come_and_go),
         cmocka_unit_test(what_a_crash_leaves_keeps_closed_is_adopted_or_swept),
         cmocka_unit_test(a_thrown_prefix_is_routed_by_the_host_as_before),

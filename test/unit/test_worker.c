@@ -200,6 +200,66 @@ static void wire_in(const uint8_t *data, size_t len)
     rig_run(&rig, 3 * NS_PER_MS);
 }
 
+/* A capture of ESP that nothing else receives. */
+static struct {
+    unsigned n;
+    size_t len[4];
+    uint8_t data[4][2048];
+} caught;
+
+static bool catch_esp(void *ctx, const struct endpoint *from, const struct endpoint *to, const uint8_t *data,
+                      size_t len)
+{
+    (void)ctx;
+    (void)from;
+    if (to->port != 4500 || len <= 8 || get_be32(data) == 0 || caught.n == 4)
+        return true;
+    memcpy(caught.data[caught.n], data, len);
+    caught.len[caught.n++] = len;
+    return false;
+}
+
+static void note_port(void *ctx, const struct ike_sa_info *info)
+{
+    *(uint16_t *)ctx = info->path.remote.port;
+}
+
+/* What host 1 thinks where host 0 is, after packet i of those caught came from that port. */
+static uint16_t port_after(unsigned i, uint16_t port)
+{
+    struct endpoint from = rig.host[0].at, to = rig.host[1].at;
+    from.port = port;
+    to.port = 4500;
+    memory_send(rig.net, &from, &to, caught.data[i], caught.len[i]);
+    rig_run(&rig, 5 * NS_PER_MS);
+    ike_each_sa(rig.host[1].engine, note_port, &port);
+    return port;
+}
+
+static void test_only_the_newest_esp_tells_where_the_peer_is(void **state)
+{
+    (void)state;
+    rig_setup(&rig, 9, "");
+    rig_up(&rig);
+    caught.n = 0;
+    memory_net_tap(rig.net, catch_esp, NULL);
+    for (unsigned i = 0; i < 3; i++) {
+        send_udp(0, false, (const uint8_t *)"x", 1);
+        rig_run(&rig, 3 * NS_PER_MS);
+    }
+    memory_net_tap(rig.net, NULL, NULL);
+    assert_int_equal(caught.n, 3);
+    assert_int_equal(port_after(1, 7001), 7001);
+    uint64_t in = rig_stat(&rig, 1, STAT_IN_PACKETS);
+    assert_int_equal(port_after(0, 7002), 7001); /* authentic and welcome, but overtaken */
+    assert_int_equal(rig_stat(&rig, 1, STAT_IN_PACKETS), in + 1);
+    assert_int_equal(port_after(1, 7003), 7001); /* a replay */
+    caught.data[2][caught.len[2] - 1] ^= 1;
+    assert_int_equal(port_after(2, 7004), 7001); /* a forgery */
+    caught.data[2][caught.len[2] - 1] ^= 1;
+    assert_int_equal(port_after(2, 7005), 7005);
+}
+
 static void test_what_comes_unasked_is_dropped_and_counted(void **state)
 {
     (void)state;
@@ -386,6 +446,7 @@ int main(void)
         RIG_TEST(test_plaintext_is_never_on_the_wire),
         RIG_TEST(test_what_policy_does_not_cover_is_dropped_and_counted),
         RIG_TEST(test_traffic_acquires_an_sa_once_a_second),
+        RIG_TEST(test_only_the_newest_esp_tells_where_the_peer_is),
         RIG_TEST(test_what_comes_unasked_is_dropped_and_counted),
         RIG_TEST(test_a_bad_wire_neither_doubles_nor_alters),
         RIG_TEST(test_rekeying_under_traffic_loses_nothing),
