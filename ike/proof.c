@@ -190,6 +190,12 @@ static void explain(struct proof *p, const struct public_key *key, const char *w
 
 static enum err check_signature(struct proof *p, const struct public_key *key, const struct chain *chain)
 {
+    char method[96];
+    if (p->hashes && p->method != SIG_METHOD_DIGITAL) { /* we announce always (RFC 7427 section 3) */
+        snprintf(p->why, sizeof p->why, "its signature (%s) is of the older kind although both ends announced RFC 7427",
+                 sig_auth_text(p->method, buf_span(&p->data), method, sizeof method));
+        return ERR_UNSUPPORTED;
+    }
     enum err err = sig_auth_check(key, SIG_HASHES, p->method, buf_span(&p->data), buf_span(&p->octets));
     if (err == OK)
         describe(key, chain, p->how, sizeof p->how);
@@ -289,6 +295,7 @@ enum err proof_check(struct ike_sa *sa, const struct ike_message *m, struct span
     if (!p)
         return ERR_NOMEM;
     p->method = m->auth_method;
+    p->hashes = sa->peer_hashes;
     p->id = sa->remote_id;
     p->dated = e->env.wall != NULL;
     p->now = p->dated ? e->env.wall(e->env.ctx) : 0;

@@ -304,6 +304,25 @@ static void who_announces_no_hash_gets_the_old_methods(void **state)
         }
 }
 
+/* The end that signs takes the other for an old one, which it is not (RFC 7427 section 3). */
+static void forget_hashes(struct sim *s, struct sim_node *n, struct ike_job *job, void *ctx)
+{
+    (void)s;
+    if (n == ctx && (job->kind == JOB_FINISH || job->kind == JOB_RESPOND))
+        job->sa->peer_hashes = 0;
+}
+
+static void old_method_is_refused_where_both_announced(void **state)
+{
+    (void)state;
+    for (unsigned from = 0; from < 2; from++) {
+        struct sim *s = with_cert(keys[0], (const char *const[]){certs[0], NULL});
+        s->job_hook = forget_hashes;
+        s->job_hook_ctx = A;
+        is_refused(s, from, 1, "although both ends announced RFC 7427");
+    }
+}
+
 static void nothing_is_signed_with_a_hash_the_peer_did_not_announce(void **state)
 {
     (void)state;
@@ -767,6 +786,7 @@ int main(void)
         cmocka_unit_test(intermediates_are_sent_and_used),
         cmocka_unit_test(any_identity_of_the_ca_is_taken_when_configured),
         cmocka_unit_test(who_announces_no_hash_gets_the_old_methods),
+        cmocka_unit_test(old_method_is_refused_where_both_announced),
         cmocka_unit_test(nothing_is_signed_with_a_hash_the_peer_did_not_announce),
         cmocka_unit_test(hashes_are_read),
         cmocka_unit_test(wrong_keys_are_refused),
