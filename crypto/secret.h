@@ -20,8 +20,8 @@ struct secret {
 MUST_USE enum err crypto_init(void);
 
 /*
- * Zeroed memory for structures that hold keys, aligned to 64 bytes; it takes whole pages. NULL when there is none.
- * secret_free(NULL) is fine.
+ * Zeroed memory for structures that hold keys, aligned to 64 bytes; up to 7 KB it shares locked pages with others, what
+ * is larger takes whole ones. Any thread. NULL when there is none. secret_free(NULL) is fine.
  */
 void *secret_alloc(size_t size);
 void secret_free(void *p); /* wipes */

@@ -105,6 +105,72 @@ static void a_write_past_the_end_is_noticed(void **state)
     assert_true(WIFSIGNALED(status));
 }
 
+static void free_twice(uint8_t *p)
+{
+    (void)p;
+    uint8_t *volatile q = secret_alloc(100);
+    secret_free(q);
+    secret_free(q);
+}
+
+static void a_second_free_is_noticed(void **state)
+{
+    (void)state;
+    int status = fate(free_twice, NULL);
+    assert_true(WIFSIGNALED(status));
+}
+
+/* Whatever order they come and go in: no two overlap, each is zeroed, none is changed by its neighbours. */
+static void small_secrets_share_memory_without_touching_each_other(void **state)
+{
+    (void)state;
+    enum { MANY = 600 };
+    static uint8_t *p[MANY];
+    static size_t size[MANY];
+    uint32_t r = 1;
+    for (unsigned step = 0; step < 20000; step++) {
+        r = r * 1664525u + 1013904223u;
+        unsigned i = (r >> 8) % MANY;
+        if (p[i]) {
+            for (size_t k = 0; k < size[i]; k++)
+                assert_int_equal(p[i][k], (uint8_t)i);
+            secret_free(p[i]);
+            p[i] = NULL;
+            continue;
+        }
+        size[i] = 1 + (r >> 4) % 9000;
+        assert_non_null(p[i] = secret_alloc(size[i]));
+        for (size_t k = 0; k < size[i]; k++)
+            assert_int_equal(p[i][k], 0);
+        memset(p[i], (int)i, size[i]);
+    }
+    for (unsigned i = 0; i < MANY; i++)
+        secret_free(p[i]);
+}
+
+static size_t resident(void)
+{
+    unsigned long whole = 0, pages = 0;
+    FILE *f = fopen("/proc/self/statm", "r");
+    assert_non_null(f);
+    assert_int_equal(fscanf(f, "%lu %lu", &whole, &pages), 2);
+    fclose(f);
+    return pages * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+static void small_secrets_take_little_more_than_their_size(void **state)
+{
+    (void)state;
+    enum { MANY = 10000, SIZE = 900 };
+    static void *p[MANY];
+    size_t before = resident();
+    for (unsigned i = 0; i < MANY; i++)
+        assert_non_null(p[i] = secret_alloc(SIZE));
+    assert_true(resident() - before < (size_t)MANY * SIZE * 5 / 4 + 1024 * 1024);
+    for (unsigned i = 0; i < MANY; i++)
+        secret_free(p[i]);
+}
+
 static void a_secret_holds_no_rest_of_an_older_one(void **state)
 {
     (void)state;
@@ -348,6 +414,9 @@ int main(void)
         cmocka_unit_test(secret_memory_is_zeroed_and_aligned),
         cmocka_unit_test(many_secrets_can_be_had),
         cmocka_unit_test(a_forked_child_sees_no_secrets),
+        cmocka_unit_test(a_second_free_is_noticed),
+        cmocka_unit_test(small_secrets_share_memory_without_touching_each_other),
+        cmocka_unit_test(small_secrets_take_little_more_than_their_size),
         cmocka_unit_test(a_write_past_the_end_is_noticed),
         cmocka_unit_test(a_secret_holds_no_rest_of_an_older_one),
         cmocka_unit_test(secrets_compare),
