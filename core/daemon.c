@@ -15,7 +15,8 @@
 #include "crypto/secret.h"
 #include "tun/watch.h"
 
-#define RECORDS_PER_TURN 64               /* of one worker's ring, so that a flood leaves room for everything else */
+#define RECORDS_PER_TURN 16               /* of one worker's ring, so that a flood leaves room for everything else */
+#define JOBS_PER_TURN 16                  /* likewise, of those that are done */
 #define STOP_PATIENCE (2 * NS_PER_S)      /* for answers to our deletions */
 #define REFRESH (15 * NS_PER_S)           /* of the addresses that peers are reached from */
 #define REFRESH_LEAST NS_PER_S            /* however many sends fail */
@@ -106,14 +107,27 @@ static void workers_look(struct daemon *d)
 
 /* -- what wakes the loop -- */
 
+/* Empties the counter before what it announces, so that nothing is overlooked; an empty counter is no error. */
+static void drain(int fd)
+{
+    uint64_t count;
+    if (read(fd, &count, sizeof count) < 0 && errno != EAGAIN)
+        log_line(LOG_WARN, "core", "eventfd: %s", strerror(errno));
+}
+
+static void on_job(void *ctx, uint32_t events)
+{
+    struct daemon *d = ctx;
+    (void)events;
+    drain(d->job_fd);
+    d->jobs_left = true;
+}
+
 static void on_wake(void *ctx, uint32_t events)
 {
     struct daemon *d = ctx;
-    uint64_t count;
     (void)events;
-    /* Empties the counter before the rings, so that no record is overlooked; an empty counter is no error. */
-    if (read(d->wake_fd, &count, sizeof count) < 0 && errno != EAGAIN)
-        log_line(LOG_WARN, "core", "eventfd: %s", strerror(errno));
+    drain(d->wake_fd);
     d->records_left = true;
     workers_look(d);
 }
@@ -169,8 +183,10 @@ static enum err signals_watch(struct daemon *d)
     sigprocmask(SIG_BLOCK, &set, NULL);
     d->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
     d->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    if (d->signal_fd < 0 || d->wake_fd < 0)
+    d->job_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (d->signal_fd < 0 || d->wake_fd < 0 || d->job_fd < 0)
         return ERR_SYSTEM;
+    TRY(loop_watch_add(d->loop, d->job_fd, EPOLLIN, on_job, d, &d->job_watch));
     TRY(loop_watch_add(d->loop, d->signal_fd, EPOLLIN, on_signal, d, &d->signal_watch));
     return loop_watch_add(d->loop, d->wake_fd, EPOLLIN, on_wake, d, &d->wake_watch);
 }
@@ -298,6 +314,8 @@ static enum err start_engine(struct daemon *d, char *why, size_t size)
     }
     if (keylog[0])
         log_line(LOG_WARN, "core", "keys are written to %s: whoever reads it reads the traffic", keylog);
+    snprintf(why, size, "threads for key exchange: %s", err_text(ERR_SYSTEM));
+    TRY(job_pool_new(&d->jobs, job_threads(), JOB_QUEUE, d->job_fd));
     struct ike_env env = daemon_env(d);
     snprintf(why, size, "IKE engine: %s", err_text(ERR_NOMEM));
     return ike_new(&d->engine, &env, d->config, NULL);
@@ -342,7 +360,8 @@ static enum err daemon_turn(struct daemon *d)
     ns_t now = clock_now();
     if (d->records_left)
         worker_records(d);
-    job_run(&d->jobs, d->engine);
+    if (d->jobs_left)
+        d->jobs_left = job_collect(d->jobs, d->engine, JOBS_PER_TURN);
     if (ike_deadline(d->engine) <= now)
         ike_tick(d->engine, now);
     timer_run(&d->timers, now);
@@ -352,7 +371,7 @@ static enum err daemon_turn(struct daemon *d)
         deadline = earlier(deadline, now + RECLAIM_AGAIN);
     if (d->stopping)
         deadline = earlier(deadline, d->stop_at);
-    if (d->records_left || d->jobs.len)
+    if (d->records_left || d->jobs_left)
         deadline = 0;
     return loop_turn(d->loop, deadline);
 }
@@ -372,7 +391,7 @@ static int daemon_serve(struct daemon *d)
 static void daemon_end(struct daemon *d)
 {
     ike_free(d->engine);
-    job_queue_free(&d->jobs);
+    job_pool_free(d->jobs);
     for (unsigned i = 0; i < d->workers_running; i++)
         worker_stop(d->workers[i]);
     for (unsigned i = 0; i < d->worker_count; i++)
@@ -393,6 +412,8 @@ static void daemon_end(struct daemon *d)
         loop_watch_del(d->loop, d->wake_watch);
     if (d->route_watch)
         loop_watch_del(d->loop, d->route_watch);
+    if (d->job_watch)
+        loop_watch_del(d->loop, d->job_watch);
     loop_free(d->loop);
     if (d->signal_fd >= 0)
         close(d->signal_fd);
@@ -400,6 +421,8 @@ static void daemon_end(struct daemon *d)
         close(d->wake_fd);
     if (d->route_fd >= 0)
         close(d->route_fd);
+    if (d->job_fd >= 0)
+        close(d->job_fd);
     config_free(d->config);
 }
 
@@ -429,7 +452,8 @@ static void run_warning(void *ctx, const char *file, unsigned line, const char *
 
 int daemon_run(const char *file)
 {
-    struct daemon d = {.signal_fd = -1, .wake_fd = -1, .route_fd = -1, .keylog = {-1, -1}, .started = clock_now()};
+    struct daemon d = {
+        .signal_fd = -1, .wake_fd = -1, .route_fd = -1, .job_fd = -1, .keylog = {-1, -1}, .started = clock_now()};
     const struct config_report report = {.error = run_error, .warning = run_warning};
     if ((size_t)snprintf(d.file, sizeof d.file, "%s", file) >= sizeof d.file) {
         fprintf(stderr, "adit: %s: name too long\n", file);

@@ -22,8 +22,8 @@ struct daemon {
     ns_t started;
     struct loop *loop;
     int signal_fd, wake_fd; /* signals; workers with records for us */
-    int route_fd;           /* changes of addresses and routes */
-    struct loop_watch *signal_watch, *wake_watch, *route_watch;
+    int route_fd, job_fd;   /* changes of addresses and routes; jobs that are done */
+    struct loop_watch *signal_watch, *wake_watch, *route_watch, *job_watch;
     struct timer_heap timers;
     struct timer refresh; /* looks again from where peers are reached */
     ns_t refreshed;       /* when it last did */
@@ -36,11 +36,12 @@ struct daemon {
     unsigned worker_count, workers_running;
     char io_why[160]; /* which loop engine the workers run on, and why */
     struct ike_engine *engine;
-    struct job_queue jobs;
+    struct job_pool *jobs;
     struct keylog keylog;
     struct control *control;
     uint64_t commands; /* numbers given out */
     bool records_left; /* a ring was not emptied in this turn */
+    bool jobs_left;    /* finished jobs wait */
     bool stopping;
     bool failed;             /* a worker has ended: so must we */
     ns_t stop_at;            /* patience with peers that don't answer our deletions */

@@ -92,7 +92,7 @@ static void env_child_traffic(void *ctx, uint64_t child, ns_t *in, ns_t *out)
 static enum err env_job(void *ctx, struct ike_job *job)
 {
     struct daemon *d = ctx;
-    return job_push(&d->jobs, job);
+    return job_push(d->jobs, job);
 }
 
 static int64_t env_wall(void *ctx)

@@ -115,6 +115,8 @@ void ike_input(struct ike_engine *e, const struct path *path, struct span messag
 void ike_tick(struct ike_engine *e, ns_t now);
 ns_t ike_deadline(const struct ike_engine *e);
 
+/* Whether an SA that is up waits for it: such jobs shall go first, so that strangers can't hold them up. Within job(). */
+bool ike_job_urgent(const struct ike_job *job);
 /* Any thread; touches only the job. Costs nothing once its SA is gone. */
 void ike_job_run(struct ike_job *job);
 /* The engine's thread; consumes the job, also when its SA is gone by now. */

@@ -57,6 +57,11 @@ void jobs_detach(struct ike_sa *sa)
     sa->jobs = NULL;
 }
 
+bool ike_job_urgent(const struct ike_job *job)
+{
+    return job->sa->established != 0;
+}
+
 void ike_job_run(struct ike_job *job)
 {
     struct span peer = span_of(job->peer.b, job->peer.len);
