@@ -328,6 +328,13 @@ static bool busy(const struct ike_sa *sa)
     return sa->state != SA_UP || sa->undecided_of || (sa->current && sa->current->kind == TASK_IKE_REKEY);
 }
 
+/* The peer may have made a Child SA by answering our request, and its answer may be late or lost. */
+static bool answer_due(const struct ike_sa *sa)
+{
+    const struct task *t = sa->current;
+    return t && (t->kind == TASK_CHILD_NEW || t->kind == TASK_CHILD_REKEY) && t->sent;
+}
+
 /* Whether one more would be too many (section 1.3). */
 static bool full(const struct ike_sa *sa)
 {
@@ -390,6 +397,10 @@ void create_request(struct ike_sa *sa, const struct ike_message *m)
     if (rekey) {
         if (rekey->protocol == PROTOCOL_ESP && rekey->spi.len == 4)
             old = child_by_spi(sa, get_be32(rekey->spi.data));
+        if (!old && answer_due(sa)) { /* it would drop what we are about to hear of */
+            reply_error(sa, NOTIFY_TEMPORARY_FAILURE);
+            return;
+        }
         if (!old) {
             reply_notify(sa, EXCHANGE_CREATE_CHILD_SA, rekey->protocol, rekey->spi, NOTIFY_CHILD_SA_NOT_FOUND,
                          span_of(NULL, 0));
