@@ -44,8 +44,8 @@ static const char *unmade(const struct ike_sa *sa, enum err err)
 /* Whether another SA with this peer is up: then this one isn't the first contact (section 2.4). */
 static bool has_other(const struct ike_sa *sa)
 {
-    for (const struct ike_sa *o = sa->e->sas; o; o = o->next)
-        if (o != sa && o->run == sa->run && o->state == SA_UP)
+    for (const struct ike_sa *o = sa->run->sas; o; o = o->run_next)
+        if (o != sa && o->state == SA_UP)
             return true;
     return false;
 }
@@ -336,9 +336,10 @@ static void choose(const struct ike_sa *sa, const struct ike_message *m, enum au
     if (m->idr.data && ike_identity(m->idr, &idr) != OK)
         idr.type = ID_NONE;
     *c = (struct choices){.n = 0};
-    for (unsigned i = 0; i < sa->e->run_count; i++) {
-        struct run *run = sa->e->runs[i];
+    struct candidates from = candidates_of(sa, &sa->remote_id);
+    for (struct run *run; (run = candidate_next(&from)) != NULL;) {
         unsigned f = fit(run->peer, sa, &sa->remote_id, &idr);
+        from.enough |= f > FIT_NAMED;
         if (f && run->peer->auth.remote == kind)
             insert(c, run, f);
         else if (f > c->other_fit) {
@@ -495,9 +496,9 @@ static void check_initiator(struct ike_sa *sa, const struct ike_message *m, enum
  */
 static void initial_contact(struct ike_sa *sa)
 {
-    for (struct ike_sa *o = sa->e->sas, *next; o; o = next) {
-        next = o->next;
-        if (o != sa && sa_same_peer(o, sa) && o->established && o->established < sa->created)
+    for (struct ike_sa *o = table_same_peer(&sa->e->table, sa), *next; o; o = next) {
+        next = table_same_peer_next(o, sa);
+        if (o != sa && o->established < sa->created)
             sa_replaced(o);
     }
 }
@@ -508,15 +509,27 @@ static void initial_contact(struct ike_sa *sa)
  * initiator deletes it. Each end applies this when it has authenticated the other's SA, so whichever order the messages
  * took, exactly one initiator gives way, and only to an SA that is up at both ends.
  */
+static void settle_with(const struct ike_sa *sa, struct ike_sa *o)
+{
+    if (o == sa || !o->initiator)
+        return;
+    bool concurrent = o->state == SA_AUTH_SENT || (o->state == SA_UP && o->established >= sa->created);
+    if (o->state == SA_CONNECTING || (concurrent && o->spi_i < sa->spi_i))
+        sa_delete(o, false);
+}
+
 static void settle(struct ike_sa *sa)
 {
-    for (struct ike_sa *o = sa->e->sas, *next; o; o = next) {
-        next = o->next;
-        if (o == sa || o->run != sa->run || !o->initiator)
-            continue;
-        bool concurrent = o->state == SA_AUTH_SENT || (o->state == SA_UP && o->established >= sa->created);
-        if (o->state == SA_CONNECTING || (concurrent && o->spi_i < sa->spi_i))
-            sa_delete(o, false);
+    struct ike_sa *next;
+    for (struct ike_sa *o = table_same_peer(&sa->e->table, sa); o; o = next) {
+        next = table_same_peer_next(o, sa);
+        settle_with(sa, o);
+    }
+    /* An attempt knows no identity yet. Without an address there is none, but maybe thousands of clients. */
+    for (struct ike_sa *o = sa->run->peer->endpoint_any ? NULL : sa->run->sas; o; o = next) {
+        next = o->run_next;
+        if (sa_connecting(o))
+            settle_with(sa, o);
     }
 }
 

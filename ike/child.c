@@ -87,11 +87,11 @@ static void describe_overlap(const struct ike_sa *sa, const struct ike_message *
                              size_t size)
 {
     char a[200], b[200], own[TEXT_MAX / 2] = "no policy";
-    const struct config *config = sa->e->config;
+    const struct run *run = sa->run;
     size_t at = 0;
-    for (unsigned i = 0; i < config->policy_count && at + 1 < sizeof own; i++) {
-        const struct policy *p = config->policies[i];
-        if (p->action != ACTION_PROTECT || p->peer != sa->run->peer || (only && p != only))
+    for (unsigned i = 0; i < run->policy_count && at + 1 < sizeof own; i++) {
+        const struct policy *p = run->policies[i].policy;
+        if (only && p != only)
             continue;
         int n = snprintf(own + at, sizeof own - at, "%spolicy \"%s\" has %s === %s", at ? ", " : "", p->name,
                          selectors_format(&p->local, a, sizeof a), selectors_format(&p->remote, b, sizeof b));
@@ -290,16 +290,6 @@ static void set_lifetime(struct ike_engine *e, struct child *c)
     timer_set(&e->timers, &c->life, c->soft_at);
 }
 
-/* The policy's outbound traffic is on this one now, as in the data plane. */
-static void take_traffic(struct child *c)
-{
-    for (struct ike_sa *sa = c->sa->e->sas; sa; sa = sa->next)
-        for (struct child *o = sa->children; o; o = o->next)
-            if (o->policy == c->policy)
-                o->sending = false;
-    c->sending = c->activated = true;
-}
-
 struct child *child_create(struct ike_sa *sa, const struct child_terms *t, const struct nonce *ni,
                            const struct nonce *nr, const struct kex_secret *g, bool sending)
 {
@@ -316,11 +306,13 @@ struct child *child_create(struct ike_sa *sa, const struct child_terms *t, const
         c->mode = t->mode;
         c->local = t->local;
         c->remote = t->remote;
-        err = choice_suite(&t->choice, &c->suite);
+        err = child_enlist(e, c) ? choice_suite(&t->choice, &c->suite) : ERR_NOMEM;
         if (err == OK)
             err = install(sa, c, t, ni, nr, g, sending);
-        if (err != OK)
+        if (err != OK) {
+            child_unlist(e, c);
             timer_drop(&e->timers, &c->life);
+        }
     }
     if (err != OK) {
         free(c);
@@ -335,20 +327,11 @@ struct child *child_create(struct ike_sa *sa, const struct child_terms *t, const
     c->next = sa->children;
     sa->children = c;
     if (sending)
-        take_traffic(c);
+        child_takes_traffic(c);
     else if (child_elsewhere(sa, c->policy))
         c->activate_at = e->now + ACTIVATE_AFTER;
     run_well(sa->run, c->policy);
     return c;
-}
-
-struct child *child_find(const struct ike_engine *e, uint64_t id)
-{
-    for (struct ike_sa *sa = e->sas; sa; sa = sa->next)
-        for (struct child *c = sa->children; c; c = c->next)
-            if (c->id == id)
-                return c;
-    return NULL;
 }
 
 struct child *child_by_spi(const struct ike_sa *sa, uint32_t spi_out)
@@ -357,16 +340,6 @@ struct child *child_by_spi(const struct ike_sa *sa, uint32_t spi_out)
         if (c->spi_out == spi_out)
             return c;
     return NULL;
-}
-
-struct child *child_live(const struct ike_engine *e, const struct policy *policy)
-{
-    struct child *best = NULL;
-    for (struct ike_sa *sa = e->sas; sa; sa = sa->next)
-        for (struct child *c = sa->children; c; c = c->next)
-            if (c->state == CHILD_LIVE && c->installed && c->policy == policy && (!best || c->id > best->id))
-                best = c;
-    return best;
 }
 
 struct child *child_on(const struct ike_sa *sa, const struct policy *policy)
@@ -379,23 +352,23 @@ struct child *child_on(const struct ike_sa *sa, const struct policy *policy)
 
 bool child_elsewhere(const struct ike_sa *sa, const struct policy *policy)
 {
-    for (const struct ike_sa *o = sa->e->sas; o; o = o->next)
-        if (o != sa && sa_same_peer(o, sa) && child_on(o, policy))
+    for (const struct ike_sa *o = table_same_peer(&sa->e->table, sa); o; o = table_same_peer_next(o, sa))
+        if (o != sa && child_on(o, policy))
             return true;
     return false;
 }
 
-bool child_any(const struct ike_engine *e, const struct run *run)
+bool child_any(const struct run *run)
 {
-    for (struct ike_sa *sa = e->sas; sa; sa = sa->next)
-        if (sa->run == run && sa->children)
+    for (const struct ike_sa *sa = run->sas; sa; sa = sa->run_next)
+        if (sa->children)
             return true;
     return false;
 }
 
 void child_activate(struct child *c)
 {
-    take_traffic(c);
+    child_takes_traffic(c);
     c->sa->e->env.child_activate(c->sa->e->env.ctx, c->id);
 }
 
@@ -428,6 +401,7 @@ void child_drop(struct child *c, bool linger)
         }
     tasks_drop(sa, c->id);
     uninstall(c, linger);
+    child_unlist(sa->e, c);
     timer_drop(&sa->e->timers, &c->life);
     c->state = CHILD_DELETING;
     c->next = sa->e->dead_children;

@@ -26,9 +26,8 @@ enum err ike_new(struct ike_engine **out, const struct ike_env *env, const struc
     cookie_init(&e->jar, &env->random, 0);
     e->in = malloc(IKE_MESSAGE_MAX);
     e->out = malloc(IKE_MESSAGE_MAX);
-    enum err err = e->in && e->out ? table_init(&e->table) : ERR_NOMEM;
-    if (err == OK)
-        err = runs_load(e, config);
+    table_init(&e->table, &e->env.random);
+    enum err err = e->in && e->out ? runs_load(e, config) : ERR_NOMEM;
     if (err != OK) {
         ike_free(e);
         return err;
@@ -46,10 +45,13 @@ void ike_free(struct ike_engine *e)
         sa_kill_quietly(e->sas);
     engine_reap(e);
     commands_free(e);
+    choose_unload(e);
     for (unsigned i = 0; i < e->run_count; i++)
         run_free(e->runs[i]);
     free(e->runs);
     table_free(&e->table);
+    hash_free(&e->children);
+    hash_free(&e->child_groups);
     timer_heap_free(&e->timers);
     secret_wipe(&e->jar, sizeof e->jar);
     if (e->in)

@@ -15,10 +15,12 @@
 #include <stdatomic.h>
 
 #include "core/base/buf.h"
+#include "core/base/hash.h"
 #include "core/base/log.h"
 #include "core/base/timer.h"
 #include "crypto/kex.h"
 #include "crypto/secret.h"
+#include "crypto/siphash.h"
 #include "ike/engine.h"
 #include "ike/fragment.h"
 #include "ike/keymat.h"
@@ -27,8 +29,6 @@
 #include "ike/nat.h"
 #include "ike/payload.h"
 #include "ike/proposal.h"
-
-#define CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 #define NONCE_LEN 32                     /* ours: half of the longest PRF's key, at least (section 2.10) */
 #define TEXT_MAX 768                     /* one line for a person */
@@ -80,6 +80,9 @@ struct child {
     struct child *next;
     struct ike_sa *sa;
     uint64_t id;
+    struct hash_link by_id;
+    struct child_group *group; /* of its policy: child_table.c */
+    struct child *group_next, **group_at;
     enum child_state state;
     const struct policy *policy; /* NULL once its policy left the configuration */
     uint32_t spi_in, spi_out;
@@ -199,12 +202,24 @@ struct run {
     struct policy_run *policies;
     unsigned policy_count;
     bool held;
+    bool kept;                                  /* while a configuration is replaced: its peer goes on */
+    struct hash_link by_address, by_id, by_key; /* choose.c */
+    struct ike_sa *sas;                         /* attempts of ours and what is up: the one that came last first */
     struct endpoint hint;
     unsigned failures; /* in a row */
     struct timer retry;
     char error[TEXT_MAX];
     ns_t error_at;
     bool error_sure; /* from an attempt of ours, or from the peer itself; not from somebody who may be anybody */
+};
+
+struct owned_policies {
+    struct owned_policy {
+        const struct peer *peer;
+        const struct policy *policy;
+        unsigned place; /* in the SPD */
+    } * v;
+    unsigned n;
 };
 
 enum command_kind { COMMAND_UP, COMMAND_DOWN, COMMAND_REKEY };
@@ -239,8 +254,9 @@ struct mobike {
 
 struct ike_sa {
     struct ike_engine *e;
-    struct ike_sa *prev, *next;             /* all SAs, oldest first */
-    struct ike_sa *spi_chain, *first_chain; /* hash chains of table.c */
+    struct ike_sa *prev, *next; /* all SAs, oldest first */
+    struct hash_link by_spi, by_first, by_source, by_peer;
+    struct ike_sa *run_next, **run_at; /* of its run's list; run_at NULL: in none */
     enum sa_state state;
     bool initiator; /* of this SA: who sent IKE_SA_INIT or, after a rekey, CREATE_CHILD_SA */
     bool redundant; /* another SA to this peer won: delete this one as soon as it is up */
@@ -305,9 +321,12 @@ struct held {
     struct buf content;
 };
 
-struct sa_table { /* hash tables with chains inside the SAs; grows with its load */
-    struct ike_sa **by_spi, **by_first;
-    size_t size, count;
+struct sa_table {
+    struct hash by_spi;    /* ours */
+    struct hash by_first;  /* responders': by the first message's sender and SPI */
+    struct hash by_source; /* half-open ones: by their sender's address */
+    struct hash by_peer;   /* those that are up: by peer and identity */
+    uint8_t key[SIPHASH_KEY];
 };
 
 struct ike_engine {
@@ -319,6 +338,8 @@ struct ike_engine {
     bool resume; /* an answer left, and its SA holds requests that came early */
     struct timer_heap timers;
     struct sa_table table;
+    struct hash children, child_groups;             /* Child SAs by number; their groups by policy */
+    struct hash run_addresses, run_names, run_keys; /* choose.c */
     struct ike_sa *sas, *sas_last, *dead;
     struct child *dead_children;
     struct run **runs; /* as config->peers */
@@ -335,16 +356,23 @@ struct ike_engine {
     uint8_t *in, *out; /* IKE_MESSAGE_MAX each */
 };
 
-/* -- table.c: SAs by our SPI, and responders' by the first message's sender and SPI -- */
-MUST_USE enum err table_init(struct sa_table *t);
+/* -- table.c: where SAs are found -- */
+void table_init(struct sa_table *t, const struct random_source *random);
 void table_free(struct sa_table *t);
 void table_add(struct sa_table *t, struct ike_sa *sa);
-void table_add_first(struct sa_table *t, struct ike_sa *sa); /* after table_add */
+void table_add_first(struct sa_table *t, struct ike_sa *sa); /* half-open: by its first message, and its source */
+void table_not_half_open(struct sa_table *t, struct ike_sa *sa);
+void table_add_peer(struct sa_table *t, struct ike_sa *sa); /* is up: by its run and its peer's identity */
 void table_remove(struct sa_table *t, struct ike_sa *sa);
 struct ike_sa *table_find(const struct sa_table *t, uint64_t own_spi);
 /* The responder SA that this very IKE_SA_INIT request made (once it is up: by SPI and sender alone), or NULL. */
 struct ike_sa *table_find_first(const struct sa_table *t, uint64_t spi_i, const struct endpoint *remote,
                                 struct span message);
+/* Half-open SAs from there, counted up to `enough`. */
+unsigned table_from_source(const struct sa_table *t, const struct ip *source, unsigned enough);
+/* SAs that are, or were, up with the peer of sa, itself among them; the newest first; NULL: no more. */
+struct ike_sa *table_same_peer(const struct sa_table *t, const struct ike_sa *sa);
+struct ike_sa *table_same_peer_next(const struct ike_sa *one, const struct ike_sa *sa);
 uint64_t sa_own_spi(const struct ike_sa *sa);
 
 /* -- job.c -- */
@@ -388,6 +416,9 @@ bool sa_rekey(struct ike_sa *sa);
 /* Where authentic, fresh IKE (or, with esp, ESP) came from is where the peer is now (RFC 7296 section 2.23). */
 void sa_follow(struct ike_sa *sa, const struct path *path, bool esp);
 void sa_move_children(struct ike_sa *sa); /* to where the IKE SA is */
+/* Into, and out of, the list of its run. */
+void sa_enlist(struct ike_sa *sa);
+void sa_unlist(struct ike_sa *sa);
 void engine_reap(struct ike_engine *e);
 bool sa_connecting(const struct ike_sa *sa); /* an attempt of ours that is not up yet */
 const char *sa_peer_name(const struct ike_sa *sa);
@@ -517,11 +548,9 @@ void child_disown(struct ike_sa *sa, struct task *from);
 void child_expired(struct child *c);
 void child_doom(struct child *c); /* the peer is about to delete it; if it does not, we do */
 void child_activate(struct child *c);
-bool child_any(const struct ike_engine *e, const struct run *run); /* some Child SA of that peer is there */
-void child_retire(struct child *c);                                /* out of the data plane; the object stays */
-struct child *child_find(const struct ike_engine *e, uint64_t id);
+bool child_any(const struct run *run); /* some Child SA of that peer is there */
+void child_retire(struct child *c);    /* out of the data plane; the object stays */
 struct child *child_by_spi(const struct ike_sa *sa, uint32_t spi_out);
-struct child *child_live(const struct ike_engine *e, const struct policy *policy);
 struct child *child_on(const struct ike_sa *sa, const struct policy *policy); /* a live one of this SA, or NULL */
 /*
  * Whether the same peer has a live one on another SA: then a responder's new one must not send at once, for the peer may
@@ -534,6 +563,40 @@ void child_activate_best(struct ike_engine *e, const struct policy *policy);
 bool child_rekey(struct child *c);
 void child_report(const struct child *c, enum ike_event_kind kind, const char *fmt, ...) PRINTF_LIKE(3, 4);
 void child_failed(struct ike_sa *sa, const struct policy *policy, const char *fmt, ...) PRINTF_LIKE(3, 4);
+
+/* -- child_table.c: where Child SAs are found -- */
+bool child_enlist(struct ike_engine *e, struct child *c); /* by its number, and its policy. False: no memory */
+void child_unlist(struct ike_engine *e, struct child *c);
+struct child *child_find(const struct ike_engine *e, uint64_t id);
+struct child *child_live(const struct ike_engine *e, const struct policy *policy); /* the newest that is in use */
+/* The policy's outbound traffic is on this one now, as in the data plane. */
+void child_takes_traffic(struct child *c);
+/* Another configuration: the groups go over to what mapped() says, or are left to those that are in them. */
+void child_groups_move(struct ike_engine *e, const struct config *config,
+                       const struct policy *(*mapped)(const struct config *, const struct policy *));
+
+/* -- choose.c: which configured peer a message is for -- */
+void choose_load(struct ike_engine *e); /* the engine's runs have been set or replaced */
+void choose_unload(struct ike_engine *e);
+/*
+ * Before IKE_AUTH only the address tells who that may be: peers with this very address first, then those with %any.
+ * False: nobody, or nothing in common; who is the peer to blame, if there is one.
+ */
+bool choose_proposal(struct ike_engine *e, const struct path *path, const struct ike_message *m, struct choice *out,
+                     struct run **who, char *why, size_t why_size);
+/*
+ * In IKE_AUTH: all configured peers that the identity and the address may name, and maybe some more. First those that
+ * go by this identity; then, unless the caller has found enough, those of any.
+ */
+struct candidates {
+    const struct ike_engine *e;
+    uint64_t name, here, any; /* keys of the lists */
+    unsigned list;
+    struct hash_link *at;
+    bool enough; /* set by the caller */
+};
+struct candidates candidates_of(const struct ike_sa *sa, const struct identity *idi);
+struct run *candidate_next(struct candidates *c); /* NULL: no more */
 
 /* -- create.c: CREATE_CHILD_SA for Child SAs -- */
 void create_start(struct ike_sa *sa); /* the current task: CHILD_NEW or CHILD_REKEY */
@@ -598,8 +661,11 @@ unsigned mobike_patience(const struct ike_sa *sa); /* retransmissions before the
 void mobike_arrived(struct ike_sa *sa, const struct path *path);
 
 /* -- run.c -- */
-MUST_USE enum err run_new(struct ike_engine *e, const struct config *config, const struct peer *peer, struct run **out);
-MUST_USE enum err run_policies(struct run *r, const struct config *config); /* (re)makes its list */
+/* The protect policies of a configuration by peer, and in the order of the SPD within one; v is to be freed. */
+MUST_USE enum err policies_sort(const struct config *config, struct owned_policies *out);
+MUST_USE enum err run_new(struct ike_engine *e, const struct owned_policies *all, const struct peer *peer,
+                          struct run **out);
+MUST_USE enum err run_policies(struct run *r, const struct owned_policies *all); /* (re)makes its list */
 void commands_resume(struct ike_engine *e); /* what the waiting ones ask for, asked for again */
 /* Ends the commands of a run that is going (NULL: those marked vanished). */
 void commands_orphan(struct ike_engine *e, const struct run *r);

@@ -54,6 +54,7 @@ static void abandon(struct ike_sa *sa)
     } else if (sa->state != SA_DELETING) {
         sa_kill(sa);
     }
+    sa_unlist(sa);
     sa->run = NULL;
     sa->restart = false;
     for (struct child *c = sa->children; c; c = c->next)
@@ -67,12 +68,13 @@ static void abandon(struct ike_sa *sa)
 }
 
 /* The old run of an unchanged peer takes over the new pointers; what was held or asked for stays so. */
-static enum err adopt(struct run *r, const struct peer *peer, const struct config *config)
+static enum err adopt(struct run *r, const struct peer *peer, const struct config *config,
+                      const struct owned_policies *all)
 {
     struct policy_run *old = r->policies;
     unsigned n = r->policy_count;
     r->peer = peer;
-    enum err err = run_policies(r, config);
+    enum err err = run_policies(r, all);
     if (err != OK) {
         r->policies = old;
         r->policy_count = 0;
@@ -101,37 +103,25 @@ static void move_commands(struct ike_engine *e, const struct config *config)
 
 static struct run *taken_over(struct ike_engine *e, const struct peer *peer)
 {
-    for (unsigned i = 0; i < e->run_count; i++)
-        if (!strcmp(e->runs[i]->peer->name, peer->name) && peer_equal(e->runs[i]->peer, peer))
-            return e->runs[i];
-    return NULL;
+    const struct peer *old = config_peer(e->config, peer->name);
+    struct run *r = old && peer_equal(old, peer) ? run_of(e, old) : NULL;
+    if (r)
+        r->kept = true;
+    return r;
 }
 
-/* Those SAs, and commands, whose peer has no successor. */
-static void drop_run(struct ike_engine *e, struct run *r)
+static void switch_runs(struct ike_engine *e, const struct config *config)
 {
-    commands_orphan(e, r);
+    for (unsigned i = 0; i < e->run_count; i++)
+        if (!e->runs[i]->kept)
+            commands_orphan(e, e->runs[i]);
     for (struct ike_sa *sa = e->sas, *next; sa; sa = next) {
         next = sa->next;
-        if (sa->run == r)
+        if (sa->run && !sa->run->kept)
             abandon(sa);
     }
-}
-
-static bool listed(struct run *const *runs, unsigned n, const struct run *r)
-{
-    for (unsigned i = 0; i < n; i++)
-        if (runs[i] == r)
-            return true;
-    return false;
-}
-
-static void switch_runs(struct ike_engine *e, struct run **runs, unsigned n, const struct config *config)
-{
-    for (unsigned i = 0; i < e->run_count; i++)
-        if (!listed(runs, n, e->runs[i]))
-            drop_run(e, e->runs[i]);
     move_commands(e, config);
+    child_groups_move(e, config, mapped);
     for (struct ike_sa *sa = e->sas, *next; sa; sa = next) {
         next = sa->next;
         if (!sa->run)
@@ -145,12 +135,13 @@ static void switch_runs(struct ike_engine *e, struct run **runs, unsigned n, con
 }
 
 /* The runs of the new configuration. A peer for which there is no memory stays unknown until the next reload. */
-static unsigned collect_runs(struct ike_engine *e, const struct config *config, struct run **runs)
+static unsigned collect_runs(struct ike_engine *e, const struct config *config, const struct owned_policies *all,
+                             struct run **runs)
 {
     unsigned n = 0;
     for (unsigned i = 0; i < config->peer_count; i++) {
         runs[n] = taken_over(e, config->peers[i]);
-        if (runs[n] || run_new(e, config, config->peers[i], &runs[n]) == OK)
+        if (runs[n] || run_new(e, all, config->peers[i], &runs[n]) == OK)
             n++;
     }
     return n;
@@ -159,21 +150,27 @@ static unsigned collect_runs(struct ike_engine *e, const struct config *config, 
 void ike_reload(struct ike_engine *e, const struct config *config, ns_t now)
 {
     e->now = now;
-    struct run **runs = calloc(config->peer_count + 1, sizeof(struct run *));
-    unsigned n = runs ? collect_runs(e, config, runs) : 0;
-    switch_runs(e, runs, n, config);
+    struct owned_policies all;
+    bool sorted = policies_sort(config, &all) == OK;
+    struct run **runs = sorted ? calloc(config->peer_count + 1, sizeof(struct run *)) : NULL;
+    unsigned n = runs ? collect_runs(e, config, &all, runs) : 0;
+    choose_unload(e);
+    switch_runs(e, config);
     for (unsigned i = 0; i < e->run_count; i++)
-        if (!listed(runs, n, e->runs[i]))
+        if (!e->runs[i]->kept)
             run_free(e->runs[i]);
     for (unsigned i = 0; i < n; i++) {
         const struct peer *peer = config_peer(config, runs[i]->peer->name);
-        if (runs[i]->peer != peer && adopt(runs[i], peer, config) != OK)
+        runs[i]->kept = false;
+        if (runs[i]->peer != peer && adopt(runs[i], peer, config, &all) != OK)
             runs[i]->policy_count = 0;
     }
+    free(all.v);
     free(e->runs);
     e->runs = runs;
     e->run_count = n;
     e->config = config;
+    choose_load(e);
     commands_resume(e);
     engine_leave(e);
 }

@@ -15,35 +15,68 @@ static void retry_fire(struct timer *t, void *ctx, ns_t now)
     run_kick(CONTAINER_OF(t, struct run, retry));
 }
 
-static unsigned count_policies(const struct config *config, const struct peer *peer)
+/* -- which policies are whose: sorted once, for all peers of a configuration -- */
+
+static int by_peer(const void *a, const void *b)
 {
-    unsigned n = 0;
-    for (unsigned i = 0; i < config->policy_count; i++)
-        n += config->policies[i]->action == ACTION_PROTECT && config->policies[i]->peer == peer;
-    return n;
+    const struct owned_policy *x = a, *y = b;
+    if (x->peer != y->peer)
+        return (uintptr_t)x->peer < (uintptr_t)y->peer ? -1 : 1;
+    return x->place < y->place ? -1 : x->place > y->place;
 }
 
-enum err run_policies(struct run *r, const struct config *config)
+enum err policies_sort(const struct config *config, struct owned_policies *out)
 {
-    unsigned n = count_policies(config, r->peer);
-    r->policies = calloc(n ? n : 1, sizeof *r->policies);
-    if (!r->policies)
+    *out = (struct owned_policies){.v = calloc(config->policy_count + 1, sizeof *out->v)};
+    if (!out->v)
         return ERR_NOMEM;
-    r->policy_count = 0;
-    for (unsigned i = 0; i < config->policy_count; i++)
-        if (config->policies[i]->action == ACTION_PROTECT && config->policies[i]->peer == r->peer)
-            r->policies[r->policy_count++].policy = config->policies[i];
+    for (unsigned i = 0; i < config->policy_count; i++) {
+        const struct policy *p = config->policies[i];
+        if (p->action == ACTION_PROTECT)
+            out->v[out->n++] = (struct owned_policy){.peer = p->peer, .place = i, .policy = p};
+    }
+    qsort(out->v, out->n, sizeof *out->v, by_peer);
     return OK;
 }
 
-enum err run_new(struct ike_engine *e, const struct config *config, const struct peer *peer, struct run **out)
+/* The first that belongs to this peer, in the order of the SPD; n: how many do. */
+static const struct owned_policy *policies_of(const struct owned_policies *all, const struct peer *peer, unsigned *n)
+{
+    unsigned low = 0, high = all->n;
+    while (low < high) {
+        unsigned middle = low + (high - low) / 2;
+        if ((uintptr_t)all->v[middle].peer < (uintptr_t)peer)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    *n = 0;
+    while (low + *n < all->n && all->v[low + *n].peer == peer)
+        ++*n;
+    return all->v + low;
+}
+
+enum err run_policies(struct run *r, const struct owned_policies *all)
+{
+    unsigned n;
+    const struct owned_policy *mine = policies_of(all, r->peer, &n);
+    r->policies = calloc(n ? n : 1, sizeof *r->policies);
+    if (!r->policies)
+        return ERR_NOMEM;
+    r->policy_count = n;
+    for (unsigned i = 0; i < n; i++)
+        r->policies[i].policy = mine[i].policy;
+    return OK;
+}
+
+enum err run_new(struct ike_engine *e, const struct owned_policies *all, const struct peer *peer, struct run **out)
 {
     struct run *r = calloc(1, sizeof *r);
     if (!r)
         return ERR_NOMEM;
     r->e = e;
     r->peer = peer;
-    enum err err = run_policies(r, config);
+    enum err err = run_policies(r, all);
     if (err == OK)
         err = timer_add(&e->timers, &r->retry, retry_fire);
     if (err != OK) {
@@ -66,19 +99,25 @@ void run_free(struct run *r)
 
 enum err runs_load(struct ike_engine *e, const struct config *config)
 {
+    struct owned_policies all;
     e->runs = calloc(config->peer_count ? config->peer_count : 1, sizeof(struct run *));
     if (!e->runs)
         return ERR_NOMEM;
-    for (unsigned i = 0; i < config->peer_count; i++) {
-        TRY(run_new(e, config, config->peers[i], &e->runs[i]));
-        e->run_count++;
+    enum err err = policies_sort(config, &all);
+    while (err == OK && e->run_count < config->peer_count) {
+        err = run_new(e, &all, config->peers[e->run_count], &e->runs[e->run_count]);
+        e->run_count += err == OK;
     }
-    return OK;
+    free(all.v);
+    choose_load(e);
+    return err;
 }
 
 struct run *run_of(const struct ike_engine *e, const struct peer *peer)
 {
-    for (unsigned i = 0; i < e->run_count; i++)
+    if (peer->number < e->run_count && e->runs[peer->number]->peer == peer)
+        return e->runs[peer->number];
+    for (unsigned i = 0; i < e->run_count; i++) /* there was no memory for one of them */
         if (e->runs[i]->peer == peer)
             return e->runs[i];
     return NULL;
@@ -101,8 +140,8 @@ bool run_needs(const struct run *r, const struct policy_run *p)
 /* The SA on which Child SAs are to be made, or NULL. */
 static struct ike_sa *usable(const struct run *r)
 {
-    for (struct ike_sa *sa = r->e->sas_last; sa; sa = sa->prev)
-        if (sa->run == r && sa->state == SA_UP && !sa->undecided_of && !sa->redundant)
+    for (struct ike_sa *sa = r->sas; sa; sa = sa->run_next)
+        if (sa->state == SA_UP && !sa->undecided_of && !sa->redundant)
             return sa;
     return NULL;
 }
@@ -110,9 +149,8 @@ static struct ike_sa *usable(const struct run *r)
 /* Something that will bring up this policy, or try, is under way. */
 static bool under_way(const struct run *r, const struct policy *policy)
 {
-    for (const struct ike_sa *sa = r->e->sas; sa; sa = sa->next)
-        if (sa->run == r &&
-            ((sa_connecting(sa) && !sa->redundant) || sa->undecided_of || task_waits(sa, TASK_CHILD_NEW, 0, policy)))
+    for (const struct ike_sa *sa = r->sas; sa; sa = sa->run_next)
+        if ((sa_connecting(sa) && !sa->redundant) || sa->undecided_of || task_waits(sa, TASK_CHILD_NEW, 0, policy))
             return true;
     return false;
 }
@@ -155,7 +193,7 @@ void run_later(struct run *r, ns_t in)
 
 void run_note(struct run *r, const char *text, bool sure)
 {
-    if (!sure && ((r->error[0] && r->error_sure) || child_any(r->e, r)))
+    if (!sure && ((r->error[0] && r->error_sure) || child_any(r)))
         return;
     snprintf(r->error, sizeof r->error, "%s", text);
     r->error_at = r->e->now;
@@ -290,8 +328,8 @@ static bool all_up(const struct command *c)
 
 static bool all_down(const struct command *c)
 {
-    for (const struct ike_sa *sa = c->run->e->sas; sa; sa = sa->next) {
-        if (sa->run != c->run || sa->created > c->at) /* the peer may have called again meanwhile */
+    for (const struct ike_sa *sa = c->run->sas; sa; sa = sa->run_next) {
+        if (sa->created > c->at) /* the peer may have called again meanwhile */
             continue;
         if (!c->policy && sa->state != SA_REPLACED)
             return false;
@@ -313,8 +351,8 @@ static bool peer_rekeys(const struct ike_sa *sa, const struct policy *policy)
 static bool rekey_vain(const struct command *c)
 {
     enum task_kind kind = c->policy ? TASK_CHILD_REKEY : TASK_IKE_REKEY;
-    for (const struct ike_sa *sa = c->run->e->sas; sa; sa = sa->next)
-        if (sa->run == c->run && (task_waits(sa, kind, 0, c->policy) || peer_rekeys(sa, c->policy)))
+    for (const struct ike_sa *sa = c->run->sas; sa; sa = sa->run_next)
+        if ((task_waits(sa, kind, 0, c->policy) || peer_rekeys(sa, c->policy)))
             return false;
     return true;
 }
@@ -391,11 +429,11 @@ static void down_all(struct run *r)
     for (unsigned i = 0; i < r->policy_count; i++)
         r->policies[i].once = false;
     commands_end(r->e, COMMAND_UP, r, NULL, false, "it was taken down");
-    for (struct ike_sa *sa = r->e->sas, *next; sa; sa = next) {
-        next = sa->next;
-        if (sa->run == r && sa->state != SA_DELETING && sa->state != SA_REPLACED)
+    for (struct ike_sa *sa = r->sas, *next; sa; sa = next) {
+        next = sa->run_next;
+        if (sa->state != SA_DELETING && sa->state != SA_REPLACED)
             sa_delete(sa, false);
-        else if (sa->run == r)
+        else
             sa->restart = false;
     }
 }
@@ -405,8 +443,8 @@ static void down_policy(struct run *r, struct policy_run *p)
     p->held = true;
     p->once = false;
     commands_end(r->e, COMMAND_UP, r, p->policy, false, "it was taken down");
-    for (struct ike_sa *sa = r->e->sas, *next_sa; sa; sa = next_sa) {
-        next_sa = sa->next;
+    for (struct ike_sa *sa = r->sas, *next_sa; sa; sa = next_sa) {
+        next_sa = sa->run_next;
         for (struct child *c = sa->children, *next; c && sa->state != SA_DEAD; c = next) {
             next = c->next;
             if (c->policy != p->policy || c->state == CHILD_DELETING)
@@ -479,8 +517,8 @@ void ike_local_hint(struct ike_engine *e, const struct peer *peer, const struct 
         return;
     r->hint = *local;
     /* An attempt that is out already goes on from where we are now. */
-    for (struct ike_sa *sa = e->sas; sa; sa = sa->next)
-        if (sa->run == r && sa->state == SA_CONNECTING && sa->path.remote.ip.family == local->ip.family)
+    for (struct ike_sa *sa = r->sas; sa; sa = sa->run_next)
+        if (sa->state == SA_CONNECTING && sa->path.remote.ip.family == local->ip.family)
             sa->path.local.ip = local->ip;
 }
 

@@ -139,6 +139,7 @@ static void not_half_open(struct ike_sa *sa)
     if (sa->halfway) {
         sa->halfway = false;
         sa->e->half_open--;
+        table_not_half_open(&sa->e->table, sa);
     }
 }
 
@@ -156,9 +157,9 @@ bool sa_same_peer(const struct ike_sa *a, const struct ike_sa *b)
 void sa_crowd_out(const struct ike_sa *newest)
 {
     unsigned n = 0;
-    for (struct ike_sa *sa = newest->e->sas_last, *prev; sa; sa = prev) {
-        prev = sa->prev;
-        if (sa == newest || !sa->established || !sa_same_peer(sa, newest) || ++n < PEER_SAS_MAX)
+    for (struct ike_sa *sa = table_same_peer(&newest->e->table, newest), *next; sa; sa = next) {
+        next = table_same_peer_next(sa, newest);
+        if (sa == newest || ++n < PEER_SAS_MAX)
             continue;
         if (sa->state != SA_DELETING) {
             report(sa->e, IKE_EVENT_NOTICE, sa_peer(sa), NULL, &sa->path,
@@ -187,9 +188,10 @@ void sa_replaced(struct ike_sa *sa)
     sa_kill(sa);
 }
 
+/* What refers to it was made by a rekey of it, or it by a rekey of that: an SA with the same peer. */
 static void forget_references(struct ike_sa *gone)
 {
-    for (struct ike_sa *sa = gone->e->sas; sa; sa = sa->next) {
+    for (struct ike_sa *sa = table_same_peer(&gone->e->table, gone); sa; sa = table_same_peer_next(sa, gone)) {
         if (sa->undecided_of == gone)
             sa->undecided_of = NULL;
         if (sa->renews == gone)
@@ -199,11 +201,32 @@ static void forget_references(struct ike_sa *gone)
     }
 }
 
+void sa_enlist(struct ike_sa *sa)
+{
+    sa_unlist(sa);
+    sa->run_at = &sa->run->sas;
+    sa->run_next = sa->run->sas;
+    if (sa->run_next)
+        sa->run_next->run_at = &sa->run_next;
+    sa->run->sas = sa;
+}
+
+void sa_unlist(struct ike_sa *sa)
+{
+    if (!sa->run_at)
+        return;
+    *sa->run_at = sa->run_next;
+    if (sa->run_next)
+        sa->run_next->run_at = sa->run_at;
+    sa->run_at = NULL;
+}
+
 static void unlink_sa(struct ike_sa *sa)
 {
     struct ike_engine *e = sa->e;
     struct timer *timers[] = {&sa->retransmit, &sa->life, &sa->poll, &sa->wake, &sa->grace};
     table_remove(&e->table, sa);
+    sa_unlist(sa);
     for (unsigned i = 0; i < sizeof timers / sizeof *timers; i++)
         timer_drop(&e->timers, timers[i]);
     *(sa->prev ? &sa->prev->next : &e->sas) = sa->next;
@@ -230,8 +253,8 @@ static void kill_sa(struct ike_sa *sa, bool data_plane)
         e->env.spi_release(e->env.ctx, sa->pending->terms.spi_in);
     free(sa->pending);
     sa->pending = NULL;
-    unlink_sa(sa);
     forget_references(sa);
+    unlink_sa(sa);
     if (sa->current)
         task_free(e, sa->current);
     sa->current = NULL;
@@ -391,6 +414,8 @@ void sa_up(struct ike_sa *sa)
     struct ike_engine *e = sa->e;
     sa->state = SA_UP;
     not_half_open(sa);
+    sa_enlist(sa);
+    table_add_peer(&e->table, sa);
     buf_free(&sa->first_own);
     buf_free(&sa->first_peer);
     ppk_forget(sa);

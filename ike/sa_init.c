@@ -116,6 +116,7 @@ void sa_init_start(struct run *run, const struct policy *first, struct ike_sa *r
     sa->caller = true;
     sa->renews = renews;
     sa->state = SA_CONNECTING;
+    sa_enlist(sa);
     sa->path = first_path(run);
     sa->current = task_new(TASK_CONNECT);
     if (peer->endpoint_any || !sa->path.remote.ip.family) {
@@ -300,20 +301,6 @@ static bool cookie_holds(struct ike_engine *e, const struct path *path, const st
     return false;
 }
 
-/* Of one party, as far as addresses tell: providers hand out IPv6 by the /64 at least (RFC 8019 section 4.2). */
-static bool same_source(const struct ip *a, const struct ip *b)
-{
-    return a->family == b->family && !memcmp(a->b, b->b, a->family == 4 ? 4 : 8);
-}
-
-static unsigned half_open_from(const struct ike_engine *e, const struct ip *source)
-{
-    unsigned n = 0;
-    for (const struct ike_sa *sa = e->sas; sa; sa = sa->next)
-        n += sa->halfway && same_source(&sa->first_remote.ip, source);
-    return n;
-}
-
 /* Whether there is a place for one more half-open SA from there. Under load only for who receives at his address. */
 static bool admitted(struct ike_engine *e, const struct path *path, const struct ike_message *m)
 {
@@ -321,35 +308,11 @@ static bool admitted(struct ike_engine *e, const struct path *path, const struct
     if (room && e->half_open >= e->limits.cookie_threshold) {
         if (!cookie_holds(e, path, m))
             return false;
-        room = half_open_from(e, &path->remote.ip) < HALF_OPEN_PER_SOURCE;
+        room = table_from_source(&e->table, &path->remote.ip, HALF_OPEN_PER_SOURCE) < HALF_OPEN_PER_SOURCE;
     }
     if (!room)
         drop(e, STAT_DROP_IKE_LIMIT);
     return room;
-}
-
-/*
- * Before IKE_AUTH only the address tells who that may be: peers with this very address first, then those with %any.
- * False: nobody, or nothing in common; who is the peer to blame, if there is one.
- */
-static bool choose(struct ike_engine *e, const struct path *path, const struct ike_message *m, struct choice *out,
-                   struct run **who, char *why, size_t why_size)
-{
-    *who = NULL;
-    for (unsigned any = 0; any < 2; any++) {
-        for (unsigned i = 0; i < e->run_count; i++) {
-            const struct peer *p = e->runs[i]->peer;
-            if (p->endpoint_any != (any == 1) || (!any && !ip_equal(&p->endpoint.ip, &path->remote.ip)))
-                continue;
-            enum err err = proposal_choose(m->sa, &p->ike, m->ke_group, true, out, why, why_size);
-            if (err == OK && out->spi_len == 0) /* the header has the SPIs (section 3.3.1) */
-                return true;
-            if (err != ERR_MISMATCH)
-                snprintf(why, why_size, "its proposals are malformed");
-            *who = e->runs[i];
-        }
-    }
-    return false;
 }
 
 static void refuse(struct ike_engine *e, const struct path *path, const struct ike_message *m, struct run *run,
@@ -505,7 +468,7 @@ void sa_init_request(struct ike_engine *e, const struct path *path, struct span 
     }
     if (!admitted(e, path, m))
         return;
-    if (!choose(e, path, m, &choice, &run, why, sizeof why)) {
+    if (!choose_proposal(e, path, m, &choice, &run, why, sizeof why)) {
         refuse(e, path, m, run, why);
         return;
     }

@@ -550,11 +550,20 @@ void config_free(struct config *c)
         free(c->policies[i]);
     free(c->peers);
     free(c->policies);
+    hash_free(&c->peer_names);
+    hash_free(&c->policy_names);
     free(c);
 }
 
 const struct peer *config_peer(const struct config *c, const char *name)
 {
+    for (const struct hash_link *l = hash_find(&c->peer_names, hash_text(name)); l; l = hash_next(l)) {
+        const struct peer *p = CONTAINER_OF(l, struct peer, by_name);
+        if (strcmp(p->name, name) == 0)
+            return p;
+    }
+    if (c->peer_names.count)
+        return NULL;
     for (unsigned i = 0; i < c->peer_count; i++)
         if (strcmp(c->peers[i]->name, name) == 0)
             return c->peers[i];
@@ -563,6 +572,13 @@ const struct peer *config_peer(const struct config *c, const char *name)
 
 const struct policy *config_policy(const struct config *c, const char *name)
 {
+    for (const struct hash_link *l = hash_find(&c->policy_names, hash_text(name)); l; l = hash_next(l)) {
+        const struct policy *p = CONTAINER_OF(l, struct policy, by_name);
+        if (strcmp(p->name, name) == 0)
+            return p;
+    }
+    if (c->policy_names.count)
+        return NULL;
     for (unsigned i = 0; i < c->policy_count; i++)
         if (strcmp(c->policies[i]->name, name) == 0)
             return c->policies[i];

@@ -74,11 +74,11 @@ static void check_policies(struct loading *l)
         check_pairs(l, p);
         check_shadow(l, (const struct policy *const *)c->policies, i, p);
         check_bypass(l, i);
-        for (unsigned j = 0; j < i; j++)
-            if (strcmp(c->policies[j]->name, p->name) == 0)
-                complain(l, p->line,
-                         "found a second policy of the name '%s', expected another name: the first is on line %u",
-                         p->name, c->policies[j]->line);
+        const struct policy *last = config_policy(c, p->name);
+        if (last != p)
+            complain(l, last->line,
+                     "found a second policy of the name '%s', expected another name: the first is on line %u", p->name,
+                     p->line);
     }
 }
 

@@ -637,6 +637,7 @@ static bool add_policy(struct config *c, struct policy *p)
     }
     c->policies = more;
     c->policies[c->policy_count++] = p;
+    hash_add(&c->policy_names, &p->by_name, hash_text(p->name));
     return true;
 }
 
@@ -699,10 +700,12 @@ static enum err make_peers(struct loading *l, const struct ini *ini)
     for (unsigned i = 0; i < ini->n; i++) {
         if (ini->sections[i].kind != SECTION_PEER)
             continue;
-        c->peers[c->peer_count] = new_peer(&ini->sections[i]);
-        if (!c->peers[c->peer_count])
+        struct peer *p = new_peer(&ini->sections[i]);
+        if (!p)
             return ERR_NOMEM;
-        c->peer_count++;
+        p->number = c->peer_count;
+        c->peers[c->peer_count++] = p;
+        hash_add(&c->peer_names, &p->by_name, hash_text(p->name));
     }
     return OK;
 }

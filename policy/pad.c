@@ -118,6 +118,25 @@ bool identity_equal(const struct identity *a, const struct identity *b)
     }
 }
 
+/* Letter case, and in a DN which kind of string it is written as (identity_equal looks at neither). */
+static uint8_t fold_byte(uint8_t type, uint8_t b)
+{
+    if (b >= 'A' && b <= 'Z')
+        return (uint8_t)(b - 'A' + 'a');
+    bool string_tag = b == 0x0c || b == 0x13 || b == 0x14 || b == 0x16; /* UTF8, Printable, T61, IA5 */
+    return type == ID_DER_DN && string_tag ? 0x0c : b;
+}
+
+size_t identity_fold(const struct identity *id, uint8_t out[IDENTITY_FOLDED])
+{
+    struct span bytes = bytes_of(id);
+    bool as_is = id->type != ID_FQDN && id->type != ID_RFC822 && id->type != ID_DER_DN;
+    out[0] = id->type;
+    for (size_t i = 0; i < bytes.len; i++)
+        out[1 + i] = as_is ? bytes.data[i] : fold_byte(id->type, bytes.data[i]);
+    return 1 + bytes.len;
+}
+
 static void format_key_id(struct span bytes, struct text *t)
 {
     text_add(t, "keyid:");

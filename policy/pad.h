@@ -7,6 +7,7 @@
 #define ADIT_PAD_H
 
 #include "core/base/clock.h"
+#include "core/base/hash.h"
 #include "core/base/ip.h"
 #include "crypto/cert.h"
 #include "crypto/secret.h"
@@ -39,6 +40,9 @@ struct identity {
  * (a leading @ is dropped). Errors: SYNTAX, RANGE (too long), UNSUPPORTED (a DN attribute we don't know). */
 MUST_USE enum err identity_parse(const char *text, struct identity *out);
 struct identity identity_of_ip(const struct ip *ip);
+/* Equal ones, and hardly others, give the same bytes: for hash tables. Returns how many. */
+#define IDENTITY_FOLDED (1 + IDENTITY_MAX)
+size_t identity_fold(const struct identity *id, uint8_t out[IDENTITY_FOLDED]);
 bool identity_equal(const struct identity *a, const struct identity *b); /* FQDN, mail and DN ignore letter case */
 const char *identity_format(const struct identity *id, char *text, size_t size); /* escaped: safe for logs */
 
@@ -68,7 +72,8 @@ struct peer;
 /* One entry of the SPD as configured. */
 struct policy {
     char name[64];
-    unsigned line; /* in the configuration file */
+    struct hash_link by_name; /* config_policy's */
+    unsigned line;            /* in the configuration file */
     enum policy_action action;
     const struct peer *peer; /* NULL unless action is protect */
     struct selectors local, remote;
@@ -86,7 +91,9 @@ struct policy {
 
 struct peer {
     char name[64];
+    struct hash_link by_name; /* config_peer's */
     unsigned line;
+    unsigned number;           /* its place among the configuration's peers */
     bool endpoint_any;         /* %any */
     char endpoint_host[256];   /* as written, if it is a name */
     struct endpoint endpoint;  /* resolved; port 500 unless written; family 0: %any, or a name without an answer */

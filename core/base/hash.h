@@ -10,6 +10,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* What a node (or a timer) is part of. */
+#define CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
+
 struct hash_link {
     struct hash_link *next, **at; /* of its chain; at: what points here, NULL while in no table */
     uint64_t key;

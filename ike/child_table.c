@@ -1,0 +1,100 @@
+/* Where Child SAs are found: by the engine's number, and those of one policy together. */
+#include <stdlib.h>
+
+#include "ike/internal.h"
+
+/* The Child SAs of one policy, whichever IKE SAs they belong to. Exists while it has some. */
+struct child_group {
+    struct hash_link link;       /* key: the policy's address */
+    const struct policy *policy; /* NULL once it left the configuration */
+    struct child *first;         /* newest first */
+    struct child *sender;        /* the one that the policy's outbound traffic uses */
+};
+
+static uint64_t policy_key(const struct policy *policy)
+{
+    return (uint64_t)(uintptr_t)policy;
+}
+
+static struct child_group *group_of(const struct ike_engine *e, const struct policy *policy)
+{
+    struct hash_link *l = policy ? hash_find(&e->child_groups, policy_key(policy)) : NULL;
+    return l ? CONTAINER_OF(l, struct child_group, link) : NULL;
+}
+
+bool child_enlist(struct ike_engine *e, struct child *c)
+{
+    struct child_group *g = group_of(e, c->policy);
+    if (!g) {
+        g = calloc(1, sizeof *g);
+        if (!g)
+            return false;
+        g->policy = c->policy;
+        hash_add(&e->child_groups, &g->link, policy_key(g->policy));
+    }
+    c->group = g;
+    c->group_at = &g->first;
+    c->group_next = g->first;
+    if (c->group_next)
+        c->group_next->group_at = &c->group_next;
+    g->first = c;
+    hash_add(&e->children, &c->by_id, c->id);
+    return true;
+}
+
+void child_unlist(struct ike_engine *e, struct child *c)
+{
+    struct child_group *g = c->group;
+    hash_remove(&e->children, &c->by_id);
+    if (!g)
+        return;
+    c->group = NULL;
+    *c->group_at = c->group_next;
+    if (c->group_next)
+        c->group_next->group_at = c->group_at;
+    if (g->sender == c)
+        g->sender = NULL;
+    if (g->first)
+        return;
+    hash_remove(&e->child_groups, &g->link);
+    free(g);
+}
+
+void child_takes_traffic(struct child *c)
+{
+    struct child_group *g = c->group;
+    if (g->sender)
+        g->sender->sending = false;
+    g->sender = c;
+    c->sending = c->activated = true;
+}
+
+struct child *child_find(const struct ike_engine *e, uint64_t id)
+{
+    struct hash_link *l = hash_find(&e->children, id);
+    return l ? CONTAINER_OF(l, struct child, by_id) : NULL;
+}
+
+struct child *child_live(const struct ike_engine *e, const struct policy *policy)
+{
+    const struct child_group *g = group_of(e, policy);
+    for (struct child *c = g ? g->first : NULL; c; c = c->group_next)
+        if (c->state == CHILD_LIVE && c->installed)
+            return c;
+    return NULL;
+}
+
+void child_groups_move(struct ike_engine *e, const struct config *config,
+                       const struct policy *(*mapped)(const struct config *, const struct policy *))
+{
+    for (unsigned i = 0; i < e->config->policy_count; i++) {
+        struct child_group *g = group_of(e, e->config->policies[i]);
+        const struct policy *to = g ? mapped(config, g->policy) : NULL;
+        if (!g)
+            continue;
+        hash_remove(&e->child_groups, &g->link);
+        g->policy = to;
+        if (to)
+            hash_add(&e->child_groups, &g->link, policy_key(to));
+    }
+}
