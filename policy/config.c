@@ -189,18 +189,24 @@ static bool parse_section(struct source *src, const char *s, size_t len, struct 
     return section_name(src, s + name, len - name, out);
 }
 
-static struct section *push_section(struct ini *ini, const struct section *s)
+/* As many as there are brackets, at most. */
+static unsigned count_headers(struct span text)
 {
-    if (ini->n == ini->cap) {
-        unsigned cap = ini->cap ? ini->cap * 2 : 16;
-        struct section *more = reallocarray(ini->sections, cap, sizeof(*more));
-        if (!more)
-            return NULL;
-        ini->sections = more;
-        ini->cap = cap;
+    unsigned n = 0;
+    for (size_t i = 0; i < text.len && n < CONFIG_SECTIONS; i++)
+        n += text.data[i] == '[';
+    return n;
+}
+
+/* A section of that kind and name, or NULL. */
+static const struct section *find_section(const struct ini *ini, const struct section *s)
+{
+    for (const struct hash_link *l = hash_find(&ini->names, hash_text(s->name)); l; l = hash_next(l)) {
+        const struct section *other = CONTAINER_OF(l, struct section, by_name);
+        if (other->kind == s->kind && strcmp(other->name, s->name) == 0)
+            return other;
     }
-    ini->sections[ini->n] = *s;
-    return &ini->sections[ini->n++];
+    return NULL;
 }
 
 static bool add_section(struct source *src, const char *s, size_t len)
@@ -208,22 +214,20 @@ static bool add_section(struct source *src, const char *s, size_t len)
     struct section section = {.line = src->line};
     if (!parse_section(src, s, len, &section))
         return false;
-    for (unsigned i = 0; i < src->ini->n; i++) {
-        const struct section *other = &src->ini->sections[i];
-        if (other->kind == section.kind && strcmp(other->name, section.name) == 0) {
-            complain(src->load, src->line, "found [%.*s] again, expected it once: the first is on line %u", (int)len, s,
-                     other->line);
-            return false;
-        }
+    const struct section *other = find_section(src->ini, &section);
+    if (other) {
+        complain(src->load, src->line, "found [%.*s] again, expected it once: the first is on line %u", (int)len, s,
+                 other->line);
+        return false;
     }
     if (src->ini->n == CONFIG_SECTIONS) {
         complain(src->load, src->line, "found more than %d sections", CONFIG_SECTIONS);
         return false;
     }
-    src->section = push_section(src->ini, &section);
-    if (!src->section)
-        complain(src->load, src->line, "out of memory");
-    return src->section != NULL;
+    src->section = &src->ini->sections[src->ini->n++];
+    *src->section = section;
+    hash_add(&src->ini->names, &src->section->by_name, hash_text(section.name));
+    return true;
 }
 
 static bool check_section(struct source *src, const char *s, size_t len)
@@ -398,8 +402,9 @@ enum err ini_read(struct loading *l, struct span text, struct ini *out)
 {
     struct source src = {.load = l, .ini = out, .text = (const char *)text.data, .len = text.len, .key = -1};
     *out = (struct ini){.size = text.len * 2 + 64}; /* values, their NULs, and ", " where lines were joined */
+    out->sections = calloc(count_headers(text) + 1, sizeof(*out->sections));
     out->arena = secret_alloc(out->size);
-    if (!out->arena)
+    if (!out->arena || !out->sections)
         return ERR_NOMEM;
     if (text.len >= 3 && memcmp(text.data, "\xef\xbb\xbf", 3) == 0)
         src.at = 3; /* a byte order mark */
@@ -411,6 +416,7 @@ enum err ini_read(struct loading *l, struct span text, struct ini *out)
 
 void ini_free(struct ini *ini)
 {
+    hash_free(&ini->names);
     free(ini->sections);
     secret_free(ini->arena);
 }
@@ -479,14 +485,28 @@ enum err config_parse(struct span text, const char *file, bool exposed, const st
     return finish(l, load_text(l, text), out);
 }
 
+/* Twice the room, with what is there already. */
+static bool grow_text(char **text, size_t *room, size_t used)
+{
+    size_t more = *room ? *room * 2 : 64 * 1024;
+    char *larger = secret_alloc(more);
+    if (larger && used)
+        memcpy(larger, *text, used);
+    secret_free(*text);
+    *text = larger;
+    *room = more;
+    return larger;
+}
+
 enum err read_file(int fd, char **out, size_t *len)
 {
-    char *text = secret_alloc(CONFIG_FILE_MAX + 1);
-    size_t used = 0;
-    ssize_t n = 0;
-    if (!text)
-        return ERR_NOMEM;
-    while (used <= CONFIG_FILE_MAX && (n = read(fd, text + used, CONFIG_FILE_MAX + 1 - used)) != 0) {
+    char *text = NULL;
+    size_t used = 0, room = 0;
+    ssize_t n = 1;
+    while (n && used <= CONFIG_FILE_MAX) {
+        if (used == room && !grow_text(&text, &room, used))
+            return ERR_NOMEM;
+        n = read(fd, text + used, room - used);
         if (n < 0 && errno != EINTR)
             break;
         used += n > 0 ? (size_t)n : 0;

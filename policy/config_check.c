@@ -41,12 +41,36 @@ static bool all_within(const struct selectors *inner, const struct selectors *ou
     return inner->n > 0;
 }
 
-static void check_shadow(struct loading *l, const struct policy *const *earlier, unsigned n, const struct policy *p)
+/* Between the lowest and the highest remote address, by 64 leading bits: rejects nearly all pairs of many policies. */
+struct extent {
+    uint64_t first, last;
+};
+
+static uint64_t leading(const struct ip *ip)
 {
+    return ip->family == 4 ? get_be32(ip->b) : get_be64(ip->b);
+}
+
+static struct extent extent_of(const struct selectors *list)
+{
+    struct extent e = {UINT64_MAX, 0};
+    for (unsigned i = 0; i < list->n; i++) {
+        uint64_t first = leading(&list->v[i].range.first), last = leading(&list->v[i].range.last);
+        e.first = first < e.first ? first : e.first;
+        e.last = last > e.last ? last : e.last;
+    }
+    return e;
+}
+
+static void check_shadow(struct loading *l, const struct policy *const *all, const struct extent *extents, unsigned n)
+{
+    const struct policy *p = all[n];
     for (unsigned i = 0; i < n; i++) {
-        if (all_within(&p->local, &earlier[i]->local) && all_within(&p->remote, &earlier[i]->remote)) {
+        if (extents[i].first > extents[n].first || extents[i].last < extents[n].last)
+            continue;
+        if (all_within(&p->remote, &all[i]->remote) && all_within(&p->local, &all[i]->local)) {
             warn(l, p->line, "policy '%s' never matches: '%s' on line %u comes first and covers it", p->name,
-                 earlier[i]->name, earlier[i]->line);
+                 all[i]->name, all[i]->line);
             return;
         }
     }
@@ -69,10 +93,12 @@ static void check_bypass(struct loading *l, unsigned i)
 static void check_policies(struct loading *l)
 {
     const struct config *c = l->config;
-    for (unsigned i = 0; i < c->policy_count; i++) {
+    struct extent *extents = calloc(c->policy_count + 1, sizeof *extents);
+    for (unsigned i = 0; i < c->policy_count && extents; i++) {
         const struct policy *p = c->policies[i];
         check_pairs(l, p);
-        check_shadow(l, (const struct policy *const *)c->policies, i, p);
+        extents[i] = extent_of(&p->remote);
+        check_shadow(l, (const struct policy *const *)c->policies, extents, i);
         check_bypass(l, i);
         const struct policy *last = config_policy(c, p->name);
         if (last != p)
@@ -80,6 +106,7 @@ static void check_policies(struct loading *l)
                      "found a second policy of the name '%s', expected another name: the first is on line %u", p->name,
                      p->line);
     }
+    free(extents);
 }
 
 /* -- peers and host -- */
@@ -87,14 +114,16 @@ static void check_policies(struct loading *l)
 static void check_peers(struct loading *l)
 {
     const struct config *c = l->config;
-    for (unsigned i = 0; i < c->peer_count; i++) {
-        bool used = false;
-        for (unsigned j = 0; j < c->policy_count && !used; j++)
-            used = c->policies[j]->peer == c->peers[i];
-        if (!used)
+    bool *used = calloc(c->peer_count + 1, sizeof *used);
+    for (unsigned i = 0; i < c->policy_count && used; i++)
+        if (c->policies[i]->peer)
+            used[c->policies[i]->peer->number] = true;
+    for (unsigned i = 0; i < c->peer_count && used; i++) {
+        if (!used[i])
             warn(l, c->peers[i]->line, "peer '%s' has neither 'local' and 'remote' nor a [policy] that names it",
                  c->peers[i]->name);
     }
+    free(used);
 }
 
 static bool covers(const struct selectors *list, const struct ip_range *range)

@@ -9,10 +9,10 @@
 
 enum section_kind { SECTION_HOST = 1, SECTION_PEER = 2, SECTION_POLICY = 4 };
 
-/* Bounds of one file: far above any use, low enough that checks which compare all with all end soon. */
-#define CONFIG_SECTIONS 4096
+/* Bounds of one file: above any use (a hub with tens of thousands of peers), low enough to be a bound. */
+#define CONFIG_SECTIONS 65536
 #define CONFIG_KEYS 80
-#define CONFIG_FILE_MAX (1024 * 1024)
+#define CONFIG_FILE_MAX (16 * 1024 * 1024)
 
 struct section;
 struct loading;
@@ -49,14 +49,16 @@ unsigned line_of(const struct section *s, const char *name); /* 0: not there */
 struct section {
     enum section_kind kind;
     char name[64]; /* empty for [host] */
+    struct hash_link by_name;
     unsigned line;
     const char *value[CONFIG_KEYS]; /* by row of the key table, NULL: not there; in memory for secrets */
     unsigned line_of[CONFIG_KEYS];
 };
 
 struct ini {
-    struct section *sections; /* in file order */
-    unsigned n, cap;
+    struct section *sections; /* in file order; room for all, so that none moves */
+    unsigned n;
+    struct hash names;
     char *arena; /* holds the values; secret_alloc */
     size_t used, size;
 };
