@@ -75,8 +75,11 @@ MUST_USE enum err daemon_reload(struct daemon *d, json_t *errors);
 /* A client's request (core/command.c). */
 void daemon_request(void *ctx, struct control_client *client, const json_t *request);
 
-/* What `adit status` shows (core/status.c); a new reference, NULL if there is no memory. */
-json_t *daemon_status(const struct daemon *d);
+/*
+ * What `adit status` shows (core/status.c); a new reference, NULL if there is no memory. brief: numbers alone, at a cost
+ * that does not depend on how many SAs there are.
+ */
+json_t *daemon_status(const struct daemon *d, bool brief);
 
 /* One complaint about a configuration file as a line of text. */
 void config_line_text(char *text, size_t size, const char *file, unsigned line, const char *what);

@@ -10,7 +10,6 @@ struct status {
     ns_t now;
     json_t *peers;    /* array, in the configuration's order */
     json_t *children; /* "spi_i" of an IKE SA → its array of Child SAs (borrowed by the peers) */
-    unsigned half_open;
 };
 
 static void set(json_t *object, const char *key, json_t *value)
@@ -81,22 +80,12 @@ static const char *const ike_states[] = {
     [IKE_DELETING] = "deleting",
 };
 
-static size_t peer_index(const struct config *c, const struct peer *p)
-{
-    size_t i = 0;
-    while (i < c->peer_count && c->peers[i] != p)
-        i++;
-    return i;
-}
-
 static void each_sa(void *ctx, const struct ike_sa_info *info)
 {
     struct status *s = ctx;
-    json_t *peer = info->peer ? json_array_get(s->peers, peer_index(s->d->config, info->peer)) : NULL;
-    if (!peer) {
-        s->half_open++;
+    json_t *peer = info->peer ? json_array_get(s->peers, info->peer->number) : NULL;
+    if (!peer)
         return;
-    }
     char suite[512], key[20];
     json_t *sa = json_object(), *children = json_array();
     snprintf(key, sizeof key, "%016llx", (unsigned long long)info->spi_i);
@@ -116,6 +105,7 @@ static void each_sa(void *ctx, const struct ike_sa_info *info)
     set(sa, "fragmentation", json_boolean(info->fragmentation));
     set(sa, "mobike", json_boolean(info->mobike));
     set(sa, "age", since(s, info->established));
+    set(sa, "setup_us", !info->established ? json_null() : json_integer((json_int_t)(info->took / 1000)));
     set(sa, "rekey_in", until(s, info->rekey_at));
     set(sa, "reauth_in", until(s, info->reauth_at));
     set(sa, "ppk", json_boolean(info->ppk));
@@ -297,8 +287,9 @@ static void counters_json(const struct daemon *d, json_t *out)
     set(out, "drops", drops);
 }
 
-json_t *daemon_status(const struct daemon *d)
+json_t *daemon_status(const struct daemon *d, bool brief)
 {
+    struct ike_counts counts = ike_count(d->engine);
     struct status s = {.d = d, .now = clock_now()};
     json_t *out = json_object();
     set(out, "ok", json_true());
@@ -306,10 +297,15 @@ json_t *daemon_status(const struct daemon *d)
     set(out, "pid", json_integer(getpid()));
     set(out, "uptime", since(&s, d->started));
     set(out, "config", control_text(d->file));
-    set(out, "host", host_json(d));
-    set(out, "peers", peers_json(&s));
-    set(out, "half_open", json_integer(s.half_open));
-    set(out, "policies", policies_json(d->config));
+    if (!brief)
+        set(out, "host", host_json(d));
+    if (!brief) {
+        set(out, "peers", peers_json(&s));
+        set(out, "policies", policies_json(d->config));
+    }
+    set(out, "half_open", json_integer(counts.half_open));
+    set(out, "ike_sa_count", json_integer(counts.ike_sas));
+    set(out, "child_sa_count", json_integer(counts.child_sas));
     counters_json(d, out);
     return out;
 }

@@ -7,6 +7,7 @@
 
 #define HALF_OPEN_DEFAULT 1000
 #define COOKIE_THRESHOLD_DEFAULT 100
+#define TIMERS_PER_TICK 64  /* thousands may be due at once, when a link fails: in between others have their turn */
 #define PLAIN_PER_SECOND 20 /* unprotected error replies: no amplifier, no mirror (RFC 7296 section 2.21.4) */
 
 enum err ike_new(struct ike_engine **out, const struct ike_env *env, const struct config *config,
@@ -66,6 +67,7 @@ void ike_free(struct ike_engine *e)
 void engine_leave(struct ike_engine *e)
 {
     held_serve(e);
+    pace_resume(e);
     engine_reap(e);
     commands_check(e);
 }
@@ -215,7 +217,7 @@ void ike_input(struct ike_engine *e, const struct path *path, struct span messag
 void ike_tick(struct ike_engine *e, ns_t now)
 {
     e->now = now;
-    timer_run(&e->timers, now);
+    timer_run_some(&e->timers, now, TIMERS_PER_TICK);
     engine_leave(e);
 }
 

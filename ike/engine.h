@@ -183,6 +183,7 @@ struct ike_sa_info {
     ns_t established, rekey_at; /* 0: not */
     ns_t reauth_at;             /* 0: not */
     bool ppk, childless;
+    ns_t took;                  /* from its first message to established */
     unsigned children;
 };
 struct ike_child_info {
@@ -197,6 +198,12 @@ struct ike_child_info {
     ns_t established, rekey_at;
     bool rekeying;
 };
+/* Numbers alone, at once. half_open: the peer has yet to authenticate; they count as IKE SAs as well. */
+struct ike_counts {
+    unsigned half_open;
+    size_t ike_sas, child_sas;
+};
+struct ike_counts ike_count(const struct ike_engine *e);
 void ike_each_sa(const struct ike_engine *e, void (*fn)(void *ctx, const struct ike_sa_info *), void *ctx);
 void ike_each_child(const struct ike_engine *e, void (*fn)(void *ctx, const struct ike_child_info *), void *ctx);
 /* The last failure of a peer, or "" if the last attempt went well; and when. */

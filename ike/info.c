@@ -15,6 +15,12 @@ static enum ike_state public_state(const struct ike_sa *sa)
     }
 }
 
+struct ike_counts ike_count(const struct ike_engine *e)
+{
+    return (struct ike_counts){
+        .half_open = e->half_open, .ike_sas = e->table.by_spi.count, .child_sas = e->children.count};
+}
+
 void ike_each_sa(const struct ike_engine *e, void (*fn)(void *ctx, const struct ike_sa_info *), void *ctx)
 {
     for (const struct ike_sa *sa = e->sas; sa; sa = sa->next) {
@@ -38,6 +44,7 @@ void ike_each_sa(const struct ike_engine *e, void (*fn)(void *ctx, const struct 
             .reauth_at = sa->reauth_at,
             .ppk = sa->ppk,
             .childless = sa->childless,
+            .took = sa->established - (sa->established ? sa->created : 0),
         };
         choice_proposal(&sa->choice, &info.suite);
         for (const struct child *c = sa->children; c; c = c->next)

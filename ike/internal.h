@@ -205,6 +205,7 @@ struct run {
     bool kept;                                  /* while a configuration is replaced: its peer goes on */
     struct hash_link by_address, by_id, by_key; /* choose.c */
     struct ike_sa *sas;                         /* attempts of ours and what is up: the one that came last first */
+    struct run *waiting_next, **waiting_at;     /* pace.c; waiting_at NULL: it does not */
     struct endpoint hint;
     unsigned failures; /* in a row */
     struct timer retry;
@@ -263,6 +264,7 @@ struct ike_sa {
     bool restart;   /* DELETING: bring the peer up again afterwards, if it shall be kept up */
     bool successor; /* REPLACED or DELETING: a rekey made another one, nothing is lost */
     bool halfway;   /* counted as half-open */
+    bool fresh;     /* an attempt of ours that may still be answered at once: pace.c */
     uint64_t spi_i, spi_r;
     struct run *run; /* NULL: not known yet, or gone from the configuration */
     struct identity local_id, remote_id;
@@ -349,6 +351,8 @@ struct ike_engine {
     struct ip addresses[IKE_ADDRESSES];      /* this host's */
     unsigned address_count, address_version; /* the version is 0 until they are known */
     unsigned half_open;
+    unsigned fresh;                     /* attempts of ours that count */
+    struct run *waiting, **waiting_end; /* for their turn, in its order; end NULL: none ever did */
     uint64_t next_child;
     struct log_limit log_limit;
     ns_t plain_window; /* rate limit of unprotected error replies */
@@ -574,6 +578,13 @@ void child_takes_traffic(struct child *c);
 /* Another configuration: the groups go over to what mapped() says, or are left to those that are in them. */
 void child_groups_move(struct ike_engine *e, const struct config *config,
                        const struct policy *(*mapped)(const struct config *, const struct policy *));
+
+/* -- pace.c: how many attempts of ours are under way at once -- */
+bool pace_admits(struct run *r); /* false: it is kicked again when there is room */
+void pace_forget(struct run *r); /* it waits no longer */
+void pace_begin(struct ike_sa *sa);
+void pace_end(struct ike_sa *sa); /* up, gone, or not answered at once */
+void pace_resume(struct ike_engine *e);
 
 /* -- choose.c: which configured peer a message is for -- */
 void choose_load(struct ike_engine *e); /* the engine's runs have been set or replaced */

@@ -92,6 +92,7 @@ void run_free(struct run *r)
 {
     if (!r)
         return;
+    pace_forget(r);
     timer_drop(&r->e->timers, &r->retry);
     free(r->policies);
     free(r);
@@ -168,6 +169,8 @@ void run_kick(struct run *r)
             continue;
         }
         struct ike_sa *sa = usable(r);
+        if (!sa && !p->once && !pace_admits(r))
+            break;
         if (!sa) {
             sa_init_start(r, p->policy, NULL);
             continue;

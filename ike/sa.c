@@ -15,6 +15,7 @@ static void retransmit_fire(struct timer *t, void *ctx, ns_t now)
         return;
     }
     sa->tx.tries++;
+    pace_end(sa);
     stat_add(sa->e->env.stats, STAT_IKE_RETRANSMITS, 1);
     request_transmit(sa);
 }
@@ -227,6 +228,7 @@ static void unlink_sa(struct ike_sa *sa)
     struct timer *timers[] = {&sa->retransmit, &sa->life, &sa->poll, &sa->wake, &sa->grace};
     table_remove(&e->table, sa);
     sa_unlist(sa);
+    pace_end(sa);
     for (unsigned i = 0; i < sizeof timers / sizeof *timers; i++)
         timer_drop(&e->timers, timers[i]);
     *(sa->prev ? &sa->prev->next : &e->sas) = sa->next;
@@ -414,6 +416,7 @@ void sa_up(struct ike_sa *sa)
     struct ike_engine *e = sa->e;
     sa->state = SA_UP;
     not_half_open(sa);
+    pace_end(sa);
     sa_enlist(sa);
     table_add_peer(&e->table, sa);
     buf_free(&sa->first_own);

@@ -117,6 +117,7 @@ void sa_init_start(struct run *run, const struct policy *first, struct ike_sa *r
     sa->renews = renews;
     sa->state = SA_CONNECTING;
     sa_enlist(sa);
+    pace_begin(sa);
     sa->path = first_path(run);
     sa->current = task_new(TASK_CONNECT);
     if (peer->endpoint_any || !sa->path.remote.ip.family) {

@@ -1,5 +1,6 @@
 #include "core/base/timer.h"
 
+#include <limits.h>
 #include <stdint.h>
 #include <stdlib.h>
 
@@ -107,10 +108,15 @@ ns_t timer_next(const struct timer_heap *h)
 
 void timer_run(struct timer_heap *h, ns_t now)
 {
+    timer_run_some(h, now, UINT_MAX);
+}
+
+void timer_run_some(struct timer_heap *h, ns_t now, unsigned most)
+{
     if (now == NS_NEVER)
         return;
     h->floor = now + 1;
-    while (h->len && h->heap[0]->at <= now) {
+    for (unsigned n = 0; n < most && h->len && h->heap[0]->at <= now; n++) {
         struct timer *t = h->heap[0];
         timer_cancel(h, t);
         t->fire(t, h->ctx, now);

@@ -43,5 +43,7 @@ static inline bool timer_is_set(const struct timer *t)
 ns_t timer_next(const struct timer_heap *h); /* earliest deadline, or NS_NEVER */
 /* Fires all that are due, each cancelled first. fire may set again: for `now` or earlier it means the next run. */
 void timer_run(struct timer_heap *h, ns_t now);
+/* The first `most` of them; timer_next tells if there are more. */
+void timer_run_some(struct timer_heap *h, ns_t now, unsigned most);
 
 #endif
