@@ -10,6 +10,7 @@
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "crypto/secret.h"
@@ -355,9 +356,21 @@ static ns_t earlier(ns_t a, ns_t b)
     return a < b ? a : b;
 }
 
+/* How long, at most, others had to wait for this thread. CPU time: what the machine did meanwhile is not its fault. */
+static void turn_note(struct daemon *d)
+{
+    struct timespec t = {0};
+    (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    uint64_t cpu = (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
+    if (d->turn_cpu && cpu - d->turn_cpu > d->turn_max)
+        d->turn_max = cpu - d->turn_cpu;
+    d->turn_cpu = cpu;
+}
+
 static enum err daemon_turn(struct daemon *d)
 {
     ns_t now = clock_now();
+    turn_note(d);
     if (d->records_left)
         worker_records(d);
     if (d->jobs_left)

@@ -42,6 +42,7 @@ struct daemon {
     uint64_t commands; /* numbers given out */
     bool records_left; /* a ring was not emptied in this turn */
     bool jobs_left;    /* finished jobs wait */
+    uint64_t turn_cpu, turn_max; /* ns: the thread's CPU time when this turn began; the longest turn so far */
     bool stopping;
     bool failed;             /* a worker has ended: so must we */
     ns_t stop_at;            /* patience with peers that don't answer our deletions */

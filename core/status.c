@@ -297,6 +297,7 @@ json_t *daemon_status(const struct daemon *d, bool brief)
     set(out, "pid", json_integer(getpid()));
     set(out, "uptime", since(&s, d->started));
     set(out, "config", control_text(d->file));
+    set(out, "turn_max_us", json_integer((json_int_t)(d->turn_max / 1000)));
     if (!brief)
         set(out, "host", host_json(d));
     if (!brief) {
