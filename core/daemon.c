@@ -1,6 +1,7 @@
 #include "core/daemon.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -20,6 +21,7 @@
 #define JOBS_PER_TURN 16                  /* likewise, of those that are done */
 #define STOP_PATIENCE (2 * NS_PER_S)      /* for answers to our deletions */
 #define REFRESH (15 * NS_PER_S)           /* of the addresses that peers are reached from */
+#define HINTS_PER_TURN 32                 /* peers whose way is looked at, each some system calls */
 #define REFRESH_LEAST NS_PER_S            /* however many sends fail */
 #define REFRESH_CHANGED (100 * NS_PER_MS) /* after a change: others come along with it */
 #define REFRESH_PAUSE (300 * NS_PER_MS)   /* however many changes there are */
@@ -194,29 +196,42 @@ static enum err signals_watch(struct daemon *d)
 
 /* -- start -- */
 
-static bool daemon_hints(struct daemon *d)
+/* A round looks at the next `most` peers; it ends with the last one. */
+static void daemon_hints(struct daemon *d, unsigned most)
 {
-    bool all = true;
-    for (unsigned i = 0; i < d->config->peer_count; i++) {
-        const struct peer *p = d->config->peers[i];
+    if (d->looked_at == 0) {
+        d->refreshed = clock_now();
+        d->round_routed = true;
+    }
+    for (; most && d->looked_at < d->config->peer_count; most--, d->looked_at++) {
+        const struct peer *p = d->config->peers[d->looked_at];
         struct endpoint local = {0};
         if (host_local(d->host, d->config, p, &local))
             ike_local_hint(d->engine, p, &local);
         else if (!p->endpoint_any)
-            all = false;
+            d->round_routed = false;
     }
-    return all;
+    bool over = d->looked_at >= d->config->peer_count;
+    if (over) {
+        d->looked_at = 0;
+        d->routed = d->round_routed;
+    }
+    timer_set(&d->timers, &d->refresh, over ? d->refreshed + REFRESH : 0);
+}
+
+static void daemon_addresses(struct daemon *d)
+{
+    struct ip addresses[IKE_ADDRESSES];
+    unsigned n;
+    if (host_addresses(d->host, d->config, addresses, IKE_ADDRESSES, &n) == OK)
+        ike_addresses(d->engine, addresses, n, clock_now());
 }
 
 void daemon_refresh(struct daemon *d)
 {
-    struct ip addresses[IKE_ADDRESSES];
-    d->refreshed = clock_now();
-    d->routed = daemon_hints(d);
-    unsigned n;
-    if (host_addresses(d->host, d->config, addresses, IKE_ADDRESSES, &n) == OK)
-        ike_addresses(d->engine, addresses, n, d->refreshed);
-    timer_set(&d->timers, &d->refresh, d->refreshed + REFRESH);
+    d->looked_at = 0;
+    daemon_addresses(d);
+    daemon_hints(d, UINT_MAX);
 }
 
 void daemon_refresh_soon(struct daemon *d)
@@ -242,12 +257,20 @@ void daemon_settle(struct daemon *d)
 static void on_refresh(struct timer *t, void *ctx, ns_t now)
 {
     struct daemon *d = ctx;
-    bool before = d->routed, changed = d->changed;
+    bool before = d->routed;
     (void)t;
     (void)now;
-    d->changed = false;
-    daemon_refresh(d);
-    if (d->routed && (!before || changed))
+    if (d->looked_at == 0) {
+        d->round_changed = d->changed;
+        d->changed = false;
+        daemon_addresses(d);
+    }
+    daemon_hints(d, HINTS_PER_TURN);
+    if (d->looked_at) /* it goes on */
+        return;
+    if (d->changed) /* meanwhile: once more */
+        timer_set(&d->timers, &d->refresh, d->refreshed + REFRESH_PAUSE);
+    if (d->routed && (!before || d->round_changed))
         daemon_settle(d); /* the path MTU is known now, or another one */
 }
 

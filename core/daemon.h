@@ -29,6 +29,9 @@ struct daemon {
     ns_t refreshed;       /* when it last did */
     bool routed;          /* there was a route to each of them then */
     bool changed;         /* the kernel has said since that addresses or routes are others */
+    unsigned looked_at;   /* peers of this round; it goes by slices */
+    bool round_changed;   /* `changed` was set when it began */
+    bool round_routed;    /* there was a route to each of those */
     struct worker_shared shared;
     struct host_state *host;
     struct dataplane *dataplane;
@@ -39,9 +42,9 @@ struct daemon {
     struct job_pool *jobs;
     struct keylog keylog;
     struct control *control;
-    uint64_t commands; /* numbers given out */
-    bool records_left; /* a ring was not emptied in this turn */
-    bool jobs_left;    /* finished jobs wait */
+    uint64_t commands;           /* numbers given out */
+    bool records_left;           /* a ring was not emptied in this turn */
+    bool jobs_left;              /* finished jobs wait */
     uint64_t turn_cpu, turn_max; /* ns: the thread's CPU time when this turn began; the longest turn so far */
     bool stopping;
     bool failed;             /* a worker has ended: so must we */

@@ -41,7 +41,7 @@ static bool all_within(const struct selectors *inner, const struct selectors *ou
     return inner->n > 0;
 }
 
-/* Between the lowest and the highest remote address, by 64 leading bits: rejects nearly all pairs of many policies. */
+/* Lowest and highest address of one side, by 64 leading bits: rejects nearly all pairs of many policies. */
 struct extent {
     uint64_t first, last;
 };
@@ -62,11 +62,14 @@ static struct extent extent_of(const struct selectors *list)
     return e;
 }
 
-static void check_shadow(struct loading *l, const struct policy *const *all, const struct extent *extents, unsigned n)
+static void check_shadow(struct loading *l, const struct policy *const *all, const struct extent (*extents)[2],
+                         unsigned n)
 {
     const struct policy *p = all[n];
     for (unsigned i = 0; i < n; i++) {
-        if (extents[i].first > extents[n].first || extents[i].last < extents[n].last)
+        const struct extent *outer = extents[i], *inner = extents[n];
+        if (outer[0].first > inner[0].first || outer[0].last < inner[0].last || outer[1].first > inner[1].first ||
+            outer[1].last < inner[1].last)
             continue;
         if (all_within(&p->remote, &all[i]->remote) && all_within(&p->local, &all[i]->local)) {
             warn(l, p->line, "policy '%s' never matches: '%s' on line %u comes first and covers it", p->name,
@@ -93,12 +96,13 @@ static void check_bypass(struct loading *l, unsigned i)
 static void check_policies(struct loading *l)
 {
     const struct config *c = l->config;
-    struct extent *extents = calloc(c->policy_count + 1, sizeof *extents);
+    struct extent(*extents)[2] = calloc(c->policy_count + 1, sizeof *extents);
     for (unsigned i = 0; i < c->policy_count && extents; i++) {
         const struct policy *p = c->policies[i];
         check_pairs(l, p);
-        extents[i] = extent_of(&p->remote);
-        check_shadow(l, (const struct policy *const *)c->policies, extents, i);
+        extents[i][0] = extent_of(&p->local);
+        extents[i][1] = extent_of(&p->remote);
+        check_shadow(l, (const struct policy *const *)c->policies, (const struct extent(*)[2])extents, i);
         check_bypass(l, i);
         const struct policy *last = config_policy(c, p->name);
         if (last != p)

@@ -27,13 +27,13 @@ def spokes_ini(n, auth):
     lines = ['[host]', 'routes = no', 'log = warn']
     for i in range(n):
         lines += [f'[peer p{i}]', f'endpoint = {HUB}', 'id = hub.test', f'local-id = p{i}.test', *auth.spoke(i),
-                  'local = 10.1.0.1', f'remote = 10.{32 + (i >> 16)}.{i >> 8 & 255}.{i & 255}']
+                  f'local = 10.{32 + (i >> 16)}.{i >> 8 & 255}.{i & 255}', 'remote = 10.1.0.1']
     return '\n'.join(lines) + '\n'
 
 
 def hub_ini(auth):
     return '\n'.join(['[host]', 'routes = no', 'log = warn', '[peer spokes]', 'endpoint = %any', 'id = %any',
-                      'local-id = hub.test', *auth.hub(), 'local = 10.32.0.0-10.47.255.255', 'remote = 10.1.0.1', ''])
+                      'local-id = hub.test', *auth.hub(), 'local = 10.1.0.1', 'remote = 10.32.0.0-10.47.255.255', ''])
 
 
 class Psk:
@@ -115,6 +115,7 @@ def two_hosts(lab):
     lab.wire(left, 'eth0', right, 'eth0')
     left.address('eth0', SPOKES + '/24')
     right.address('eth0', HUB + '/24')
+    right.address('lo', '10.1.0.1/32')  # strongSwan wants to be one of those it serves
     return left, right
 
 
@@ -175,8 +176,8 @@ def against_strongswan(n, auth, patience):
         proof, secret = auth.swan()
         swan = netlab.StrongSwan(right, f'''connections {{ load {{ remote_addrs = %any
             {proof}
-            children {{ load {{ local_ts = 10.32.0.0/12
-            remote_ts = 10.1.0.1/32 }} }} }} }}
+            children {{ load {{ local_ts = 10.1.0.1/32
+            remote_ts = 10.32.0.0/12 }} }} }} }}
             secrets {{ {secret} }}''', 'block_threshold = 0\ncookie_threshold = 0\nhalf_open_timeout = 60\n'
             'ikesa_table_size = 8192\nikesa_table_segments = 64\nthreads = 32')
         with open(swan.settings) as f:

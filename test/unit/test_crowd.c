@@ -1,0 +1,225 @@
+/* A thousand clients of one hub: all come up, none disturbs another, and what one of them does costs the same as with few. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "crypto/secret.h"
+#include "ike/internal.h"
+#include "test/unit/crowd.h"
+
+#define MANY 1000
+#define HUB (&c->end[CROWD_HUB])
+#define CLIENTS (&c->end[CROWD_CLIENTS])
+
+static unsigned up_count(struct crowd_end *end)
+{
+    unsigned n = 0;
+    for (const struct ike_sa *sa = end->e->sas; sa; sa = sa->next)
+        n += sa->state == SA_UP;
+    return n;
+}
+
+static void assert_all_up(struct crowd *c, unsigned n)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        if (up_count(&c->end[i]) != n)
+            print_message("last failure: %s / %s\n", HUB->failure, CLIENTS->failure);
+        assert_int_equal(up_count(&c->end[i]), n);
+        assert_int_equal(ike_count(c->end[i].e).child_sas, n);
+    }
+    assert_int_equal(ike_count(HUB->e).half_open, 0);
+    assert_int_equal(HUB->e->table.by_source.count, 0);
+}
+
+static void a_thousand_clients_come_up_and_go(void **state)
+{
+    (void)state;
+    struct crowd *c = crowd_new(MANY, "", "", NULL);
+    assert_true(crowd_up(c, 10 * NS_PER_S));
+    assert_all_up(c, MANY);
+    assert_int_equal(CLIENTS->events[IKE_EVENT_FAILED] + HUB->events[IKE_EVENT_FAILED], 0);
+    assert_int_equal(stat_get(&HUB->stats, STAT_DROP_IKE_LIMIT), 0); /* they came no faster than one source may */
+    ike_shutdown(CLIENTS->e, c->now);
+    crowd_run(c, c->now + NS_PER_S);
+    for (unsigned i = 0; i < 2; i++) {
+        assert_true(ike_idle(c->end[i].e));
+        assert_int_equal(ike_count(c->end[i].e).child_sas, 0);
+        assert_int_equal(c->end[i].e->child_groups.count, 0);
+        assert_int_equal(c->end[i].e->table.by_first.count, 0);
+        assert_int_equal(c->end[i].e->table.by_peer.count, 0);
+        assert_int_equal(c->end[i].e->fresh, 0);
+        assert_int_equal(c->end[i].installed, c->end[i].removed);
+    }
+    crowd_free(c);
+}
+
+static bool lose_some(struct crowd *c, unsigned from, struct span message)
+{
+    (void)from;
+    (void)message;
+    return c->sent % 7 == 3;
+}
+
+static void with_loss_they_come_up_all_the_same(void **state)
+{
+    (void)state;
+    struct crowd *c = crowd_new(300, "", "", NULL);
+    c->lose = lose_some;
+    assert_true(crowd_up(c, 200 * NS_PER_S));
+    c->lose = NULL;
+    crowd_run(c, c->now + 100 * NS_PER_S);
+    assert_all_up(c, 300);
+    crowd_free(c);
+}
+
+/* Cookies are demanded, and more than one source may have are not let in at once: they wait and come again. */
+static void limits_for_strangers_delay_and_lose_nobody(void **state)
+{
+    (void)state;
+    struct crowd *c = crowd_new(200, "", "", &(struct ike_limits){.half_open = 30, .cookie_threshold = 1});
+    assert_true(crowd_up(c, 300 * NS_PER_S));
+    assert_all_up(c, 200);
+    assert_true(stat_get(&HUB->stats, STAT_DROP_IKE_LIMIT) > 0);
+    crowd_free(c);
+}
+
+/* An attempt that gets no answer stands back after a second; otherwise the first 96 of these would hold up the rest. */
+static bool lose_early(struct crowd *c, unsigned from, struct span message)
+{
+    (void)message;
+    return from == CROWD_CLIENTS && c->now < 5 * NS_PER_S;
+}
+
+static void peers_that_do_not_answer_hold_nobody_up(void **state)
+{
+    (void)state;
+    struct crowd *c = crowd_new(300, "", "", NULL);
+    c->lose = lose_early;
+    ike_start(CLIENTS->e, c->now);
+    crowd_settle(c);
+    assert_int_equal(ike_count(CLIENTS->e).ike_sas, 96);
+    crowd_run(c, c->now + 1200 * NS_PER_MS);
+    assert_in_range(ike_count(CLIENTS->e).ike_sas, 190, 200);
+    c->lose = NULL;
+    crowd_run(c, c->now + 60 * NS_PER_S);
+    assert_all_up(c, 300);
+    crowd_free(c);
+}
+
+static void what_a_command_asks_for_does_not_wait(void **state)
+{
+    (void)state;
+    struct crowd *c = crowd_new(300, "", "", NULL);
+    c->lose = lose_early;
+    ike_start(CLIENTS->e, c->now);
+    ike_up(CLIENTS->e, CLIENTS->config->peers[299], NULL, 1, c->now);
+    assert_int_equal(ike_count(CLIENTS->e).ike_sas, 97);
+    crowd_free(c);
+}
+
+/* One client starts anew and says so: only its own old SA goes. */
+static void initial_contact_of_one_leaves_the_others(void **state)
+{
+    (void)state;
+    struct crowd *c = crowd_new(50, "", "", NULL);
+    assert_true(crowd_up(c, 10 * NS_PER_S));
+    c->now += NS_PER_S;
+    struct ike_sa *sa = run_of(CLIENTS->e, CLIENTS->config->peers[7])->sas;
+    sa_kill(sa); /* it lost its memory: nobody is told */
+    engine_leave(CLIENTS->e);
+    ike_up(CLIENTS->e, CLIENTS->config->peers[7], NULL, 1, c->now);
+    crowd_run(c, c->now + NS_PER_S);
+    assert_int_equal(HUB->events[IKE_EVENT_IKE_DOWN], 1);
+    assert_all_up(c, 50);
+    crowd_free(c);
+}
+
+/* A client that connects while another's SA is being rekeyed by us is no collision. */
+static void a_rekey_by_the_hub_is_no_matter_of_another_client(void **state)
+{
+    (void)state;
+    struct crowd *c = crowd_new(20, "", "", NULL);
+    assert_true(crowd_up(c, 10 * NS_PER_S));
+    unsigned down = 0;
+    for (struct ike_sa *sa = HUB->e->sas, *next; sa && down < 20; sa = next, down++) {
+        next = sa->next;
+        assert_true(sa_rekey(sa));
+    }
+    ike_up(CLIENTS->e, CLIENTS->config->peers[3], NULL, 0, c->now);
+    crowd_run(c, c->now + 5 * NS_PER_S);
+    assert_int_equal(HUB->events[IKE_EVENT_IKE_REKEYED], 20);
+    assert_all_up(c, 20);
+    for (const struct ike_sa *sa = HUB->e->sas; sa; sa = sa->next) {
+        struct ike_sa *same = table_same_peer(&HUB->e->table, sa);
+        assert_ptr_equal(same, sa);
+        assert_null(table_same_peer_next(same, sa));
+    }
+    crowd_free(c);
+}
+
+/* Nothing of the old configuration is pointed to: a sanitizer sees the rest. */
+static void a_reload_keeps_all_and_drops_what_changed(void **state)
+{
+    (void)state;
+    struct crowd *c = crowd_new(200, "", "", NULL), *other = crowd_new(150, "", "", NULL);
+    assert_true(crowd_up(c, 10 * NS_PER_S));
+    struct config *old = CLIENTS->config;
+    ike_reload(CLIENTS->e, other->end[CROWD_CLIENTS].config, c->now);
+    CLIENTS->config = NULL;
+    config_free(old);
+    crowd_run(c, c->now + NS_PER_S);
+    assert_all_up(c, 150);
+    const struct config *now = other->end[CROWD_CLIENTS].config;
+    for (unsigned i = 0; i < now->policy_count; i++)
+        assert_ptr_equal(child_live(CLIENTS->e, now->policies[i])->policy, now->policies[i]);
+    crowd_free(c);
+    crowd_free(other);
+}
+
+/* CPU time of one message with few SAs and with many; a walk of all of them would make it tens of times as long. */
+static double cost_of_liveness(unsigned clients)
+{
+    struct crowd *c = crowd_new(clients, "", "", NULL);
+    assert_true(crowd_up(c, 60 * NS_PER_S));
+    HUB->cpu = HUB->inputs = 0;
+    for (unsigned i = 0; i < 200; i++) {
+        struct run *r = run_of(CLIENTS->e, CLIENTS->config->peers[i % clients]);
+        struct task *t = task_new(TASK_LIVENESS);
+        assert_non_null(t);
+        task_queue(r->sas, t, false);
+        crowd_settle(c);
+    }
+    assert_int_equal(HUB->inputs, 200);
+    double each = (double)HUB->cpu / 200;
+    crowd_free(c);
+    return each;
+}
+
+static void a_message_costs_the_same_with_few_and_with_many(void **state)
+{
+    (void)state;
+    double few = cost_of_liveness(20), many = cost_of_liveness(3000);
+    print_message("a liveness check: %.1f us with 20 SAs, %.1f us with 3000\n", few / 1000, many / 1000);
+    assert_true(many < 8 * few + 5000);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_thousand_clients_come_up_and_go),
+        cmocka_unit_test(with_loss_they_come_up_all_the_same),
+        cmocka_unit_test(limits_for_strangers_delay_and_lose_nobody),
+        cmocka_unit_test(peers_that_do_not_answer_hold_nobody_up),
+        cmocka_unit_test(what_a_command_asks_for_does_not_wait),
+        cmocka_unit_test(initial_contact_of_one_leaves_the_others),
+        cmocka_unit_test(a_rekey_by_the_hub_is_no_matter_of_another_client),
+        cmocka_unit_test(a_reload_keeps_all_and_drops_what_changed),
+        cmocka_unit_test(a_message_costs_the_same_with_few_and_with_many),
+    };
+    return crypto_init() != 0 ? 1 : cmocka_run_group_tests(tests, NULL, NULL);
+}
