@@ -70,6 +70,12 @@ $(BUILD)/unit/%: $(BUILD)/test/unit/%.o $(UTIL:%.c=$(BUILD)/%.o) $(BUILD)/libadi
 	@echo '  LINK $@'
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS) -lcmocka
 
+# Benchmarks of the engine in memory; test/bench/run builds what it wants of them.
+$(BUILD)/bench/%: $(BUILD)/test/bench/%.o $(BUILD)/test/unit/crowd.o $(BUILD)/libadit.a
+	@mkdir -p $(@D)
+	@echo '  LINK $@'
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS)
+
 # Without libFuzzer each fuzz target is linked with a driver that replays and mutates its seeds: same code, gcc's reach.
 $(BUILD)/fuzz/%: $(BUILD)/test/fuzz/%.o $(BUILD)/test/fuzz/driver.o $(BUILD)/libadit.a
 	@mkdir -p $(@D)

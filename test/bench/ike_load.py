@@ -9,6 +9,7 @@ place of the second daemon is held against it.
 import json
 import os
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -141,9 +142,10 @@ def bring_up(spokes, n, patience):
 
 
 def summary(daemon, before, took, up):
+    memory = daemon.memory() - before  # before the long status is made
     setup = daemon.setup_us()
     return {'up': up, 'seconds': took, 'rate': up / took, 'p50': percentile(setup, 0.5) / 1000,
-            'p99': percentile(setup, 0.99) / 1000, 'spoke_kb': (daemon.memory() - before) / max(up, 1)}
+            'p99': percentile(setup, 0.99) / 1000, 'spoke_kb': memory / max(up, 1)}
 
 
 def against_adit(n, auth, patience):
@@ -205,7 +207,16 @@ ROWS = (('up', 'IKE SAs up, each with a Child SA', '{:.0f}'), ('seconds', 'secon
         ('idle', 'CPU of the hub with all of them idle, %', '{:.1f}'))
 
 
+def micro():
+    """The engine alone, in memory: what a message costs with few SAs and with many."""
+    make = ['make', '--no-print-directory', '-s', '-C', netlab.ROOT, 'build/release/bench/micro_ike']
+    subprocess.run(make, check=True)
+    print('Microseconds of CPU in an engine, by how many SAs it has\n')
+    print(subprocess.run([os.path.join(netlab.ROOT, 'build/release/bench/micro_ike')], capture_output=True, text=True, check=True).stdout)
+
+
 def run(n, auth_name, patience=300):
+    micro()
     auth = AUTH[auth_name]()
     columns = {'adit': against_adit(n, auth, patience), 'strongSwan hub': against_strongswan(n, auth, patience)}
     print(f'{n} clients, {auth_name}, {os.cpu_count()} cores\n')
