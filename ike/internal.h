@@ -258,6 +258,8 @@ struct ike_sa {
     struct ike_sa *prev, *next; /* all SAs, oldest first */
     struct hash_link by_spi, by_first, by_source, by_peer;
     struct ike_sa *run_next, **run_at; /* of its run's list; run_at NULL: in none */
+    struct ike_sa *due_next;           /* of the engine's list of them */
+    bool due;                          /* stands there */
     enum sa_state state;
     bool initiator; /* of this SA: who sent IKE_SA_INIT or, after a rekey, CREATE_CHILD_SA */
     bool redundant; /* another SA to this peer won: delete this one as soon as it is up */
@@ -337,7 +339,7 @@ struct ike_engine {
     struct ike_limits limits;
     ns_t now;
     bool started, stopping;
-    bool resume; /* an answer left, and its SA holds requests that came early */
+    struct ike_sa *due; /* an answer of theirs left, and they hold requests that came early */
     struct timer_heap timers;
     struct sa_table table;
     struct hash children, child_groups;             /* Child SAs by number; their groups by policy */

@@ -89,7 +89,11 @@ void reply_send(struct ike_sa *sa, struct ike_builder *b)
         return;
     }
     msgid_answer(&sa->rx);
-    e->resume |= msgid_due(&sa->rx);
+    if (msgid_due(&sa->rx) && !sa->due) {
+        sa->due = true;
+        sa->due_next = e->due;
+        e->due = sa;
+    }
     sa->last_out = e->now;
     flight_send(e, &sa->rx.path, buf_span(flight));
 }
@@ -231,24 +235,18 @@ static void input_request(struct ike_sa *sa, const struct path *path, struct ike
     }
 }
 
-static struct ike_sa *first_due(const struct ike_engine *e)
-{
-    struct ike_sa *sa = e->sas;
-    while (sa && !msgid_due(&sa->rx))
-        sa = sa->next;
-    return sa;
-}
-
 void held_serve(struct ike_engine *e)
 {
-    struct ike_sa *sa;
-    while (e->resume && (sa = first_due(e))) {
+    for (struct ike_sa *sa; (sa = e->due) != NULL;) {
+        e->due = sa->due_next;
+        sa->due = false; /* its answer to this one puts it back, if more wait */
+        if (sa->state == SA_DEAD || !msgid_due(&sa->rx))
+            continue;
         struct held_request *r = msgid_take(&sa->rx);
         struct ike_message m = {.h = r->h, .seen = PAYLOAD_BIT(PAYLOAD_SK), .sk_first = r->first};
         serve(sa, &r->path, &m, r->err, buf_span(&r->text));
         held_free(r);
     }
-    e->resume = false;
 }
 
 static void input_response(struct ike_sa *sa, const struct path *path, struct ike_message *m, enum err err,
