@@ -22,7 +22,7 @@ struct retired {
 
 struct epoch {
     _Alignas(LINE) _Atomic uint64_t now;
-    unsigned count;
+    unsigned count, waiting;
     struct retired *first, **last; /* oldest first, so stamps ascend */
     struct reader_state readers[];
 };
@@ -35,6 +35,7 @@ enum err epoch_new(struct epoch **out, unsigned readers)
         return ERR_NOMEM;
     atomic_init(&e->now, 1);
     e->count = readers;
+    e->waiting = 0;
     e->first = NULL;
     e->last = &e->first;
     for (unsigned i = 0; i < readers; i++)
@@ -53,11 +54,9 @@ static unsigned free_upto(struct epoch *e, uint64_t upto)
             e->last = &e->first;
         r->free_fn(r->object);
         free(r);
+        e->waiting--;
     }
-    unsigned waiting = 0;
-    for (const struct retired *r = e->first; r; r = r->next)
-        waiting++;
-    return waiting;
+    return e->waiting;
 }
 
 void epoch_free(struct epoch *e)
@@ -106,6 +105,7 @@ enum err epoch_retire(struct epoch *e, void (*free_fn)(void *), void *object)
         (struct retired){.next = NULL, .stamp = atomic_fetch_add(&e->now, 1) + 1, .free_fn = free_fn, .object = object};
     *e->last = r;
     e->last = &r->next;
+    e->waiting++;
     return OK;
 }
 

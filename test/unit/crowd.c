@@ -107,6 +107,8 @@ static void env_traffic(void *ctx, uint64_t child, ns_t *in, ns_t *out)
 static enum err env_job(void *ctx, struct ike_job *job)
 {
     struct crowd_end *end = ctx;
+    if (end->full)
+        return ERR_FULL;
     end->jobs = more(end->jobs, end->job_count, &end->job_cap, sizeof(struct ike_job *));
     end->jobs[end->job_count++] = job;
     return OK;

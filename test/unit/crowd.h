@@ -24,6 +24,7 @@ struct crowd_end {
     char failure[512]; /* the last one */
     struct ike_job **jobs;
     size_t job_count, job_cap;
+    bool full;            /* no job is taken */
     uint64_t inputs, cpu; /* messages handed to this engine, and ns of CPU time that took */
 };
 

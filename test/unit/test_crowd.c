@@ -122,6 +122,23 @@ static void what_a_command_asks_for_does_not_wait(void **state)
     crowd_free(c);
 }
 
+/* With no room for its jobs the hub keeps nothing of those who come, and they come again. */
+static void a_full_queue_costs_the_hub_no_memory(void **state)
+{
+    (void)state;
+    struct crowd *c = crowd_new(100, "", "", NULL);
+    HUB->full = true;
+    ike_start(CLIENTS->e, c->now);
+    crowd_run(c, c->now + 2 * NS_PER_S);
+    assert_true(HUB->inputs >= 100);
+    assert_int_equal(ike_count(HUB->e).ike_sas, 0);
+    assert_int_equal(ike_count(HUB->e).half_open, 0);
+    HUB->full = false;
+    crowd_run(c, c->now + 60 * NS_PER_S);
+    assert_all_up(c, 100);
+    crowd_free(c);
+}
+
 /* One client starts anew and says so: only its own old SA goes. */
 static void initial_contact_of_one_leaves_the_others(void **state)
 {
@@ -216,6 +233,7 @@ int main(void)
         cmocka_unit_test(limits_for_strangers_delay_and_lose_nobody),
         cmocka_unit_test(peers_that_do_not_answer_hold_nobody_up),
         cmocka_unit_test(what_a_command_asks_for_does_not_wait),
+        cmocka_unit_test(a_full_queue_costs_the_hub_no_memory),
         cmocka_unit_test(initial_contact_of_one_leaves_the_others),
         cmocka_unit_test(a_rekey_by_the_hub_is_no_matter_of_another_client),
         cmocka_unit_test(a_reload_keeps_all_and_drops_what_changed),
