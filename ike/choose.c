@@ -27,9 +27,17 @@ static bool same_place(const struct peer *a, const struct peer *b)
     return a->endpoint_any == b->endpoint_any && (a->endpoint_any || ip_equal(&a->endpoint.ip, &b->endpoint.ip));
 }
 
+/* For all that is said before IKE_AUTH these two are the same. */
+static bool alike(const struct peer *a, const struct peer *b)
+{
+    return same_place(a, b) && proposals_equal(&a->ike, &b->ike) && a->fragmentation == b->fragmentation &&
+           a->childless == b->childless && !a->ppk.len == !b->ppk.len && a->auth.remote == b->auth.remote &&
+           !a->auth.public_key == !b->auth.public_key && a->auth.trust == b->auth.trust;
+}
+
 /*
- * Before IKE_AUTH two peers at one place differ by their proposals only, so one of those that have the same stands for
- * all: thousands of peers with %any cost a message of a stranger no more than one does.
+ * One of those that are alike stands for all: thousands of peers with %any cost a message of a stranger no more than one
+ * does.
  */
 static void add_address(struct ike_engine *e, struct run *r)
 {
@@ -37,7 +45,7 @@ static void add_address(struct ike_engine *e, struct run *r)
     uint64_t key = address_key(e, p->endpoint_any, &p->endpoint.ip);
     for (struct hash_link *l = hash_find(&e->run_addresses, key); l; l = hash_next(l)) {
         const struct peer *other = CONTAINER_OF(l, struct run, by_address)->peer;
-        if (same_place(other, p) && proposals_equal(&other->ike, &p->ike)) {
+        if (alike(other, p)) {
             hash_remove(&e->run_addresses, l);
             break;
         }
@@ -82,29 +90,39 @@ void choose_load(struct ike_engine *e)
 
 /* -- asking them -- */
 
-static bool at_place(const struct peer *p, bool any, const struct ip *ip)
+struct strangers strangers_at(const struct ike_engine *e, const struct ip *from)
 {
-    return p->endpoint_any == any && (any || ip_equal(&p->endpoint.ip, ip));
+    return (struct strangers){.e = e, .from = *from};
+}
+
+struct run *stranger_next(struct strangers *s)
+{
+    for (;;) {
+        s->at = s->at ? hash_next(s->at) : NULL;
+        while (!s->at && s->lists < 2) {
+            s->at = hash_find(&s->e->run_addresses, address_key(s->e, s->lists == 1, &s->from));
+            s->lists++;
+        }
+        if (!s->at)
+            return NULL;
+        struct run *r = CONTAINER_OF(s->at, struct run, by_address);
+        if (r->peer->endpoint_any || ip_equal(&r->peer->endpoint.ip, &s->from))
+            return r;
+    }
 }
 
 bool choose_proposal(struct ike_engine *e, const struct path *path, const struct ike_message *m, struct choice *out,
                      struct run **who, char *why, size_t why_size)
 {
-    const struct ip *from = &path->remote.ip;
+    struct strangers all = strangers_at(e, &path->remote.ip);
     *who = NULL;
-    for (unsigned any = 0; any < 2; any++) {
-        struct hash_link *l = hash_find(&e->run_addresses, address_key(e, any, from));
-        for (; l; l = hash_next(l)) {
-            struct run *r = CONTAINER_OF(l, struct run, by_address);
-            if (!at_place(r->peer, any, from))
-                continue;
-            enum err err = proposal_choose(m->sa, &r->peer->ike, m->ke_group, true, out, why, why_size);
-            if (err == OK && out->spi_len == 0) /* the header has the SPIs (section 3.3.1) */
-                return true;
-            if (err != ERR_MISMATCH)
-                snprintf(why, why_size, "its proposals are malformed");
-            *who = r;
-        }
+    for (struct run *r; (r = stranger_next(&all)) != NULL;) {
+        enum err err = proposal_choose(m->sa, &r->peer->ike, m->ke_group, true, out, why, why_size);
+        if (err == OK && out->spi_len == 0) /* the header has the SPIs (section 3.3.1) */
+            return true;
+        if (err != ERR_MISMATCH)
+            snprintf(why, why_size, "its proposals are malformed");
+        *who = r;
     }
     return false;
 }

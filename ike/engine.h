@@ -183,7 +183,7 @@ struct ike_sa_info {
     ns_t established, rekey_at; /* 0: not */
     ns_t reauth_at;             /* 0: not */
     bool ppk, childless;
-    ns_t took;                  /* from its first message to established */
+    ns_t took; /* from its first message to established */
     unsigned children;
 };
 struct ike_child_info {

@@ -466,8 +466,6 @@ void sa_input(struct ike_sa *sa, const struct path *path, struct span message, s
 /* -- sa_init.c -- */
 /* renews: the SA that the new one is to take the place of, or NULL. */
 void sa_init_start(struct run *run, const struct policy *first, struct ike_sa *renews);
-/* Whether that peer may be who sends from there, as far as addresses tell. */
-bool run_may_be(const struct run *r, const struct path *path);
 void sa_init_request(struct ike_engine *e, const struct path *path, struct span message, struct ike_message *m);
 void sa_init_response(struct ike_sa *sa, const struct path *path, struct span message, struct ike_message *m);
 void sa_init_expired(struct ike_sa *sa);
@@ -591,6 +589,15 @@ void pace_resume(struct ike_engine *e);
 /* -- choose.c: which configured peer a message is for -- */
 void choose_load(struct ike_engine *e); /* the engine's runs have been set or replaced */
 void choose_unload(struct ike_engine *e);
+/* Whoever may be there, as far as the address tells: one peer of each kind that differs before IKE_AUTH. */
+struct strangers {
+    const struct ike_engine *e;
+    struct ip from;
+    unsigned lists;
+    struct hash_link *at;
+};
+struct strangers strangers_at(const struct ike_engine *e, const struct ip *from);
+struct run *stranger_next(struct strangers *s); /* NULL: no more */
 /*
  * Before IKE_AUTH only the address tells who that may be: peers with this very address first, then those with %any.
  * False: nobody, or nothing in common; who is the peer to blame, if there is one.

@@ -15,8 +15,9 @@ static bool peer_has(const struct peer *p)
 
 bool ppk_configured(const struct ike_engine *e, const struct path *path)
 {
-    for (unsigned i = 0; i < e->run_count; i++)
-        if (peer_has(e->runs[i]->peer) && run_may_be(e->runs[i], path))
+    struct strangers all = strangers_at(e, &path->remote.ip);
+    for (const struct run *r; (r = stranger_next(&all)) != NULL;)
+        if (peer_has(r->peer))
             return true;
     return false;
 }

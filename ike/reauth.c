@@ -46,8 +46,8 @@ void reauth_hint(struct ike_sa *sa, const struct ike_message *m)
 /* Something that ends in a new IKE SA with this peer is under way. */
 static bool under_way(const struct ike_sa *sa)
 {
-    for (const struct ike_sa *o = sa->e->sas; o; o = o->next)
-        if (o != sa && o->run == sa->run && (o->renews == sa || sa_connecting(o)))
+    for (const struct ike_sa *o = sa->run->sas; o; o = o->run_next)
+        if (o != sa && (o->renews == sa || sa_connecting(o)))
             return true;
     return false;
 }
@@ -115,7 +115,7 @@ void reauth_inherit(struct ike_sa *old, struct ike_sa *sa)
     sa->reauth_end = old->reauth_end;
     sa->renews = old->renews;
     old->renews = NULL;
-    for (struct ike_sa *o = sa->e->sas; o; o = o->next)
+    for (struct ike_sa *o = sa->run ? sa->run->sas : NULL; o; o = o->run_next)
         if (o->renews == old)
             o->renews = sa;
     sa_arm(sa);

@@ -195,11 +195,14 @@ static void forget_references(struct ike_sa *gone)
     for (struct ike_sa *sa = table_same_peer(&gone->e->table, gone); sa; sa = table_same_peer_next(sa, gone)) {
         if (sa->undecided_of == gone)
             sa->undecided_of = NULL;
-        if (sa->renews == gone)
-            sa->renews = NULL;
         if (sa->current && sa->current->collision.sa == gone)
             sa->current->collision.sa = NULL;
     }
+    /* An attempt of ours knows no identity yet; towards clients of any address there is none. */
+    const struct run *run = gone->run && !gone->run->peer->endpoint_any ? gone->run : NULL;
+    for (struct ike_sa *sa = run ? run->sas : NULL; sa; sa = sa->run_next)
+        if (sa->renews == gone)
+            sa->renews = NULL;
 }
 
 void sa_enlist(struct ike_sa *sa)

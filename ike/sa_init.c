@@ -336,11 +336,9 @@ static void refuse(struct ike_engine *e, const struct path *path, const struct i
 static void put_cert_request(struct ike_builder *b, const struct ike_sa *sa)
 {
     struct proof_hints hints = {0};
-    for (unsigned i = 0; i < sa->e->run_count; i++) {
-        const struct peer *p = sa->e->runs[i]->peer;
-        if (p->endpoint_any || ip_equal(&p->endpoint.ip, &sa->path.remote.ip))
-            proof_hint(&hints, p);
-    }
+    struct strangers all = strangers_at(sa->e, &sa->path.remote.ip);
+    for (const struct run *r; (r = stranger_next(&all)) != NULL;)
+        proof_hint(&hints, r->peer);
     proof_put_request(b, &hints);
 }
 
@@ -392,16 +390,12 @@ static void responded(struct ike_sa *sa, struct ike_job *job)
     sa_kill(sa);
 }
 
-bool run_may_be(const struct run *r, const struct path *path)
-{
-    return r->peer->endpoint_any || ip_equal(&r->peer->endpoint.ip, &path->remote.ip);
-}
-
 /* Whether a peer that this may be, as far as its address tells, is to have fragments. */
 static bool fragmentation_for(const struct ike_engine *e, const struct path *path)
 {
-    for (unsigned i = 0; i < e->run_count; i++)
-        if (e->runs[i]->peer->fragmentation && run_may_be(e->runs[i], path))
+    struct strangers all = strangers_at(e, &path->remote.ip);
+    for (const struct run *r; (r = stranger_next(&all)) != NULL;)
+        if (r->peer->fragmentation)
             return true;
     return false;
 }
@@ -409,8 +403,9 @@ static bool fragmentation_for(const struct ike_engine *e, const struct path *pat
 /* Whoever is told so is held to nothing but what he was told: one peer there that never allows it decides. */
 static bool childless_allowed(const struct ike_engine *e, const struct path *path)
 {
-    for (unsigned i = 0; i < e->run_count; i++)
-        if (e->runs[i]->peer->childless == CHILDLESS_NEVER && run_may_be(e->runs[i], path))
+    struct strangers all = strangers_at(e, &path->remote.ip);
+    for (const struct run *r; (r = stranger_next(&all)) != NULL;)
+        if (r->peer->childless == CHILDLESS_NEVER)
             return false;
     return true;
 }

@@ -155,21 +155,20 @@ void selectors_of_packet(struct policy_run *p, const struct flow *packet)
 
 /* -- responder -- */
 
-static bool may_match(const struct ike_sa *sa, const struct policy *p, const struct policy *only, bool transport)
+static bool may_match(const struct policy *p, const struct policy *only, bool transport)
 {
-    return p->action == ACTION_PROTECT && p->peer == sa->run->peer && (!only || p == only) &&
-           (transport || !p->transport_only);
+    return (!only || p == only) && (transport || !p->transport_only);
 }
 
 /* In the order of the SPD, but a policy that allows the initiator's first choice goes before those that don't. */
 static const struct policy *lookup(const struct ike_sa *sa, const struct selectors *tsi, const struct selectors *tsr,
                                    const struct policy *only, bool transport, struct child_terms *out)
 {
-    const struct config *config = sa->e->config;
+    const struct run *run = sa->run;
     for (unsigned pass = 0; pass < 2; pass++)
-        for (unsigned i = 0; i < config->policy_count; i++) {
-            const struct policy *p = config->policies[i];
-            if (may_match(sa, p, only, transport) && (pass || narrow_first(tsi, tsr, p)) &&
+        for (unsigned i = 0; i < run->policy_count; i++) {
+            const struct policy *p = run->policies[i].policy;
+            if (may_match(p, only, transport) && (pass || narrow_first(tsi, tsr, p)) &&
                 narrow_offer(tsi, tsr, p, &out->local, &out->remote) == OK)
                 return p;
         }
@@ -180,12 +179,11 @@ static const struct policy *lookup(const struct ike_sa *sa, const struct selecto
 static bool more_possible(const struct ike_sa *sa, const struct ike_message *m, const struct policy *chosen,
                           const struct child_terms *got)
 {
-    const struct config *config = sa->e->config;
-    for (unsigned i = 0; i < config->policy_count; i++) {
+    const struct run *run = sa->run;
+    for (unsigned i = 0; i < run->policy_count; i++) {
         struct selectors local, remote;
-        const struct policy *p = config->policies[i];
-        if (p != chosen && may_match(sa, p, NULL, false) &&
-            narrow_offer(&m->tsi.v, &m->tsr.v, p, &local, &remote) == OK &&
+        const struct policy *p = run->policies[i].policy;
+        if (p != chosen && may_match(p, NULL, false) && narrow_offer(&m->tsi.v, &m->tsr.v, p, &local, &remote) == OK &&
             (narrow_check(&local, &got->local) != OK || narrow_check(&remote, &got->remote) != OK))
             return true;
     }
