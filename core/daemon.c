@@ -156,6 +156,21 @@ static void routes_watch(struct daemon *d)
         log_line(LOG_WARN, "core", "changes of address can't be watched: %s", strerror(errno));
 }
 
+/* Names were looked up: attempts go on, and the MTU may be known better now. */
+static void on_resolved(void *ctx, uint32_t events)
+{
+    struct daemon *d = ctx;
+    struct resolved a;
+    bool any = false;
+    (void)events;
+    while (resolver_next(d->resolver, &a)) {
+        ike_resolved(d->engine, a.id, a.v, a.n, a.why, clock_now());
+        any = true;
+    }
+    if (any && d->host && !d->stopping)
+        daemon_settle(d);
+}
+
 static enum err signals_watch(struct daemon *d)
 {
     /* By default the others would end the process with its routes in place. */
@@ -172,20 +187,29 @@ static enum err signals_watch(struct daemon *d)
     if (d->signal_fd < 0 || d->wake_fd < 0)
         return ERR_SYSTEM;
     TRY(loop_watch_add(d->loop, d->signal_fd, EPOLLIN, on_signal, d, &d->signal_watch));
-    return loop_watch_add(d->loop, d->wake_fd, EPOLLIN, on_wake, d, &d->wake_watch);
+    TRY(loop_watch_add(d->loop, d->wake_fd, EPOLLIN, on_wake, d, &d->wake_watch));
+    TRY(resolver_new(&d->resolver));
+    return loop_watch_add(d->loop, resolver_fd(d->resolver), EPOLLIN, on_resolved, d, &d->resolver_watch);
 }
 
 /* -- start -- */
+
+bool daemon_hint(struct daemon *d, const struct peer *p)
+{
+    struct endpoint at[PEER_CANDIDATES], local = {0};
+    unsigned current = 0, n = ike_candidates(d->engine, p, at, &current);
+    if (!n || !host_local(d->host, d->config, &at[current], &local))
+        return false;
+    ike_local_hint(d->engine, p, &local);
+    return true;
+}
 
 static bool daemon_hints(struct daemon *d)
 {
     bool all = true;
     for (unsigned i = 0; i < d->config->peer_count; i++) {
         const struct peer *p = d->config->peers[i];
-        struct endpoint local = {0};
-        if (host_local(d->host, d->config, p, &local))
-            ike_local_hint(d->engine, p, &local);
-        else if (!p->endpoint_any)
+        if (!daemon_hint(d, p) && !p->endpoint_any)
             all = false;
     }
     return all;
@@ -218,7 +242,7 @@ static void mss_from_mtu(struct daemon *d)
 
 void daemon_settle(struct daemon *d)
 {
-    host_settle(d->host, d->config);
+    host_settle(d->host, d->config, d->engine);
     mss_from_mtu(d);
 }
 
@@ -393,7 +417,10 @@ static void daemon_end(struct daemon *d)
         loop_watch_del(d->loop, d->wake_watch);
     if (d->route_watch)
         loop_watch_del(d->loop, d->route_watch);
+    if (d->resolver_watch)
+        loop_watch_del(d->loop, d->resolver_watch);
     loop_free(d->loop);
+    resolver_free(d->resolver);
     if (d->signal_fd >= 0)
         close(d->signal_fd);
     if (d->wake_fd >= 0)

@@ -101,6 +101,12 @@ static int64_t env_wall(void *ctx)
     return (int64_t)time(NULL);
 }
 
+static enum err env_resolve(void *ctx, uint64_t lookup, const struct peer *peer)
+{
+    struct daemon *d = ctx;
+    return resolver_ask(d->resolver, lookup, peer->endpoints, peer->endpoint_count);
+}
+
 static void env_keylog(void *ctx, const char *line)
 {
     struct daemon *d = ctx;
@@ -166,6 +172,7 @@ struct ike_env daemon_env(struct daemon *d)
         .child_traffic = env_child_traffic,
         .job = env_job,
         .wall = env_wall,
+        .resolve = env_resolve,
         .event = env_event,
         .source = env_source,
         .keylog = d->keylog.ike_fd >= 0 ? env_keylog : NULL,

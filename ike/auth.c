@@ -278,10 +278,11 @@ static bool names(const struct peer *p, const struct identity *idi)
 }
 
 /* 0: not at all. */
-static unsigned fit(const struct peer *p, const struct ike_sa *sa, const struct identity *idi,
+static unsigned fit(const struct run *run, const struct ike_sa *sa, const struct identity *idi,
                     const struct identity *idr)
 {
-    bool here = !p->endpoint_any && ip_equal(&p->endpoint.ip, &sa->path.remote.ip);
+    const struct peer *p = run->peer;
+    bool here = candidates_have(run, &sa->path.remote.ip);
     bool named = names(p, idi);
     if ((!here && !p->endpoint_any) || (!named && !p->remote_id_any))
         return 0;
@@ -338,7 +339,7 @@ static void choose(const struct ike_sa *sa, const struct ike_message *m, enum au
     *c = (struct choices){.n = 0};
     for (unsigned i = 0; i < sa->e->run_count; i++) {
         struct run *run = sa->e->runs[i];
-        unsigned f = fit(run->peer, sa, &sa->remote_id, &idr);
+        unsigned f = fit(run, sa, &sa->remote_id, &idr);
         if (f && run->peer->auth.remote == kind)
             insert(c, run, f);
         else if (f > c->other_fit) {
@@ -350,21 +351,6 @@ static void choose(const struct ike_sa *sa, const struct ike_message *m, enum au
     while (named && c->n && c->fit[c->n - 1] <= FIT_NAMED)
         c->n--;
     keep_one_ppk(c);
-}
-
-/* What was configured instead, for who has to find the difference. */
-static void describe_peers(const struct ike_engine *e, char *text, size_t size)
-{
-    size_t at = 0;
-    text[0] = 0;
-    for (unsigned i = 0; i < e->run_count && at + 1 < size; i++) {
-        const struct peer *p = e->runs[i]->peer;
-        char id[IDENTITY_TEXT], where[IP_TEXT];
-        int n = snprintf(text + at, size - at, "%s%s (id %s at %s)", i ? ", " : "", p->name,
-                         p->remote_id_any ? "%any" : identity_format(&p->remote_id, id, sizeof id),
-                         p->endpoint_any ? "%any" : ip_format(&p->endpoint.ip, where));
-        at += n > 0 ? (size_t)n : 0;
-    }
 }
 
 static bool within(const struct transform *t, const struct proposal *p)
@@ -596,7 +582,7 @@ static void answer(struct ike_sa *sa, enum err err, uint8_t method, struct span 
 void auth_request(struct ike_sa *sa, const struct ike_message *m)
 {
     enum auth_method kind = proof_kind(m->auth_method);
-    char id[IDENTITY_TEXT] = "?", at[ENDPOINT_TEXT], text[96], others[TEXT_MAX / 4];
+    char id[IDENTITY_TEXT] = "?", at[ENDPOINT_TEXT], text[96], others[TEXT_MAX / 2 - 64];
     struct choices c = {.n = 0};
     sa->path = sa->rx.path;
     if (hold(sa, m) != OK) {
@@ -614,8 +600,12 @@ void auth_request(struct ike_sa *sa, const struct ike_message *m)
         distrust_initiator(sa, peer, "%s (id %s) uses %s, %s is configured", peer->name, id,
                            proof_text(m, text, sizeof text), proof_wanted(peer));
     } else {
-        describe_peers(sa->e, others, sizeof others);
-        distrust_initiator(sa, NULL, "%s at %s fits no peer; configured: %s", id,
-                           endpoint_format(&sa->rx.path.remote, at), others);
+        struct identity idr = {.type = ID_NONE};
+        if (m->idr.data && ike_identity(m->idr, &idr) != OK)
+            idr.type = ID_NONE;
+        bool readable = sa->remote_id.type != ID_NONE;
+        explain_strangers(sa->e, &sa->rx.path, readable ? &sa->remote_id : NULL, &idr, others, sizeof others);
+        candidates_doubt(sa->e);
+        distrust_initiator(sa, NULL, "%s at %s fits no peer: %s", id, endpoint_format(&sa->rx.path.remote, at), others);
     }
 }

@@ -200,6 +200,14 @@ struct run {
     unsigned policy_count;
     bool held;
     struct endpoint hint;
+    struct endpoint candidates[PEER_CANDIDATES]; /* candidate.c: where it may be */
+    unsigned candidate_count, candidate;         /* the next attempt's */
+    bool more;            /* an attempt has failed, and there are addresses left to try before it counts */
+    bool stale;           /* its names are to be looked up before the next attempt */
+    uint64_t lookup;      /* which is under way; 0: none */
+    ns_t looked_up;       /* when it was asked for; 0: never */
+    char lookup_why[400]; /* what became of it, if not all names have an address */
+    struct timer patience;
     unsigned failures; /* in a row */
     struct timer retry;
     char error[TEXT_MAX];
@@ -328,7 +336,7 @@ struct ike_engine {
     struct ip addresses[IKE_ADDRESSES];      /* this host's */
     unsigned address_count, address_version; /* the version is 0 until they are known */
     unsigned half_open;
-    uint64_t next_child;
+    uint64_t next_child, next_lookup;
     struct log_limit log_limit;
     ns_t plain_window; /* rate limit of unprotected error replies */
     unsigned plain_sent;
@@ -435,6 +443,24 @@ void sa_init_request(struct ike_engine *e, const struct path *path, struct span 
 void sa_init_response(struct ike_sa *sa, const struct path *path, struct span message, struct ike_message *m);
 void sa_init_expired(struct ike_sa *sa);
 void put_nat_detection(struct ike_builder *b, const struct ike_sa *sa, const struct path *path);
+
+/* -- candidate.c: the addresses of a peer -- */
+void candidates_init(struct run *r);
+void candidates_start(struct run *r); /* looks up names for the first time, for whoever waits for the peer too */
+/* Whether an attempt has to wait for names; asks for them if they are due. run_kick follows in any case. */
+bool candidates_wait(struct run *r);
+void candidates_next(struct run *r);                        /* an attempt has failed: the next one goes elsewhere */
+void candidates_prefer(struct run *r, const struct ip *ip); /* the next attempt goes there, if it is one of them */
+void candidates_restart(struct run *r);                     /* the peer was up: begin with the first again */
+bool candidates_have(const struct run *r, const struct ip *ip);
+/* A stranger wants to connect: perhaps a peer whose name has another address now. */
+void candidates_doubt(struct ike_engine *e);
+void patience_fire(struct timer *t, void *ctx, ns_t now);
+
+/* -- explain.c -- */
+/* What each peer would have wanted instead. idi NULL: not known yet; idr: whom the stranger asked for, or none. */
+void explain_strangers(const struct ike_engine *e, const struct path *path, const struct identity *idi,
+                       const struct identity *idr, char *text, size_t size);
 
 /* -- auth.c -- */
 void auth_start(struct ike_sa *sa);

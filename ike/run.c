@@ -46,11 +46,14 @@ enum err run_new(struct ike_engine *e, const struct config *config, const struct
     enum err err = run_policies(r, config);
     if (err == OK)
         err = timer_add(&e->timers, &r->retry, retry_fire);
+    if (err == OK && (err = timer_add(&e->timers, &r->patience, patience_fire)) != OK)
+        timer_drop(&e->timers, &r->retry);
     if (err != OK) {
         free(r->policies);
         free(r);
         return err;
     }
+    candidates_init(r);
     *out = r;
     return OK;
 }
@@ -60,6 +63,7 @@ void run_free(struct run *r)
     if (!r)
         return;
     timer_drop(&r->e->timers, &r->retry);
+    timer_drop(&r->e->timers, &r->patience);
     free(r->policies);
     free(r);
 }
@@ -131,7 +135,8 @@ void run_kick(struct run *r)
         }
         struct ike_sa *sa = usable(r);
         if (!sa) {
-            sa_init_start(r, p->policy, NULL);
+            if (!candidates_wait(r))
+                sa_init_start(r, p->policy, NULL);
             continue;
         }
         struct task *t = task_new(TASK_CHILD_NEW);
@@ -166,21 +171,24 @@ void run_failed(struct run *r, const struct policy *policy, const char *text)
 {
     struct ike_engine *e = r->e;
     run_note(r, text, true);
-    ns_t wait = NS_PER_S << (r->failures < 6 ? r->failures : 6);
+    bool more = r->more; /* addresses to try: it has not failed yet */
+    r->more = false;
+    ns_t wait = more ? NS_PER_S : NS_PER_S << (r->failures < 6 ? r->failures : 6);
     wait = wait < BACKOFF_MAX ? wait : BACKOFF_MAX;
     wait += random_below(e, wait / 4 + 1);
-    r->failures++;
+    r->failures += !more;
     bool again = false;
     for (unsigned i = 0; i < r->policy_count; i++) {
         struct policy_run *p = &r->policies[i];
         if (policy && p->policy != policy)
             continue;
-        p->once = false;
-        p->packet = false;
+        p->once = p->once && more;
+        p->packet = p->packet && more;
         p->not_before = e->now + wait;
         again |= run_needs(r, p);
     }
-    commands_end(e, COMMAND_UP, r, policy, false, text);
+    if (!more)
+        commands_end(e, COMMAND_UP, r, policy, false, text);
     if (again)
         run_later(r, wait);
 }
@@ -190,6 +198,7 @@ void run_well(struct run *r, const struct policy *policy)
     struct policy_run *p = run_policy(r, policy);
     r->failures = 0;
     r->error[0] = 0;
+    candidates_restart(r);
     if (p) {
         p->once = false;
         p->packet = false;
@@ -453,8 +462,10 @@ void ike_start(struct ike_engine *e, ns_t now)
 {
     e->now = now;
     e->started = true;
-    for (unsigned i = 0; i < e->run_count; i++)
+    for (unsigned i = 0; i < e->run_count; i++) {
+        candidates_start(e->runs[i]);
         run_kick(e->runs[i]);
+    }
     engine_leave(e);
 }
 

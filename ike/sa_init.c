@@ -89,15 +89,20 @@ static void offer_made(struct ike_sa *sa, struct ike_job *job)
 
 static struct path first_path(const struct run *run)
 {
+    const struct ike_env *env = &run->e->env;
     const struct host *host = &run->e->config->host;
-    struct path p = {.remote = run->peer->endpoint, .transport = PATH_UDP};
+    struct path p = {.transport = PATH_UDP};
+    if (run->candidate_count)
+        p.remote = run->candidates[run->candidate];
     if (run->hint.ip.family == p.remote.ip.family)
         p.local.ip = run->hint.ip;
+    if (env->source && !env->source(env->ctx, &p.remote.ip, &p.local.ip))
+        p.local.ip = (struct ip){0}; /* there is no way now: perhaps when it is sent */
     p.local.port = host->port;
-    if (run->peer->endpoint_port_given || host->port == 0) {
+    if (p.remote.port != IKE_PORT || host->port == 0) {
         p.local.port = host->nat_port;
         p.marker = true;
-        if (!run->peer->endpoint_port_given)
+        if (p.remote.port == IKE_PORT)
             p.remote.port = NATT_PORT;
     }
     return p;
@@ -115,11 +120,17 @@ void sa_init_start(struct run *run, const struct policy *first, struct ike_sa *r
     sa->run = run;
     sa->caller = true;
     sa->renews = renews;
+    if (renews)
+        candidates_prefer(run, &renews->path.remote.ip);
     sa->state = SA_CONNECTING;
     sa->path = first_path(run);
     sa->current = task_new(TASK_CONNECT);
-    if (peer->endpoint_any || !sa->path.remote.ip.family) {
-        sa_fail(sa, "%s has no address to connect to (endpoint)", peer->name);
+    if (!sa->path.remote.ip.family) {
+        sa_fail(sa, "%s has no address to connect to: %s", peer->name,
+                peer->endpoint_any   ? "its endpoint is %any"
+                : run->lookup        ? "its name is being looked up, without an answer yet"
+                : run->lookup_why[0] ? run->lookup_why
+                                     : "endpoint");
         return;
     }
     if (peer->encap == ENCAP_RAW || !sa->current) {
@@ -328,42 +339,51 @@ static bool admitted(struct ike_engine *e, const struct path *path, const struct
     return room;
 }
 
+/* Nothing in common with this peer: noted for it, and added to what is told about all of them. */
+static void blame(struct run *run, const char *why, char *all, size_t size)
+{
+    char text[TEXT_MAX];
+    size_t used = strlen(all);
+    snprintf(text, sizeof text, "no IKE proposal in common: %s", why);
+    run_note(run, text, false);
+    snprintf(all + used, size - used, "%s%s: %.160s", used ? "; " : "", run->peer->name, why);
+}
+
 /*
  * Before IKE_AUTH only the address tells who that may be: peers with this very address first, then those with %any.
- * False: nobody, or nothing in common; who is the peer to blame, if there is one.
+ * False: nobody (why is empty), or nothing in common with any of them (why says what, for each).
  */
 static bool choose(struct ike_engine *e, const struct path *path, const struct ike_message *m, struct choice *out,
-                   struct run **who, char *why, size_t why_size)
+                   char *why, size_t why_size)
 {
-    *who = NULL;
+    char one[TEXT_MAX / 2];
     for (unsigned any = 0; any < 2; any++) {
         for (unsigned i = 0; i < e->run_count; i++) {
             const struct peer *p = e->runs[i]->peer;
-            if (p->endpoint_any != (any == 1) || (!any && !ip_equal(&p->endpoint.ip, &path->remote.ip)))
+            if (p->endpoint_any != (any == 1) || (!any && !candidates_have(e->runs[i], &path->remote.ip)))
                 continue;
-            enum err err = proposal_choose(m->sa, &p->ike, m->ke_group, true, out, why, why_size);
+            enum err err = proposal_choose(m->sa, &p->ike, m->ke_group, true, out, one, sizeof one);
             if (err == OK && out->spi_len == 0) /* the header has the SPIs (section 3.3.1) */
                 return true;
             if (err != ERR_MISMATCH)
-                snprintf(why, why_size, "its proposals are malformed");
-            *who = e->runs[i];
+                snprintf(one, sizeof one, "its proposals are malformed");
+            blame(e->runs[i], one, why, why_size);
         }
     }
     return false;
 }
 
-static void refuse(struct ike_engine *e, const struct path *path, const struct ike_message *m, struct run *run,
-                   const char *why)
+static void refuse(struct ike_engine *e, const struct path *path, const struct ike_message *m, const char *why)
 {
-    char from[ENDPOINT_TEXT], text[TEXT_MAX];
+    char from[ENDPOINT_TEXT], peers[TEXT_MAX / 2];
     endpoint_format(&path->remote, from);
-    if (run) {
-        snprintf(text, sizeof text, "no IKE proposal in common: %s", why);
-        run_note(run, text, false);
-        report(e, IKE_EVENT_FAILED, NULL, NULL, path, "%s at %s: %s", run->peer->name, from, text);
+    if (why[0]) {
+        report(e, IKE_EVENT_FAILED, NULL, NULL, path, "%s wants to connect, no IKE proposal in common: %s", from, why);
     } else {
-        log_limited(&e->log_limit, LOG_WARN, "ike", "%s wants to connect: no peer has that address, none has %%any",
-                    from);
+        explain_strangers(e, path, NULL, NULL, peers, sizeof peers);
+        log_limited(&e->log_limit, LOG_WARN, "ike", "%s wants to connect: no peer has that address, none has %%any: %s",
+                    from, peers);
+        candidates_doubt(e);
     }
     plain_notify(e, path, &m->h, EXCHANGE_SA_INIT, NOTIFY_NO_PROPOSAL_CHOSEN, span_of(NULL, 0), true);
 }
@@ -374,7 +394,7 @@ static void put_cert_request(struct ike_builder *b, const struct ike_sa *sa)
     struct proof_hints hints = {0};
     for (unsigned i = 0; i < sa->e->run_count; i++) {
         const struct peer *p = sa->e->runs[i]->peer;
-        if (p->endpoint_any || ip_equal(&p->endpoint.ip, &sa->path.remote.ip))
+        if (p->endpoint_any || candidates_have(sa->e->runs[i], &sa->path.remote.ip))
             proof_hint(&hints, p);
     }
     proof_put_request(b, &hints);
@@ -430,7 +450,7 @@ static void responded(struct ike_sa *sa, struct ike_job *job)
 
 bool run_may_be(const struct run *r, const struct path *path)
 {
-    return r->peer->endpoint_any || ip_equal(&r->peer->endpoint.ip, &path->remote.ip);
+    return r->peer->endpoint_any || candidates_have(r, &path->remote.ip);
 }
 
 /* Whether a peer that this may be, as far as its address tells, is to have fragments. */
@@ -491,7 +511,6 @@ static void answer_repeat(struct ike_sa *sa, const struct path *path)
 void sa_init_request(struct ike_engine *e, const struct path *path, struct span message, struct ike_message *m)
 {
     char why[TEXT_MAX / 2] = "";
-    struct run *run;
     struct choice choice;
     bool natt, nat_local, nat_remote;
     struct ike_sa *sa = table_find_first(&e->table, m->h.spi_i, &path->remote, message);
@@ -505,8 +524,8 @@ void sa_init_request(struct ike_engine *e, const struct path *path, struct span 
     }
     if (!admitted(e, path, m))
         return;
-    if (!choose(e, path, m, &choice, &run, why, sizeof why)) {
-        refuse(e, path, m, run, why);
+    if (!choose(e, path, m, &choice, why, sizeof why)) {
+        refuse(e, path, m, why);
         return;
     }
     if (choice.ke.id != m->ke_group) {

@@ -51,7 +51,7 @@ struct config_report {
 };
 
 /*
- * Reads and resolves (DNS names too, with a few seconds' patience) a file. file: secrets are relative to its folder.
+ * Reads a file; names are looked up by who uses them. file: secrets are relative to its folder.
  * Errors: SYNTAX (all of it reported), NOTFOUND (the file can't be read; reported), NOMEM.
  */
 MUST_USE enum err config_load(const char *file, const struct config_report *report, struct config **out);

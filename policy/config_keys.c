@@ -170,7 +170,21 @@ static void host_control(struct target *t, const char *value, unsigned line)
 
 static void peer_endpoint(struct target *t, const char *value, unsigned line)
 {
-    value_endpoint(t->load, line, value, t->peer);
+    struct peer *p = t->peer;
+    char item[300];
+    while (next_item(&value, item, sizeof(item))) {
+        struct peer_endpoint e = {0};
+        if (strcmp(item, "%any") == 0) {
+            p->endpoint_any = true;
+        } else if (p->endpoint_count == PEER_ENDPOINTS) {
+            complain(t->load, line, "found more than %d endpoints", PEER_ENDPOINTS);
+            return;
+        } else if (value_endpoint(t->load, line, item, &e)) {
+            p->endpoints[p->endpoint_count++] = e;
+        }
+    }
+    if (p->endpoint_any) /* whoever may come from anywhere may come from the others, too */
+        p->endpoint_count = 0;
 }
 
 static void peer_id(struct target *t, const char *value, unsigned line)
@@ -413,7 +427,7 @@ static const struct key keys[] = {
     {"keylog", HOST, false, false, host_keylog},
     {"control", HOST, false, false, host_control},
 
-    {"endpoint", PEER, false, false, peer_endpoint},
+    {"endpoint", PEER, true, false, peer_endpoint},
     {"id", PEER, false, false, peer_id},
     {"local-id", PEER, false, false, peer_local_id},
     {"psk", PEER, false, false, peer_psk},
@@ -606,9 +620,10 @@ static void expect_identity(struct loading *l, const struct section *s, struct p
         p->remote_id_any |= !has(s, "id"); /* the key tells who it is, whatever it calls itself (RFC 7670 section 1) */
     if (p->remote_id.type != ID_NONE || p->remote_id_any || has(s, "id"))
         return;
-    if (p->endpoint.ip.family)
-        p->remote_id = identity_of_ip(&p->endpoint.ip);
-    else if (p->endpoint_host[0] && identity_parse(p->endpoint_host, &p->remote_id) != OK)
+    const struct peer_endpoint *first = &p->endpoints[0];
+    if (first->at.ip.family)
+        p->remote_id = identity_of_ip(&first->at.ip);
+    else if (first->host[0] && identity_parse(first->host, &p->remote_id) != OK)
         complain(l, line_of(s, "endpoint"), "found a host name that can't be an identity, expected 'id' beside it");
     else if (p->endpoint_any)
         complain(l, s->line,

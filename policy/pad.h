@@ -84,15 +84,26 @@ struct policy {
 
 #define WINDOW_MAX 32 /* requests of one peer under way at once (RFC 7296 section 2.3) */
 
+#define PEER_ENDPOINTS 8
+#define PEER_CANDIDATES 16 /* addresses of one peer, those of its names counted one by one */
+#define PEER_ENDPOINT_TEXT 264
+#define IKE_PORT 500 /* an endpoint with another one is a NAT-T port: marker from the first message */
+
+/* One item of a peer's endpoint list. */
+struct peer_endpoint {
+    char host[256]; /* as written, if it is a name; empty: an address */
+    struct endpoint
+        at; /* port IKE_PORT unless written; a name has no address (family 0): that is the engine's matter */
+};
+
 struct peer {
     char name[64];
     unsigned line;
-    bool endpoint_any;         /* %any */
-    char endpoint_host[256];   /* as written, if it is a name */
-    struct endpoint endpoint;  /* resolved; port 500 unless written; family 0: %any, or a name without an answer */
-    bool endpoint_port_given;  /* a port other than 500: a NAT-T port, marker from the first message */
+    bool endpoint_any;                              /* %any: endpoints is empty */
+    struct peer_endpoint endpoints[PEER_ENDPOINTS]; /* tried in turn */
+    unsigned endpoint_count;
     struct identity local_id;  /* the peer's, the host's, or our key's; type NONE: the outer address */
-    struct identity remote_id; /* as written, or the literal endpoint's address, or the endpoint's name as a FQDN */
+    struct identity remote_id; /* as written, or the first endpoint's address, or its name as a FQDN */
     bool remote_id_any;        /* id = %any, or a raw key without id: remote_id is NONE; else it never is */
     struct authentication auth;
     struct secret psk; /* empty: none */
@@ -111,5 +122,11 @@ struct peer {
     unsigned window;    /* requests of the peer that may be under way at once, 1..WINDOW_MAX; default 1 */
     bool mobike;        /* follow changes of address (RFC 4555), ours and the peer's; default true */
 };
+
+/* As written: a name or an address, with a port other than 500. text: PEER_ENDPOINT_TEXT bytes; returns it. */
+const char *peer_endpoint_format(const struct peer_endpoint *e, char *text);
+/* Those of its endpoints that are addresses, in order; at most PEER_ENDPOINTS. */
+unsigned peer_addresses(const struct peer *p, struct endpoint *out);
+bool peer_has_names(const struct peer *p);
 
 #endif
