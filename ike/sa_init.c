@@ -346,7 +346,9 @@ static void blame(struct run *run, const char *why, char *all, size_t size)
     size_t used = strlen(all);
     snprintf(text, sizeof text, "no IKE proposal in common: %s", why);
     run_note(run, text, false);
-    snprintf(all + used, size - used, "%s%s: %.160s", used ? "; " : "", run->peer->name, why);
+    int n = snprintf(all + used, size - used, "%s%s: %s", used ? "; " : "", run->peer->name, why);
+    if (n < 0 || (size_t)n >= size - used) /* who comes behind is left out */
+        all[size - 1] = 0;
 }
 
 /*
@@ -510,7 +512,7 @@ static void answer_repeat(struct ike_sa *sa, const struct path *path)
 
 void sa_init_request(struct ike_engine *e, const struct path *path, struct span message, struct ike_message *m)
 {
-    char why[TEXT_MAX / 2] = "";
+    char why[TEXT_MAX] = "";
     struct choice choice;
     bool natt, nat_local, nat_remote;
     struct ike_sa *sa = table_find_first(&e->table, m->h.spi_i, &path->remote, message);

@@ -374,6 +374,13 @@ static void policy_window(struct target *t, const char *value, unsigned line)
         t->policy->replay_window = n;
 }
 
+static void policy_hold(struct target *t, const char *value, unsigned line)
+{
+    unsigned n;
+    if (value_number(t->load, line, value, 0, 256, &n))
+        t->policy->hold = (uint16_t)n;
+}
+
 /* Takes one of the two ESN values out of every proposal. False: nothing was left of one of them. */
 static bool drop_esn(struct proposals *esp, uint16_t id)
 {
@@ -456,6 +463,7 @@ static const struct key keys[] = {
     {"bytes", OWN, false, true, policy_bytes},
     {"packets", OWN, false, true, policy_packets},
     {"replay-window", OWN, false, true, policy_window},
+    {"hold", OWN, false, true, policy_hold},
 
     {"firewall", HOST, false, false, NULL},
     {"metrics", HOST, false, false, NULL},
@@ -472,7 +480,6 @@ static const struct key keys[] = {
     {"ah", OWN, false, true, NULL},
     {"fragment", OWN, false, true, NULL},
     {"fail-open", OWN, false, true, NULL},
-    {"hold", OWN, false, true, NULL},
     {"icmp", OWN, false, true, NULL},
     {"flow-log", OWN, false, true, NULL},
 };
@@ -580,6 +587,7 @@ static struct policy *new_policy(const struct section *s)
     p->line = s->line;
     p->lifetime = 60 * 60 * NS_PER_S;
     p->replay_window = 1024;
+    p->hold = 16;
     p->esn = true;
     proposals_default(PROTOCOL_ESP, &p->esp);
     return p;
@@ -678,8 +686,8 @@ static enum err apply_peer(struct loading *l, const struct section *s, struct pe
 /* What only makes sense for protected traffic. */
 static void check_unprotected(struct loading *l, const struct section *s)
 {
-    static const char *const protect_only[] = {"peer",     "mode",  "esp",     "esn",
-                                               "lifetime", "bytes", "packets", "replay-window"};
+    static const char *const protect_only[] = {"peer",  "mode",    "esp",           "esn", "lifetime",
+                                               "bytes", "packets", "replay-window", "hold"};
     for (size_t i = 0; i < sizeof(protect_only) / sizeof(protect_only[0]); i++)
         if (has(s, protect_only[i]))
             complain(l, line_of(s, protect_only[i]),

@@ -80,6 +80,7 @@ struct policy {
     uint64_t packets;       /* soft; 0: the suite's own safe limit */
     uint32_t replay_window; /* packets, 32..65536 */
     bool esn;               /* offer extended sequence numbers */
+    uint16_t hold;          /* packets kept while there is no SA, 0..256; default 16 */
 };
 
 #define WINDOW_MAX 32 /* requests of one peer under way at once (RFC 7296 section 2.3) */

@@ -155,6 +155,7 @@ static void four_lines_are_a_link(void **state)
     assert_int_equal(own->mode, MODE_TUNNEL);
     assert_int_equal(own->lifetime, 3600 * NS_PER_S);
     assert_int_equal(own->replay_window, 1024);
+    assert_int_equal(own->hold, 16);
     assert_true(own->esn);
     proposals_default(PROTOCOL_ESP, &builtin);
     assert_true(proposals_equal(&own->esp, &builtin));
@@ -224,7 +225,7 @@ static void every_peer_and_policy_key_is_taken(void **state)
              "fragmentation = no\nwindow = 32\n"
              "mobike = no\n"
              "local = 10.1.0.0/24\nremote = 10.9.0.0/24\nmode = tunnel\nesp = aes128gcm16\nlifetime = 1d\nbytes = 10M\n"
-             "packets = 2K\nreplay-window = 64\nesn = no\n"
+             "packets = 2K\nreplay-window = 64\nesn = no\nhold = 0\n"
              "[policy none]\naction = discard\nlocal = 10.1.0.0/24\nremote = 0.0.0.0/0\n",
              "");
     const struct peer *p = config_peer(c, "road");
@@ -254,6 +255,7 @@ static void every_peer_and_policy_key_is_taken(void **state)
     assert_int_equal(own->bytes, 10 * 1024 * 1024);
     assert_int_equal(own->packets, 2000);
     assert_int_equal(own->replay_window, 64);
+    assert_int_equal(own->hold, 0);
     assert_false(own->esn);
 }
 
@@ -492,6 +494,7 @@ static void wrong_values_say_what_was_expected(void **state)
         {"[policy b]\nbytes = 10X", "found '10X', expected a size such as 500, 10M or 1G"},
         {"[policy b]\nbytes = 99999999999999T", "found '99999999999999T', expected a size such as 500, 10M or 1G"},
         {"[policy b]\nbytes = M", "found 'M', expected a size such as 500, 10M or 1G"},
+        {"[policy b]\nhold = 257", "found '257', expected a number from 0 to 256"},
         {"[policy b]\nreplay-window = 16", "found '16', expected a number from 32 to 65536"},
         {"[policy b]\nesn = maybe", "found 'maybe', expected yes or no"},
         {"[policy b]\nesp = aes128gcm16-esn\nesn = no", "found 'no', expected 'yes': the esp proposals ask for 'esn'"},
