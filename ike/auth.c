@@ -388,6 +388,15 @@ static void refuse(struct ike_sa *sa, const struct peer *peer, uint16_t type, co
         sa_refused(sa);
 }
 
+/* Answered as every refusal is; that the identity was proved is seen in our log. */
+static void refuse_another(struct ike_sa *sa)
+{
+    char text[TEXT_MAX], id[IDENTITY_TEXT];
+    snprintf(text, sizeof text, "%s (id %s) is connected already and wants to connect once more (unique = keep)",
+             sa_peer_name(sa), identity_format(&sa->remote_id, id, sizeof id));
+    refuse(sa, NULL, NOTIFY_AUTHENTICATION_FAILED, text);
+}
+
 static void distrust_initiator(struct ike_sa *sa, const struct peer *peer, const char *fmt, ...) PRINTF_LIKE(3, 4);
 static void distrust_initiator(struct ike_sa *sa, const struct peer *peer, const char *fmt, ...)
 {
@@ -476,19 +485,6 @@ static void check_initiator(struct ike_sa *sa, const struct ike_message *m, enum
 }
 
 /*
- * The peer says that it has no other SA with us (section 2.4). One that was set up after this one's first message came
- * is no leftover: both ends have started at once, and settle() decides.
- */
-static void initial_contact(struct ike_sa *sa)
-{
-    for (struct ike_sa *o = sa->e->sas, *next; o; o = next) {
-        next = o->next;
-        if (o != sa && sa_same_peer(o, sa) && o->established && o->established < sa->created)
-            sa_replaced(o);
-    }
-}
-
-/*
  * Both ends have started at once. An attempt of ours that is still in IKE_SA_INIT gives way to the peer's SA, on which
  * alone the peer can rely. Of two that have come further, the one whose initiator's SPI is higher stays, and the other's
  * initiator deletes it. Each end applies this when it has authenticated the other's SA, so whichever order the messages
@@ -541,6 +537,10 @@ static void answer(struct ike_sa *sa, enum err err, uint8_t method, struct span 
         distrust_initiator(sa, run->peer, "we can't prove ourselves to %s: %s", run->peer->name, unmade(sa, err));
         return;
     }
+    if (!unique_admits(sa)) {
+        refuse_another(sa);
+        return;
+    }
     held(sa, &m);
     sa->childless = !(m.seen & PAYLOAD_BIT(PAYLOAD_SA));
     if (sa->childless && !sa->childless_announced) { /* RFC 6023 section 3 */
@@ -552,7 +552,7 @@ static void answer(struct ike_sa *sa, enum err err, uint8_t method, struct span 
         return;
     }
     if (ike_find_notify(&m, NOTIFY_INITIAL_CONTACT))
-        initial_contact(sa);
+        unique_initial_contact(sa);
     mobike_take_auth(sa, &m);
     sa_up(sa);
     report_up(sa);
@@ -574,6 +574,7 @@ static void answer(struct ike_sa *sa, enum err err, uint8_t method, struct span 
     if (made)
         child_report(made, IKE_EVENT_CHILD_UP, "up");
     settle(sa);
+    unique_replace(sa);
     sa_crowd_out(sa);
     run_later(run, 2 * NS_PER_S + random_below(sa->e, 2 * NS_PER_S)); /* what the peer does not bring up by itself */
 }

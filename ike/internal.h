@@ -462,6 +462,11 @@ void patience_fire(struct timer *t, void *ctx, ns_t now);
 void explain_strangers(const struct ike_engine *e, const struct path *path, const struct identity *idi,
                        const struct identity *idr, char *text, size_t size);
 
+/* -- unique.c: IKE SAs of one identity; all of it for an authenticated responder's SA -- */
+bool unique_admits(struct ike_sa *sa);          /* before it is up: `keep` may refuse it */
+void unique_initial_contact(struct ike_sa *sa); /* the peer sent INITIAL_CONTACT */
+void unique_replace(const struct ike_sa *sa);   /* once it is up */
+
 /* -- auth.c -- */
 void auth_start(struct ike_sa *sa);
 void auth_request(struct ike_sa *sa, const struct ike_message *m);

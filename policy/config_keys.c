@@ -231,6 +231,15 @@ static void peer_encap(struct target *t, const char *value, unsigned line)
         complain(t->load, line, "found 'raw', which is not supported by this version, expected auto or udp");
 }
 
+static void peer_unique(struct target *t, const char *value, unsigned line)
+{
+    static const char *const words[] = {"no", "replace", "keep", NULL};
+    static const enum unique_mode modes[] = {UNIQUE_NO, UNIQUE_REPLACE, UNIQUE_KEEP};
+    unsigned i;
+    if (value_word(t->load, line, value, words, &i))
+        t->peer->unique = modes[i];
+}
+
 static void peer_rekey(struct target *t, const char *value, unsigned line)
 {
     value_duration(t->load, line, value, false, &t->peer->rekey);
@@ -451,6 +460,7 @@ static const struct key keys[] = {
     {"ppk-id", PEER, false, false, peer_ppk_id},
     {"ppk-required", PEER, false, false, peer_ppk_required},
     {"mobike", PEER, false, false, peer_mobike},
+    {"unique", PEER, false, false, peer_unique},
 
     {"action", POLICY, false, false, policy_action},
     {"peer", POLICY, false, false, policy_peer},
@@ -470,7 +480,6 @@ static const struct key keys[] = {
     {"user", HOST, false, false, NULL},
     {"hook", HOST, false, false, NULL},
     {"fragmentation", PEER, false, false, peer_fragmentation},
-    {"unique", PEER, false, false, NULL},
     {"window", PEER, false, false, peer_window},
     {"dscp", OWN, false, true, NULL},
     {"ecn", OWN, false, true, NULL},

@@ -63,6 +63,9 @@ struct authentication {
 /* IKE SAs without a first Child SA (RFC 6023): answered; asked for as well, always; or neither. */
 enum childless_mode { CHILDLESS_ALLOW, CHILDLESS_FORCE, CHILDLESS_NEVER };
 
+/* What a second IKE SA of one identity is: a third way beside it, its successor, or refused. */
+enum unique_mode { UNIQUE_NO, UNIQUE_REPLACE, UNIQUE_KEEP };
+
 struct peer;
 
 /* One entry of the SPD as configured. */
@@ -111,6 +114,7 @@ struct peer {
     struct proposals ike;
     enum start_mode start;
     enum encap_mode encap;
+    enum unique_mode unique;
     ns_t rekey;  /* IKE SA, soft; default 4 h */
     ns_t reauth; /* age at which an IKE SA is replaced by one with fresh authentication; default 0: never */
     enum childless_mode childless;

@@ -494,6 +494,7 @@ static void wrong_values_say_what_was_expected(void **state)
         {"[policy b]\nbytes = 10X", "found '10X', expected a size such as 500, 10M or 1G"},
         {"[policy b]\nbytes = 99999999999999T", "found '99999999999999T', expected a size such as 500, 10M or 1G"},
         {"[policy b]\nbytes = M", "found 'M', expected a size such as 500, 10M or 1G"},
+        {"[peer b]\nunique = yes", "found 'yes', expected no, replace or keep"},
         {"[policy b]\nhold = 257", "found '257', expected a number from 0 to 256"},
         {"[policy b]\nreplay-window = 16", "found '16', expected a number from 32 to 65536"},
         {"[policy b]\nesn = maybe", "found 'maybe', expected yes or no"},

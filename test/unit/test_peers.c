@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "ike/internal.h"
 #include "test/unit/sim.h"
 
 #define A (&s->node[0])
@@ -25,8 +26,8 @@
 
 static void close_all(struct sim *s)
 {
-    ike_shutdown(A->e, s->now);
-    ike_shutdown(B->e, s->now);
+    for (unsigned k = 0; k < s->nodes; k++)
+        ike_shutdown(s->node[k].e, s->now);
     assert_sim(sim_run(s, s->now + 100 * NS_PER_S, sim_empty));
     sim_free(s);
 }
@@ -270,6 +271,150 @@ static void both_ends_start_at_once_under_loss(void **state)
     }
 }
 
+/* -- one identity twice -- */
+
+static struct sim *up_with(uint64_t seed, enum unique_mode unique)
+{
+    struct sim *s = sim_new(seed);
+    B->peers[0].unique = unique;
+    sim_start_engines(s, NULL);
+    UP(A, 1);
+    assert_sim(sim_run(s, s->now + 5 * NS_PER_S, sim_up));
+    sim_for(s, 5 * NS_PER_S);
+    return s;
+}
+
+/* A knows that it has an SA, so that its second call is without INITIAL_CONTACT. */
+static void call_again(struct sim *s)
+{
+    sa_init_start(A->e->runs[0], &A->policies[0]);
+    sim_for(s, 2 * NS_PER_S);
+}
+
+static void two_live_side_by_side_by_default(void **state)
+{
+    (void)state;
+    struct sim *s = up_with(20, UNIQUE_NO);
+    call_again(s);
+    assert_int_equal(sim_ike_sas(A, IKE_ESTABLISHED), 2);
+    assert_int_equal(sim_ike_sas(B, IKE_ESTABLISHED), 2);
+    assert_sim(sim_agree(s));
+    close_all(s);
+}
+
+static void a_new_one_replaces_the_old_one(void **state)
+{
+    (void)state;
+    struct sim *s = up_with(21, UNIQUE_REPLACE);
+    uint32_t before = sim_sending(B, NULL)->spi_out;
+    call_again(s);
+    assert_sim(sim_up(s));
+    assert_int_not_equal(sim_sending(B, NULL)->spi_out, before);
+    assert_non_null(sim_find(B, IKE_EVENT_NOTICE, "unique = replace"));
+    s->traffic = 100 * NS_PER_MS;
+    sim_for(s, 2 * NS_PER_S);
+    assert_int_equal(s->esp_lost, 0);
+    s->traffic = 0;
+    close_all(s);
+}
+
+static void both_calling_at_once_is_no_replacement(void **state)
+{
+    (void)state;
+    for (unsigned seed = 0; seed < 40; seed++) {
+        struct sim *s = sim_new(400 + seed);
+        A->peers[0].unique = B->peers[0].unique = seed % 2 ? UNIQUE_REPLACE : UNIQUE_KEEP;
+        A->peers[0].start = B->peers[0].start = START_YES;
+        s->jitter = 20 * NS_PER_MS;
+        sim_start_engines(s, NULL);
+        ike_start(A->e, s->now);
+        sim_for(s, sim_rand(s, 50) * NS_PER_MS);
+        ike_start(B->e, s->now);
+        sim_for(s, 10 * NS_PER_S);
+        assert_sim(sim_run(s, s->now + 120 * NS_PER_S, sim_up));
+        close_all(s);
+    }
+}
+
+/* A second device at 10.0.0.3 with A's identity, key and networks. */
+static void add_twin(struct sim *s)
+{
+    struct sim_node *n = &s->node[2];
+    s->nodes = 3;
+    n->sim = s;
+    n->index = 2;
+    n->next_spi = 0x400000;
+    n->ip = at(3).ip;
+    n->config = A->config;
+    n->peers[0] = A->peers[0];
+    n->policies[0] = A->policies[0];
+    n->policies[0].peer = n->peer_list[0] = &n->peers[0];
+    n->policy_list[0] = &n->policies[0];
+    n->config.peers = n->peer_list;
+    n->config.policies = n->policy_list;
+    B->peers[0].endpoint_any = true;
+    B->peers[0].endpoint_count = 0;
+}
+
+static enum sim_fate lose_the_first_host(struct sim *s, struct sim_packet *p, void *ctx)
+{
+    (void)s;
+    (void)ctx;
+    return p->from == 0 || p->dst.ip.b[3] == 1 ? SIM_DROP : SIM_DELIVER;
+}
+
+/* INITIAL_CONTACT or not: the one that lives stays, and one that is dead makes room. */
+static void keep_refuses_until_the_old_one_is_dead(void **state)
+{
+    (void)state;
+    struct sim *s = sim_new(23);
+    struct sim_node *twin = &s->node[2];
+    A->peers[0].start = START_NO;
+    B->peers[0].unique = UNIQUE_KEEP;
+    add_twin(s);
+    twin->peers[0].start = START_YES;
+    sim_start_engines(s, NULL);
+    UP(A, 1);
+    assert_sim(sim_run(s, s->now + 5 * NS_PER_S, sim_up));
+    ike_start(twin->e, s->now);
+    sim_for(s, 30 * NS_PER_S);
+    assert_sim(sim_up(s));
+    assert_int_equal(sim_ike_sas(twin, IKE_ESTABLISHED), 0);
+    assert_non_null(strstr(last_error(twin), "AUTHENTICATION_FAILED"));
+    assert_non_null(sim_find(B, IKE_EVENT_FAILED, "connected already"));
+    s->hook = lose_the_first_host;
+    sim_for(s, 240 * NS_PER_S);
+    assert_int_equal(sim_ike_sas(twin, IKE_ESTABLISHED), 1);
+    assert_int_equal(sim_ike_sas(B, IKE_ESTABLISHED), 1);
+    close_all(s);
+}
+
+/* -- who fits nobody -- */
+
+static void a_refusal_says_what_each_peer_would_have_wanted(void **state)
+{
+    (void)state;
+    struct sim *s = sim_new(24);
+    struct peer *other = &B->peers[1];
+    *other = B->peers[0];
+    snprintf(other->name, sizeof other->name, "carol");
+    other->endpoints[0].at = at(55);
+    other->endpoints[1].at = at(56);
+    other->endpoint_count = 2;
+    assert_int_equal(identity_parse("carol.example", &other->remote_id), OK);
+    assert_int_equal(identity_parse("x.example", &B->peers[0].remote_id), OK);
+    B->config.peer_count = 2;
+    sim_start_engines(s, NULL);
+    UP(A, 1);
+    sim_for(s, 5 * NS_PER_S);
+    const struct sim_event *e = sim_find(B, IKE_EVENT_FAILED, "fits no peer");
+    assert_non_null(e);
+    assert_non_null(strstr(e->text, "a.example at 10.0.0.1"));
+    assert_non_null(strstr(e->text, "alice has the id x.example"));
+    assert_non_null(strstr(e->text, "carol is at 10.0.0.55 or 10.0.0.56 and has the id carol.example"));
+    close_all(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -283,6 +428,11 @@ int main(void)
         cmocka_unit_test(a_responder_looks_again_when_a_stranger_calls),
         cmocka_unit_test(an_answer_for_a_peer_that_is_gone_is_ignored),
         cmocka_unit_test(both_ends_start_at_once_under_loss),
+        cmocka_unit_test(two_live_side_by_side_by_default),
+        cmocka_unit_test(a_new_one_replaces_the_old_one),
+        cmocka_unit_test(both_calling_at_once_is_no_replacement),
+        cmocka_unit_test(keep_refuses_until_the_old_one_is_dead),
+        cmocka_unit_test(a_refusal_says_what_each_peer_would_have_wanted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
