@@ -14,11 +14,27 @@ struct policy_slot {
     char name[sizeof((struct policy *)0)->name];
     uint32_t id;
     const struct policy *policy; /* in the configuration in force; NULL when it is gone */
+    bool free;                   /* the number of an instance that is gone */
     struct policy_slot *next;    /* of its bucket */
 };
 
+/*
+ * One client's part of a policy that several share: an SPD entry and an outbound SA of its own, for what its Child SA
+ * was narrowed to. Lives as long as a Child SA of it.
+ */
+struct instance {
+    struct instance *next; /* newest first: it stands before the others in the SPD */
+    uint32_t id, base;     /* its own number, and that of the policy it is a part of */
+    struct identity owner;
+    struct selectors local, remote;
+    unsigned children;
+    struct policy *policy;   /* in the snapshot in force; NULL when the base is gone */
+    struct policy *prepared; /* in the next one */
+};
+
 struct child {
-    struct child *next; /* of its bucket */
+    struct child *next;        /* of its bucket */
+    struct instance *instance; /* NULL unless the policy is shared */
     struct dataplane *owner;
     struct timer linger;
     uint64_t id;
@@ -35,6 +51,9 @@ struct child {
 
 struct dataplane {
     struct dataplane_params p;
+    const struct config *config; /* in force */
+    struct timer renewal;        /* of the SPD, without the instances that have gone */
+    struct instance *instances;
     struct policy_slot **slots; /* by id */
     uint32_t slot_count, slot_cap;
     struct policy_slot *by_name[POLICY_BUCKETS];
@@ -42,12 +61,21 @@ struct dataplane {
     unsigned next_worker;
 };
 
+static void renewal_fire(struct timer *t, void *ctx, ns_t now);
+static void instance_free(struct dataplane *d, struct instance *i);
+static void instance_release(struct dataplane *d, struct instance *i);
+
 enum err dataplane_new(struct dataplane **out, const struct dataplane_params *p)
 {
     struct dataplane *d = calloc(1, sizeof *d);
     if (!d)
         return ERR_NOMEM;
     d->p = *p;
+    enum err e = timer_add(d->p.timers, &d->renewal, renewal_fire);
+    if (e != OK) {
+        free(d);
+        return e;
+    }
     *out = d;
     return OK;
 }
@@ -56,6 +84,8 @@ static void child_free(struct dataplane *d, struct child *c)
 {
     sa_free(c->out); /* never published, or the workers have ended: nobody else knows it */
     timer_drop(d->p.timers, &c->linger);
+    if (c->instance)
+        instance_release(d, c->instance);
     free(c);
 }
 
@@ -63,11 +93,15 @@ void dataplane_free(struct dataplane *d)
 {
     if (!d)
         return;
+    d->config = NULL;
+    timer_drop(d->p.timers, &d->renewal);
     for (unsigned i = 0; i < CHILD_BUCKETS; i++)
         for (struct child *c = d->children[i], *next; c; c = next) {
             next = c->next;
             child_free(d, c);
         }
+    while (d->instances)
+        instance_free(d, d->instances);
     for (uint32_t i = 0; i < d->slot_count; i++)
         free(d->slots[i]);
     free(d->slots);
@@ -95,13 +129,9 @@ static struct policy_slot *slot_find(const struct dataplane *d, const char *name
     return s;
 }
 
-static enum err slot_get(struct dataplane *d, const char *name, uint32_t *id)
+/* Another number, at the end of the list. */
+static enum err slot_new(struct dataplane *d, struct policy_slot **out)
 {
-    struct policy_slot *s = slot_find(d, name);
-    if (s) {
-        *id = s->id;
-        return OK;
-    }
     if (d->slot_count == SAD_POLICIES)
         return ERR_FULL;
     if (d->slot_count == d->slot_cap) {
@@ -112,37 +142,87 @@ static enum err slot_get(struct dataplane *d, const char *name, uint32_t *id)
         d->slots = slots;
         d->slot_cap = cap;
     }
-    s = calloc(1, sizeof *s);
+    struct policy_slot *s = calloc(1, sizeof *s);
     if (!s)
         return ERR_NOMEM;
-    memcpy(s->name, name, strnlen(name, sizeof s->name - 1));
     s->id = d->slot_count;
-    unsigned bucket = name_bucket(s->name);
-    s->next = d->by_name[bucket];
-    d->by_name[bucket] = s;
     d->slots[d->slot_count++] = s;
+    *out = s;
+    return OK;
+}
+
+static enum err slot_get(struct dataplane *d, const char *name, uint32_t *id)
+{
+    struct policy_slot *s = slot_find(d, name);
+    if (!s) {
+        TRY(slot_new(d, &s));
+        memcpy(s->name, name, strnlen(name, sizeof s->name - 1));
+        unsigned bucket = name_bucket(s->name);
+        s->next = d->by_name[bucket];
+        d->by_name[bucket] = s;
+    }
     *id = s->id;
+    return OK;
+}
+
+static void instance_free(struct dataplane *d, struct instance *i)
+{
+    for (struct instance **at = &d->instances; *at; at = &(*at)->next)
+        if (*at == i) {
+            *at = i->next;
+            break;
+        }
+    d->slots[i->id]->free = true;
+    d->slots[i->id]->policy = NULL;
+    free(i->policy);
+    free(i->prepared);
+    free(i);
+}
+
+/* The policy of an instance: its base's, with the selectors that were agreed. */
+static enum err instance_prepare(struct instance *i, const struct policy *base)
+{
+    struct policy *p = malloc(sizeof *p);
+    if (!p)
+        return ERR_NOMEM;
+    *p = *base;
+    p->local = i->local;
+    p->remote = i->remote;
+    i->prepared = p;
     return OK;
 }
 
 enum err dataplane_prepare(struct dataplane *d, const struct config *c, struct spd **out)
 {
-    struct spd_entry *v = calloc(c->policy_count ? c->policy_count : 1, sizeof *v);
+    unsigned n = 0, instances = 0;
+    for (struct instance *i = d->instances; i; i = i->next) {
+        free(i->prepared); /* of a snapshot that was never put in force */
+        i->prepared = NULL;
+        instances++;
+    }
+    struct spd_entry *v = calloc(c->policy_count + instances + 1, sizeof *v);
     if (!v)
         return ERR_NOMEM;
     enum err e = OK;
-    for (unsigned i = 0; i < c->policy_count && e == OK; i++) {
-        v[i].policy = c->policies[i];
-        e = slot_get(d, c->policies[i]->name, &v[i].id);
+    for (unsigned k = 0; k < c->policy_count && e == OK; k++) {
+        const struct policy *p = c->policies[k];
+        uint32_t id = 0;
+        e = slot_get(d, p->name, &id);
+        for (struct instance *i = policy_shared(p) ? d->instances : NULL; i && e == OK; i = i->next)
+            if (i->base == id && i->children && (e = instance_prepare(i, p)) == OK)
+                v[n++] = (struct spd_entry){.policy = i->prepared, .id = i->id};
+        if (e == OK)
+            v[n++] = (struct spd_entry){.policy = p, .id = id};
     }
     if (e == OK)
-        e = spd_new(out, v, c->policy_count);
+        e = spd_new(out, v, n);
     free(v);
     return e;
 }
 
 void dataplane_commit(struct dataplane *d, const struct config *c, struct spd *spd)
 {
+    d->config = c;
     for (uint32_t i = 0; i < d->slot_count; i++)
         d->slots[i]->policy = NULL;
     for (unsigned i = 0; i < c->policy_count; i++) {
@@ -155,6 +235,112 @@ void dataplane_commit(struct dataplane *d, const struct config *c, struct spd *s
         epoch_wait(d->p.shared->epoch);
         spd_free(old);
     }
+    for (struct instance *i = d->instances, *next; i; i = next) { /* nobody looks at the old snapshot's any more */
+        next = i->next;
+        free(i->policy);
+        i->policy = i->prepared;
+        i->prepared = NULL;
+        d->slots[i->id]->policy = d->slots[i->base]->policy;
+        if (!i->children && !i->policy)
+            instance_free(d, i);
+    }
+}
+
+/* -- instances -- */
+
+/* The SPD with the instances as they are now. */
+static enum err renew(struct dataplane *d)
+{
+    struct spd *spd;
+    TRY(dataplane_prepare(d, d->config, &spd));
+    dataplane_commit(d, d->config, spd);
+    return OK;
+}
+
+static bool overlap(const struct selectors *a, const struct selectors *b)
+{
+    struct selector common;
+    for (unsigned i = 0; i < a->n; i++)
+        for (unsigned k = 0; k < b->n; k++)
+            if (selector_intersect(&a->v[i], &b->v[k], &common))
+                return true;
+    return false;
+}
+
+/* Whose traffic a new client takes: the newest one's, of several. */
+static void tell_overlap(const struct instance *new, const char *policy)
+{
+    char a[IDENTITY_TEXT], b[IDENTITY_TEXT], text[200];
+    const struct instance *i = new->next;
+    while (i && !(i->base == new->base && i->children && !identity_equal(&i->owner, &new->owner) &&
+                  overlap(&i->local, &new->local) && overlap(&i->remote, &new->remote)))
+        i = i->next;
+    if (i)
+        log_line(LOG_WARN, "core", "policy %s: %s has %s, which overlaps what %s has: traffic goes to the newer one",
+                 policy, identity_format(&new->owner, a, sizeof a), selectors_format(&new->remote, text, sizeof text),
+                 identity_format(&i->owner, b, sizeof b));
+}
+
+static void renewal_fire(struct timer *t, void *ctx, ns_t now)
+{
+    struct dataplane *d = (struct dataplane *)((char *)t - offsetof(struct dataplane, renewal));
+    (void)ctx;
+    (void)now;
+    if (renew(d) != OK)
+        log_line(LOG_WARN, "core", "no memory for a new SPD: the entry of a client that is gone stays for now");
+}
+
+/* Not at once: a reload may have a snapshot in hand that was made with this one in it. */
+static void instance_release(struct dataplane *d, struct instance *i)
+{
+    if (--i->children == 0 && d->config)
+        timer_set(d->p.timers, &d->renewal, 0);
+}
+
+static enum err instance_number(struct dataplane *d, uint32_t *id)
+{
+    struct policy_slot *s = NULL;
+    for (uint32_t i = 0; i < d->slot_count && !s; i++)
+        if (d->slots[i]->free)
+            s = d->slots[i];
+    if (!s)
+        TRY(slot_new(d, &s));
+    s->free = false;
+    *id = s->id;
+    return OK;
+}
+
+/* The instance of a Child SA: that of the one it follows, or a new one. */
+static enum err instance_get(struct dataplane *d, const struct ike_child *c, uint32_t base, struct instance **out)
+{
+    struct instance *i = d->instances;
+    while (i && !(i->base == base && identity_equal(&i->owner, c->remote_id) && selectors_equal(&i->local, &c->local) &&
+                  selectors_equal(&i->remote, &c->remote)))
+        i = i->next;
+    if (!i) {
+        i = calloc(1, sizeof *i);
+        if (!i)
+            return ERR_NOMEM;
+        *i = (struct instance){
+            .base = base, .owner = *c->remote_id, .local = c->local, .remote = c->remote, .children = 1};
+        enum err e = instance_number(d, &i->id);
+        if (e != OK) {
+            free(i);
+            return e;
+        }
+        i->next = d->instances;
+        d->instances = i;
+        e = renew(d);
+        if (e != OK) {
+            instance_free(d, i);
+            return e;
+        }
+        tell_overlap(i, c->policy->name);
+    } else {
+        i->children++;
+    }
+    *out = i;
+    return OK;
 }
 
 const struct policy *dataplane_policy(const struct dataplane *d, uint32_t id)
@@ -291,7 +477,16 @@ static enum err child_new(struct dataplane *d, const struct ike_child *ic, const
         free(c);
         return e;
     }
-    struct sa_params in = child_params(ic, SA_IN, slot->id, engine), outp = child_params(ic, SA_OUT, slot->id, engine);
+    if (policy_shared(ic->policy)) {
+        e = instance_get(d, ic, slot->id, &c->instance);
+        if (e != OK) {
+            child_free(d, c);
+            return e;
+        }
+        c->policy_id = c->instance->id;
+    }
+    struct sa_params in = child_params(ic, SA_IN, c->policy_id, engine);
+    struct sa_params outp = child_params(ic, SA_OUT, c->policy_id, engine);
     e = sa_new(&c->in, &in, now);
     if (e == OK)
         e = sa_new(&c->out, &outp, now);

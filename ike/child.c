@@ -259,6 +259,7 @@ static enum err install(struct ike_sa *sa, struct child *c, const struct child_t
             .id = c->id,
             .peer = sa_peer(sa),
             .policy = c->policy,
+            .remote_id = &sa->remote_id,
             .spi_in = c->spi_in,
             .spi_out = c->spi_out,
             .suite = c->suite,
@@ -290,12 +291,21 @@ static void set_lifetime(struct ike_engine *e, struct child *c)
     timer_set(&e->timers, &c->life, c->soft_at);
 }
 
+/* Whether one takes over from the other. Of a shared policy, each identity has its own part of the traffic. */
+static bool same_traffic(const struct child *a, const struct child *b)
+{
+    return a->policy == b->policy &&
+           (!a->policy || !policy_shared(a->policy) ||
+            (identity_equal(&a->sa->remote_id, &b->sa->remote_id) && selectors_equal(&a->local, &b->local) &&
+             selectors_equal(&a->remote, &b->remote)));
+}
+
 /* The policy's outbound traffic is on this one now, as in the data plane. */
 static void take_traffic(struct child *c)
 {
     for (struct ike_sa *sa = c->sa->e->sas; sa; sa = sa->next)
         for (struct child *o = sa->children; o; o = o->next)
-            if (o->policy == c->policy)
+            if (same_traffic(o, c))
                 o->sending = false;
     c->sending = c->activated = true;
 }
@@ -399,11 +409,14 @@ void child_activate(struct child *c)
     c->sa->e->env.child_activate(c->sa->e->env.ctx, c->id);
 }
 
-void child_activate_best(struct ike_engine *e, const struct policy *policy)
+struct child *child_successor(const struct child *c)
 {
-    struct child *best = policy ? child_live(e, policy) : NULL;
-    if (best)
-        child_activate(best);
+    struct child *best = NULL;
+    for (struct ike_sa *sa = c->sa->e->sas; sa && c->policy; sa = sa->next)
+        for (struct child *o = sa->children; o; o = o->next)
+            if (o != c && o->state == CHILD_LIVE && o->installed && same_traffic(o, c) && (!best || o->id > best->id))
+                best = o;
+    return best;
 }
 
 static void uninstall(struct child *c, bool linger)
@@ -412,8 +425,9 @@ static void uninstall(struct child *c, bool linger)
     if (!c->installed)
         return;
     c->installed = false;
-    if (c->sending) /* the successor takes the traffic over first: nothing falls into the gap */
-        child_activate_best(e, c->policy);
+    struct child *successor = c->sending ? child_successor(c) : NULL;
+    if (successor) /* it takes the traffic over first: nothing falls into the gap */
+        child_activate(successor);
     c->sending = false;
     e->env.child_remove(e->env.ctx, c->id, linger);
 }

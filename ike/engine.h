@@ -24,8 +24,9 @@ struct ike_job; /* a slow step: key exchange, signature, certificate path */
 struct ike_child {
     uint64_t id; /* the engine's handle; never reused */
     const struct peer *peer;
-    const struct policy *policy; /* what it was negotiated for */
-    uint32_t spi_in, spi_out;    /* ours (from spi_reserve), the peer's */
+    const struct policy *policy;      /* what it was negotiated for */
+    const struct identity *remote_id; /* proved */
+    uint32_t spi_in, spi_out;         /* ours (from spi_reserve), the peer's */
     struct suite suite;
     bool esn;
     struct span key_in, integ_in, key_out, integ_out;

@@ -559,8 +559,8 @@ struct child *child_on(const struct ike_sa *sa, const struct policy *policy); /*
  * not have it yet (section 2.8).
  */
 bool child_elsewhere(const struct ike_sa *sa, const struct policy *policy);
-/* Traffic of a policy goes to its newest live Child SA. */
-void child_activate_best(struct ike_engine *e, const struct policy *policy);
+/* The newest other live one for the same traffic, or NULL. */
+struct child *child_successor(const struct child *c);
 /* False: no memory. */
 bool child_rekey(struct child *c);
 void child_report(const struct child *c, enum ike_event_kind kind, const char *fmt, ...) PRINTF_LIKE(3, 4);

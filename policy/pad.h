@@ -128,6 +128,15 @@ struct peer {
     bool mobike;        /* follow changes of address (RFC 4555), ours and the peer's; default true */
 };
 
+/*
+ * Several who each prove an identity of their own may use this policy at once: each has the traffic it narrowed it to.
+ * Whoever is called is one alone, and packets may wait for him.
+ */
+static inline bool policy_shared(const struct policy *p)
+{
+    return p->peer && p->peer->start == START_NO && (p->peer->endpoint_any || p->peer->remote_id_any);
+}
+
 /* As written: a name or an address, with a port other than 500. text: PEER_ENDPOINT_TEXT bytes; returns it. */
 const char *peer_endpoint_format(const struct peer_endpoint *e, char *text);
 /* Those of its endpoints that are addresses, in order; at most PEER_ENDPOINTS. */

@@ -116,3 +116,35 @@ def test_check_says_what_names_stand_for(lab):
     done = a.command('check', a.ini)
     assert 'other: 192.0.2.2' in done.stdout
     assert 'endpoint nowhere.example has no address' in done.stderr
+
+
+def test_several_clients_of_one_peer(lab):
+    """One [peer] with %any, each client with an identity and an address of its own: nobody takes another's traffic."""
+    server = lab.host('server')
+    server.address('lo', '10.2.0.1/32')
+    b = Adit(server, '[host]\nid = right\n[peer road]\nendpoint = %any\nid = %any\npsk = "correct horse battery staple"\n'
+             'local = 10.2.0.0/24\nremote = 10.1.0.0/24\nlifetime = 4s\n')
+    clients = []
+    for i in (1, 2, 3):
+        host = lab.host(f'client{i}')
+        lab.wire(host, 'eth0', server, f'eth{i}', 1500)
+        host.address('eth0', f'192.0.{i}.1/24')
+        server.address(f'eth{i}', f'192.0.{i}.2/24')
+        host.address('lo', f'10.1.0.{i}/32')
+        clients.append(Adit(host, INI.format(me=f'client{i}', other='right', endpoint=f'192.0.{i}.2', start='yes', number=1,
+                                             remote=2, host='').replace('10.1.0.0/24', f'10.1.0.{i}/32')))
+    b.start()
+    for a in clients:
+        a.start()
+    for i, a in enumerate(clients, 1):
+        wait_for('the tunnel', lambda: a.host.ping('10.2.0.1', 1, check=False, timeout=1, source=f'10.1.0.{i}'), 10)
+    time.sleep(5)  # each has been rekeyed
+    for i, a in enumerate(clients, 1):
+        server.ping(f'10.1.0.{i}', 3, source='10.2.0.1')
+        a.host.ping('10.2.0.1', 3, source=f'10.1.0.{i}')
+    clients[1].stop()
+    server.ping('10.1.0.1', 3, source='10.2.0.1')
+    server.ping('10.1.0.3', 3, source='10.2.0.1')
+    assert server.ping('10.1.0.2', 1, check=False, timeout=1, source='10.2.0.1') == 0
+    b.command('reload')
+    server.ping('10.1.0.1', 3, source='10.2.0.1')

@@ -283,7 +283,8 @@ static struct sim_sa *find_sa(struct sim_node *n, uint64_t id)
 static void take_policy(struct sim_node *n, struct sim_sa *to)
 {
     for (unsigned i = 0; i < n->top; i++)
-        if (n->sas[i].used && n->sas[i].policy == to->policy)
+        if (n->sas[i].used && n->sas[i].policy == to->policy &&
+            (!policy_shared(to->policy) || selectors_equal(&n->sas[i].remote, &to->remote)))
             n->sas[i].sending = false;
     to->sending = true;
 }

@@ -389,6 +389,54 @@ static void keep_refuses_until_the_old_one_is_dead(void **state)
     close_all(s);
 }
 
+/* -- several clients of one peer -- */
+
+static bool two_clients(struct sim *s)
+{
+    return sim_children(B) == 2 && sim_sending(A, NULL) && sim_sending(&s->node[2], NULL);
+}
+
+static unsigned sending(const struct sim_node *n)
+{
+    unsigned count = 0;
+    for (unsigned i = 0; i < n->top; i++)
+        count += n->sas[i].used && n->sas[i].sending;
+    return count;
+}
+
+/* Each keeps its traffic while the other connects, is rekeyed and goes. */
+static void two_clients_of_one_peer_leave_each_other_alone(void **state)
+{
+    (void)state;
+    struct sim *s = sim_new(30);
+    struct sim_node *twin = &s->node[2];
+    add_twin(s);
+    B->peers[0].remote_id_any = true;
+    B->peers[0].remote_id = (struct identity){0};
+    assert_int_equal(identity_parse("c.example", &twin->peers[0].local_id), OK);
+    sim_selectors(&A->policies[0].local, "10.1.0.1/32");
+    sim_selectors(&twin->policies[0].local, "10.1.0.2/32");
+    sim_start_engines(s, NULL);
+    s->traffic = 50 * NS_PER_MS;
+    UP(A, 1);
+    UP(twin, 2);
+    assert_sim(sim_run(s, s->now + 5 * NS_PER_S, two_clients));
+    assert_int_equal(sending(B), 2);
+    ike_rekey(A->e, &A->peers[0], &A->policies[0], 3, s->now);
+    sim_for(s, 3 * NS_PER_S);
+    ike_rekey(twin->e, &twin->peers[0], &twin->policies[0], 4, s->now);
+    sim_for(s, 3 * NS_PER_S);
+    assert_sim(sim_command(A, 3)->ok && sim_command(twin, 4)->ok && two_clients(s));
+    assert_int_equal(sending(B), 2);
+    assert_int_equal(s->esp_lost, 0);
+    s->traffic = 0;
+    ike_down(twin->e, &twin->peers[0], NULL, 5, s->now);
+    sim_for(s, 3 * NS_PER_S);
+    assert_int_equal(sending(B), 1);
+    assert_sim(sim_up(s));
+    close_all(s);
+}
+
 /* -- who fits nobody -- */
 
 static void a_refusal_says_what_each_peer_would_have_wanted(void **state)
@@ -432,6 +480,7 @@ int main(void)
         cmocka_unit_test(a_new_one_replaces_the_old_one),
         cmocka_unit_test(both_calling_at_once_is_no_replacement),
         cmocka_unit_test(keep_refuses_until_the_old_one_is_dead),
+        cmocka_unit_test(two_clients_of_one_peer_leave_each_other_alone),
         cmocka_unit_test(a_refusal_says_what_each_peer_would_have_wanted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
