@@ -156,19 +156,17 @@ static void routes_watch(struct daemon *d)
         log_line(LOG_WARN, "core", "changes of address can't be watched: %s", strerror(errno));
 }
 
-/* Names were looked up: attempts go on, and the MTU may be known better now. */
+/* Names were looked up: attempts go on, and the MTU may be known better now, which takes a look at every peer's route. */
 static void on_resolved(void *ctx, uint32_t events)
 {
     struct daemon *d = ctx;
     struct resolved a;
-    bool any = false;
     (void)events;
     while (resolver_next(d->resolver, &a)) {
         ike_resolved(d->engine, a.id, a.v, a.n, a.why, clock_now());
-        any = true;
+        d->unsettled = true;
     }
-    if (any && d->host && !d->stopping)
-        daemon_settle(d);
+    daemon_refresh_soon(d);
 }
 
 static enum err signals_watch(struct daemon *d)
@@ -254,8 +252,9 @@ static void on_refresh(struct timer *t, void *ctx, ns_t now)
     (void)now;
     d->changed = false;
     daemon_refresh(d);
-    if (d->routed && (!before || changed))
+    if (d->unsettled || (d->routed && (!before || changed)))
         daemon_settle(d); /* the path MTU is known now, or another one */
+    d->unsettled = false;
 }
 
 /* One processor: one worker, which the control thread shares it with. More: half of them, for the peers' other work. */

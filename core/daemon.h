@@ -31,6 +31,7 @@ struct daemon {
     ns_t refreshed;       /* when it last did */
     bool routed;          /* there was a route to each of them then */
     bool changed;         /* the kernel has said since that addresses or routes are others */
+    bool unsettled;       /* names got addresses since then */
     struct worker_shared shared;
     struct host_state *host;
     struct dataplane *dataplane;

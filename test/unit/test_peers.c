@@ -287,7 +287,7 @@ static struct sim *up_with(uint64_t seed, enum unique_mode unique)
 /* A knows that it has an SA, so that its second call is without INITIAL_CONTACT. */
 static void call_again(struct sim *s)
 {
-    sa_init_start(A->e->runs[0], &A->policies[0]);
+    sa_init_start(A->e->runs[0], &A->policies[0], NULL);
     sim_for(s, 2 * NS_PER_S);
 }
 
