@@ -123,7 +123,7 @@ def test_several_clients_of_one_peer(lab):
     server = lab.host('server')
     server.address('lo', '10.2.0.1/32')
     b = Adit(server, '[host]\nid = right\n[peer road]\nendpoint = %any\nid = %any\npsk = "correct horse battery staple"\n'
-             'local = 10.2.0.0/24\nremote = 10.1.0.0/24\nlifetime = 4s\n')
+             'local = 10.2.0.0/24\nremote = 10.1.0.0/24\nlifetime = 12s\n')
     clients = []
     for i in (1, 2, 3):
         host = lab.host(f'client{i}')
@@ -138,7 +138,7 @@ def test_several_clients_of_one_peer(lab):
         a.start()
     for i, a in enumerate(clients, 1):
         wait_for('the tunnel', lambda: a.host.ping('10.2.0.1', 1, check=False, timeout=1, source=f'10.1.0.{i}'), 10)
-    time.sleep(5)  # each has been rekeyed
+    time.sleep(13)  # each has been rekeyed
     for i, a in enumerate(clients, 1):
         server.ping(f'10.1.0.{i}', 3, source='10.2.0.1')
         a.host.ping('10.2.0.1', 3, source=f'10.1.0.{i}')
