@@ -38,9 +38,7 @@ static void request_engine(struct daemon *d, struct control_client *client, cons
         control_answer(client, false, "the daemon is ending");
         return;
     }
-    struct endpoint local;
-    if (host_local(d->host, d->config, peer, &local))
-        ike_local_hint(d->engine, peer, &local);
+    (void)daemon_hint(d, peer); /* a peer without a way to it now may have one in a moment */
     uint64_t command = ++d->commands;
     control_wait(client, command); /* before the call: the outcome may come from within */
     fn(d->engine, peer, policy, command, clock_now());

@@ -173,6 +173,19 @@ static void routes_watch(struct daemon *d)
         log_line(LOG_WARN, "core", "changes of address can't be watched: %s", strerror(errno));
 }
 
+/* Names were looked up: attempts go on, and the MTU may be known better now, which takes a look at every peer's route. */
+static void on_resolved(void *ctx, uint32_t events)
+{
+    struct daemon *d = ctx;
+    struct resolved a;
+    (void)events;
+    while (resolver_next(d->resolver, &a)) {
+        ike_resolved(d->engine, a.id, a.v, a.n, a.why, clock_now());
+        d->unsettled = true;
+    }
+    daemon_refresh_soon(d);
+}
+
 static enum err signals_watch(struct daemon *d)
 {
     /* By default the others would end the process with its routes in place. */
@@ -191,10 +204,22 @@ static enum err signals_watch(struct daemon *d)
         return ERR_SYSTEM;
     TRY(loop_watch_add(d->loop, d->job_fd, EPOLLIN, on_job, d, &d->job_watch));
     TRY(loop_watch_add(d->loop, d->signal_fd, EPOLLIN, on_signal, d, &d->signal_watch));
-    return loop_watch_add(d->loop, d->wake_fd, EPOLLIN, on_wake, d, &d->wake_watch);
+    TRY(loop_watch_add(d->loop, d->wake_fd, EPOLLIN, on_wake, d, &d->wake_watch));
+    TRY(resolver_new(&d->resolver));
+    return loop_watch_add(d->loop, resolver_fd(d->resolver), EPOLLIN, on_resolved, d, &d->resolver_watch);
 }
 
 /* -- start -- */
+
+bool daemon_hint(struct daemon *d, const struct peer *p)
+{
+    struct endpoint at[PEER_CANDIDATES], local = {0};
+    unsigned current = 0, n = ike_candidates(d->engine, p, at, &current);
+    if (!n || !host_local(d->host, d->config, &at[current], &local))
+        return false;
+    ike_local_hint(d->engine, p, &local);
+    return true;
+}
 
 /* A round looks at the next `most` peers; it ends with the last one. */
 static void daemon_hints(struct daemon *d, unsigned most)
@@ -205,10 +230,7 @@ static void daemon_hints(struct daemon *d, unsigned most)
     }
     for (; most && d->looked_at < d->config->peer_count; most--, d->looked_at++) {
         const struct peer *p = d->config->peers[d->looked_at];
-        struct endpoint local = {0};
-        if (host_local(d->host, d->config, p, &local))
-            ike_local_hint(d->engine, p, &local);
-        else if (!p->endpoint_any)
+        if (!daemon_hint(d, p) && !p->endpoint_any)
             d->round_routed = false;
     }
     bool over = d->looked_at >= d->config->peer_count;
@@ -250,7 +272,7 @@ static void mss_from_mtu(struct daemon *d)
 
 void daemon_settle(struct daemon *d)
 {
-    host_settle(d->host, d->config);
+    host_settle(d->host, d->config, d->engine);
     mss_from_mtu(d);
 }
 
@@ -270,8 +292,9 @@ static void on_refresh(struct timer *t, void *ctx, ns_t now)
         return;
     if (d->changed) /* meanwhile: once more */
         timer_set(&d->timers, &d->refresh, d->refreshed + REFRESH_PAUSE);
-    if (d->routed && (!before || d->round_changed))
+    if (d->unsettled || (d->routed && (!before || d->round_changed)))
         daemon_settle(d); /* the path MTU is known now, or another one */
+    d->unsettled = false;
 }
 
 /* One processor: one worker, which the control thread shares it with. More: half of them, for the peers' other work. */
@@ -450,7 +473,10 @@ static void daemon_end(struct daemon *d)
         loop_watch_del(d->loop, d->route_watch);
     if (d->job_watch)
         loop_watch_del(d->loop, d->job_watch);
+    if (d->resolver_watch)
+        loop_watch_del(d->loop, d->resolver_watch);
     loop_free(d->loop);
+    resolver_free(d->resolver);
     if (d->signal_fd >= 0)
         close(d->signal_fd);
     if (d->wake_fd >= 0)

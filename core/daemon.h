@@ -12,6 +12,7 @@
 #include "core/host.h"
 #include "core/job.h"
 #include "core/keylog.h"
+#include "core/resolve.h"
 #include "core/worker.h"
 #include "ike/engine.h"
 
@@ -23,7 +24,8 @@ struct daemon {
     struct loop *loop;
     int signal_fd, wake_fd; /* signals; workers with records for us */
     int route_fd, job_fd;   /* changes of addresses and routes; jobs that are done */
-    struct loop_watch *signal_watch, *wake_watch, *route_watch, *job_watch;
+    struct loop_watch *signal_watch, *wake_watch, *route_watch, *job_watch, *resolver_watch;
+    struct resolver *resolver;
     struct timer_heap timers;
     struct timer refresh; /* looks again from where peers are reached */
     ns_t refreshed;       /* when it last did */
@@ -32,6 +34,7 @@ struct daemon {
     unsigned looked_at;   /* peers of this round; it goes by slices */
     bool round_changed;   /* `changed` was set when it began */
     bool round_routed;    /* there was a route to each of those */
+    bool unsettled;       /* names got addresses since then */
     struct worker_shared shared;
     struct host_state *host;
     struct dataplane *dataplane;
@@ -65,6 +68,8 @@ struct ike_env daemon_env(struct daemon *d);
  * something has changed, and every 15 s.
  */
 void daemon_refresh(struct daemon *d);
+/* The same for one peer. False: it has no address, or there is no route to it. */
+bool daemon_hint(struct daemon *d, const struct peer *p);
 /* The same within a second or so, since a send failed for want of its address. */
 void daemon_refresh_soon(struct daemon *d);
 /* Makes routes, MTU and MSS fit the configuration in force. */

@@ -3,22 +3,48 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/base/hash.h"
 #include "core/base/log.h"
+#include "crypto/random.h"
+#include "crypto/siphash.h"
 
 #define CHILD_BUCKETS 4096
 #define POLICY_BUCKETS 1024
 /* How long the inbound SA of a deleted pair still receives: what the peer sent before it heard of the deletion. */
 #define LINGER (5 * NS_PER_S)
 
+/*
+ * When many clients come at once, SPDs are made anew after a pause of that much for each entry: about ten times what the
+ * making takes. A client's first packets out may wait for that, the handshakes of others don't.
+ */
+#define RENEWAL_PAUSE NS_PER_US
+
 struct policy_slot {
-    char name[sizeof((struct policy *)0)->name];
+    char name[sizeof((struct policy *)0)->name]; /* empty: the number of an instance */
     uint32_t id;
     const struct policy *policy; /* in the configuration in force; NULL when it is gone */
-    struct policy_slot *next;    /* of its bucket */
+    struct instance *instances;  /* of the policy, newest first: it stands before the others in the SPD */
+    struct instance *instance;   /* whose number it is */
+    struct policy_slot *next;    /* of its bucket, or of the free ones */
+};
+
+/*
+ * One client's part of a policy that several share: an SPD entry and an outbound SA of its own, for what its Child SA
+ * was narrowed to. Lives as long as a Child SA of it, and then until no SPD names it.
+ */
+struct instance {
+    struct instance *next, **at; /* of its policy's */
+    struct hash_link by_owner;
+    uint32_t id, base; /* its own number, and that of the policy it is a part of */
+    struct identity owner;
+    struct selectors local, remote;
+    unsigned children;
+    bool listed; /* in the SPD that was prepared last */
 };
 
 struct child {
-    struct child *next; /* of its bucket */
+    struct child *next;        /* of its bucket */
+    struct instance *instance; /* NULL unless the policy is shared */
     struct dataplane *owner;
     struct timer linger;
     uint64_t id;
@@ -35,12 +61,22 @@ struct child {
 
 struct dataplane {
     struct dataplane_params p;
+    const struct config *config; /* in force */
+    struct timer renewal;        /* of the SPD: instances have come or gone */
+    ns_t renewed;                /* when that was done last */
+    struct hash owners;          /* instances by policy and identity */
+    uint8_t key[SIPHASH_KEY];    /* of that */
+    unsigned instance_count;
     struct policy_slot **slots; /* by id */
+    struct policy_slot *free_slots;
     uint32_t slot_count, slot_cap;
     struct policy_slot *by_name[POLICY_BUCKETS];
     struct child *children[CHILD_BUCKETS];
     unsigned next_worker;
 };
+
+static void renewal_fire(struct timer *t, void *ctx, ns_t now);
+static void instance_release(struct dataplane *d, struct instance *i);
 
 enum err dataplane_new(struct dataplane **out, const struct dataplane_params *p)
 {
@@ -48,6 +84,12 @@ enum err dataplane_new(struct dataplane **out, const struct dataplane_params *p)
     if (!d)
         return ERR_NOMEM;
     d->p = *p;
+    random_bytes(d->key, sizeof d->key);
+    enum err e = timer_add(d->p.timers, &d->renewal, renewal_fire);
+    if (e != OK) {
+        free(d);
+        return e;
+    }
     *out = d;
     return OK;
 }
@@ -56,6 +98,8 @@ static void child_free(struct dataplane *d, struct child *c)
 {
     sa_free(c->out); /* never published, or the workers have ended: nobody else knows it */
     timer_drop(d->p.timers, &c->linger);
+    if (c->instance)
+        instance_release(d, c->instance);
     free(c);
 }
 
@@ -63,14 +107,19 @@ void dataplane_free(struct dataplane *d)
 {
     if (!d)
         return;
+    d->config = NULL;
+    timer_drop(d->p.timers, &d->renewal);
     for (unsigned i = 0; i < CHILD_BUCKETS; i++)
         for (struct child *c = d->children[i], *next; c; c = next) {
             next = c->next;
             child_free(d, c);
         }
-    for (uint32_t i = 0; i < d->slot_count; i++)
+    for (uint32_t i = 0; i < d->slot_count; i++) {
+        free(d->slots[i]->instance);
         free(d->slots[i]);
+    }
     free(d->slots);
+    hash_free(&d->owners);
     struct spd *spd = atomic_exchange(&d->p.shared->spd, NULL);
     if (spd)
         spd_free(spd);
@@ -95,13 +144,9 @@ static struct policy_slot *slot_find(const struct dataplane *d, const char *name
     return s;
 }
 
-static enum err slot_get(struct dataplane *d, const char *name, uint32_t *id)
+/* Another number, at the end of the list. */
+static enum err slot_new(struct dataplane *d, struct policy_slot **out)
 {
-    struct policy_slot *s = slot_find(d, name);
-    if (s) {
-        *id = s->id;
-        return OK;
-    }
     if (d->slot_count == SAD_POLICIES)
         return ERR_FULL;
     if (d->slot_count == d->slot_cap) {
@@ -112,37 +157,84 @@ static enum err slot_get(struct dataplane *d, const char *name, uint32_t *id)
         d->slots = slots;
         d->slot_cap = cap;
     }
-    s = calloc(1, sizeof *s);
+    struct policy_slot *s = calloc(1, sizeof *s);
     if (!s)
         return ERR_NOMEM;
-    memcpy(s->name, name, strnlen(name, sizeof s->name - 1));
     s->id = d->slot_count;
-    unsigned bucket = name_bucket(s->name);
-    s->next = d->by_name[bucket];
-    d->by_name[bucket] = s;
     d->slots[d->slot_count++] = s;
+    *out = s;
+    return OK;
+}
+
+static enum err slot_get(struct dataplane *d, const char *name, uint32_t *id)
+{
+    struct policy_slot *s = slot_find(d, name);
+    if (!s) {
+        TRY(slot_new(d, &s));
+        memcpy(s->name, name, strnlen(name, sizeof s->name - 1));
+        unsigned bucket = name_bucket(s->name);
+        s->next = d->by_name[bucket];
+        d->by_name[bucket] = s;
+    }
     *id = s->id;
     return OK;
 }
 
+/* Whoever has a part of that policy, those who are gone excepted. Returns how many. */
+static unsigned list_instances(struct policy_slot *slot, const struct policy *p, struct spd_entry *v)
+{
+    unsigned n = 0;
+    for (struct instance *i = slot->instances; i; i = i->next) {
+        i->listed = policy_shared(p) && i->children;
+        if (i->listed)
+            v[n++] = (struct spd_entry){.policy = p, .local = &i->local, .remote = &i->remote, .id = i->id};
+    }
+    return n;
+}
+
 enum err dataplane_prepare(struct dataplane *d, const struct config *c, struct spd **out)
 {
-    struct spd_entry *v = calloc(c->policy_count ? c->policy_count : 1, sizeof *v);
+    unsigned n = 0;
+    struct spd_entry *v = calloc(c->policy_count + d->instance_count + 1, sizeof *v);
     if (!v)
         return ERR_NOMEM;
+    for (uint32_t i = 0; i < d->slot_count; i++)
+        if (d->slots[i]->instance)
+            d->slots[i]->instance->listed = false;
     enum err e = OK;
-    for (unsigned i = 0; i < c->policy_count && e == OK; i++) {
-        v[i].policy = c->policies[i];
-        e = slot_get(d, c->policies[i]->name, &v[i].id);
+    for (unsigned k = 0; k < c->policy_count && e == OK; k++) {
+        const struct policy *p = c->policies[k];
+        uint32_t id = 0;
+        e = slot_get(d, p->name, &id);
+        if (e != OK)
+            break;
+        n += list_instances(d->slots[id], p, v + n);
+        v[n++] = (struct spd_entry){.policy = p, .id = id};
     }
     if (e == OK)
-        e = spd_new(out, v, c->policy_count);
+        e = spd_new(out, v, n);
     free(v);
     return e;
 }
 
+static void instance_free(struct dataplane *d, struct instance *i)
+{
+    struct policy_slot *slot = d->slots[i->id];
+    hash_remove(&d->owners, &i->by_owner);
+    *i->at = i->next;
+    if (i->next)
+        i->next->at = i->at;
+    d->instance_count--;
+    slot->instance = NULL;
+    slot->policy = NULL;
+    slot->next = d->free_slots;
+    d->free_slots = slot;
+    free(i);
+}
+
 void dataplane_commit(struct dataplane *d, const struct config *c, struct spd *spd)
 {
+    d->config = c;
     for (uint32_t i = 0; i < d->slot_count; i++)
         d->slots[i]->policy = NULL;
     for (unsigned i = 0; i < c->policy_count; i++) {
@@ -155,6 +247,170 @@ void dataplane_commit(struct dataplane *d, const struct config *c, struct spd *s
         epoch_wait(d->p.shared->epoch);
         spd_free(old);
     }
+    for (uint32_t k = 0; k < d->slot_count; k++) { /* nobody looks at the old snapshot's any more */
+        struct instance *i = d->slots[k]->instance;
+        if (i && !i->children && !i->listed)
+            instance_free(d, i);
+        else if (i)
+            d->slots[k]->policy = d->slots[i->base]->policy;
+    }
+}
+
+/* -- instances -- */
+
+/* The SPD with the instances as they are now. */
+static enum err renew(struct dataplane *d, ns_t now)
+{
+    struct spd *spd;
+    TRY(dataplane_prepare(d, d->config, &spd));
+    dataplane_commit(d, d->config, spd);
+    d->renewed = now;
+    return OK;
+}
+
+static void renewal_fire(struct timer *t, void *ctx, ns_t now)
+{
+    struct dataplane *d = CONTAINER_OF(t, struct dataplane, renewal);
+    (void)ctx;
+    if (renew(d, now) == OK)
+        return;
+    log_line(LOG_WARN, "core", "no memory for a new SPD: clients that have come or gone wait for the next attempt");
+    timer_set(d->p.timers, &d->renewal, now + NS_PER_S);
+}
+
+/* At once when there is time for that, else soon. Errors: NOMEM; then it was not done, and is not going to be. */
+static enum err renew_soon(struct dataplane *d, ns_t now)
+{
+    ns_t pause = (d->config->policy_count + d->instance_count) * RENEWAL_PAUSE;
+    if (timer_is_set(&d->renewal))
+        return OK;
+    if (!d->renewed || now - d->renewed >= pause)
+        return renew(d, now);
+    timer_set(d->p.timers, &d->renewal, d->renewed + pause);
+    return OK;
+}
+
+static bool overlap(const struct selectors *a, const struct selectors *b)
+{
+    struct selector common;
+    for (unsigned i = 0; i < a->n; i++)
+        for (unsigned k = 0; k < b->n; k++)
+            if (selector_intersect(&a->v[i], &b->v[k], &common))
+                return true;
+    return false;
+}
+
+static bool taken(const struct instance *i, const struct instance *new)
+{
+    return i->base == new->base && i->children && !identity_equal(&i->owner, &new->owner) &&
+           overlap(&i->local, &new->local) && overlap(&i->remote, &new->remote);
+}
+
+/* A client of the policy, some of whose traffic a new one takes: the newest one, of several; NULL: none. */
+static const struct instance *find_overlap(const struct dataplane *d, const struct instance *new)
+{
+    const struct selector *to = &new->remote.v[0];
+    const struct instance *i = d->slots[new->base]->instances;
+    if (new->remote.n == 1 && ip_equal(&to->range.first, &to->range.last)) {
+        /* One address alone, as clients mostly have: looked up instead of compared with all that others have. */
+        struct flow f = {.src = new->local.v[0].range.first, .dst = to->range.first, .proto = to->proto};
+        const struct spd_entry *e = spd_lookup_out(atomic_load(&d->p.shared->spd), &f);
+        i = e ? d->slots[e->id]->instance : NULL;
+        return i && taken(i, new) ? i : NULL;
+    }
+    while (i && !taken(i, new))
+        i = i->next;
+    return i;
+}
+
+static void tell_overlap(const struct dataplane *d, const struct instance *new, const char *policy)
+{
+    char a[IDENTITY_TEXT], b[IDENTITY_TEXT], text[200];
+    const struct instance *i = find_overlap(d, new);
+    if (i)
+        log_line(LOG_WARN, "core", "policy %s: %s has %s, which overlaps what %s has: traffic goes to the newer one",
+                 policy, identity_format(&new->owner, a, sizeof a), selectors_format(&new->remote, text, sizeof text),
+                 identity_format(&i->owner, b, sizeof b));
+}
+
+/* Not at once: a reload may have a snapshot in hand that was made with this one in it. */
+static void instance_release(struct dataplane *d, struct instance *i)
+{
+    if (--i->children == 0 && d->config && !timer_is_set(&d->renewal))
+        timer_set(d->p.timers, &d->renewal, d->renewed + (ns_t)d->instance_count * RENEWAL_PAUSE);
+}
+
+static uint64_t owner_key(const struct dataplane *d, uint32_t base, const struct identity *owner)
+{
+    uint8_t bytes[sizeof base + IDENTITY_FOLDED];
+    memcpy(bytes, &base, sizeof base);
+    return siphash(d->key, span_of(bytes, sizeof base + identity_fold(owner, bytes + sizeof base)));
+}
+
+static struct instance *instance_find(const struct dataplane *d, const struct ike_child *c, uint32_t base)
+{
+    for (struct hash_link *l = hash_find(&d->owners, owner_key(d, base, c->remote_id)); l; l = hash_next(l)) {
+        struct instance *i = CONTAINER_OF(l, struct instance, by_owner);
+        if (i->base == base && identity_equal(&i->owner, c->remote_id) && selectors_equal(&i->local, &c->local) &&
+            selectors_equal(&i->remote, &c->remote))
+            return i;
+    }
+    return NULL;
+}
+
+/* One of that policy, with a number of its own; not in the SPD yet. */
+static enum err instance_new(struct dataplane *d, const struct ike_child *c, uint32_t base, struct instance **out)
+{
+    struct instance *i = malloc(sizeof *i), **first = &d->slots[base]->instances;
+    struct policy_slot *slot = d->free_slots;
+    enum err e = i ? OK : ERR_NOMEM;
+    if (e == OK && slot)
+        d->free_slots = slot->next;
+    else if (e == OK)
+        e = slot_new(d, &slot);
+    if (e != OK) {
+        free(i);
+        return e;
+    }
+    slot->instance = i;
+    slot->policy = d->slots[base]->policy;
+    *i = (struct instance){.id = slot->id,
+                           .base = base,
+                           .owner = *c->remote_id,
+                           .local = c->local,
+                           .remote = c->remote,
+                           .next = *first,
+                           .at = first};
+    if (i->next)
+        i->next->at = &i->next;
+    *first = i;
+    hash_add(&d->owners, &i->by_owner, owner_key(d, base, &i->owner));
+    d->instance_count++;
+    *out = i;
+    return OK;
+}
+
+/* The instance of a Child SA: that of the one it follows, or a new one. */
+static enum err instance_get(struct dataplane *d, const struct ike_child *c, uint32_t base, ns_t now,
+                             struct instance **out)
+{
+    struct instance *i = instance_find(d, c, base);
+    if (i && (i->children || i->listed)) {
+        i->children++;
+        *out = i;
+        return OK;
+    }
+    if (!i) {
+        TRY(instance_new(d, c, base, &i));
+        tell_overlap(d, i, c->policy->name);
+    }
+    i->children = 1;
+    enum err e = renew_soon(d, now);
+    if (e != OK)
+        i->children = 0; /* freed when the next SPD is there; the one in force may name it */
+    else
+        *out = i;
+    return e;
 }
 
 const struct policy *dataplane_policy(const struct dataplane *d, uint32_t id)
@@ -261,7 +517,7 @@ static void linger_over(struct timer *t, void *ctx, ns_t now)
 {
     (void)ctx;
     (void)now;
-    struct child *c = (struct child *)((char *)t - offsetof(struct child, linger));
+    struct child *c = CONTAINER_OF(t, struct child, linger);
     struct dataplane *d = c->owner;
     sad_remove_in(d->p.shared->sad, c->spi_in);
     struct child **at = child_bucket(d, c->id);
@@ -291,7 +547,16 @@ static enum err child_new(struct dataplane *d, const struct ike_child *ic, const
         free(c);
         return e;
     }
-    struct sa_params in = child_params(ic, SA_IN, slot->id, engine), outp = child_params(ic, SA_OUT, slot->id, engine);
+    if (policy_shared(ic->policy)) {
+        e = instance_get(d, ic, slot->id, now, &c->instance);
+        if (e != OK) {
+            child_free(d, c);
+            return e;
+        }
+        c->policy_id = c->instance->id;
+    }
+    struct sa_params in = child_params(ic, SA_IN, c->policy_id, engine);
+    struct sa_params outp = child_params(ic, SA_OUT, c->policy_id, engine);
     e = sa_new(&c->in, &in, now);
     if (e == OK)
         e = sa_new(&c->out, &outp, now);

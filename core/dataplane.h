@@ -35,7 +35,13 @@ const struct policy *dataplane_policy(const struct dataplane *d, uint32_t id);
 /* -- SAs: see struct ike_env -- */
 MUST_USE enum err dataplane_reserve(struct dataplane *d, uint32_t *spi);
 void dataplane_release(struct dataplane *d, uint32_t spi);
-/* engine: crypto engine of the configuration. */
+/*
+ * A Child SA of a shared policy (policy_shared) gets an SPD entry of its own before that of its policy, made of what it
+ * was narrowed to, as long as it or a successor of the same identity and selectors is there. So whose SA a packet takes
+ * is decided where its policy is, and remembered in the flow cache; the newest of two that overlap stands first.
+ *
+ * engine: crypto engine of the configuration.
+ */
 MUST_USE enum err dataplane_install(struct dataplane *d, const struct ike_child *c, const char *engine, bool sending,
                                     ns_t now);
 void dataplane_activate(struct dataplane *d, uint64_t child);

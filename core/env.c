@@ -54,13 +54,22 @@ static void env_spi_release(void *ctx, uint32_t spi)
     dataplane_release(d->dataplane, spi);
 }
 
+/* Packets may have waited for the SA that was just published. */
+static void workers_call(struct daemon *d)
+{
+    for (unsigned i = 0; i < d->worker_count; i++)
+        worker_call(d->workers[i]);
+}
+
 static enum err env_child_install(void *ctx, const struct ike_child *c, bool sending)
 {
     struct daemon *d = ctx;
     enum err e = dataplane_install(d->dataplane, c, d->config->host.crypto, sending, clock_now());
     if (e == OK)
         keylog_child(&d->keylog, c);
-    else
+    if (e == OK && sending)
+        workers_call(d);
+    else if (e != OK)
         log_line(LOG_ERROR, "core", "policy %s: the SA could not be set up: %s", c->policy->name, err_text(e));
     return e;
 }
@@ -69,6 +78,7 @@ static void env_child_activate(void *ctx, uint64_t child)
 {
     struct daemon *d = ctx;
     dataplane_activate(d->dataplane, child);
+    workers_call(d);
 }
 
 static void env_child_remove(void *ctx, uint64_t child, bool linger)
@@ -99,6 +109,12 @@ static int64_t env_wall(void *ctx)
 {
     (void)ctx;
     return (int64_t)time(NULL);
+}
+
+static enum err env_resolve(void *ctx, uint64_t lookup, const struct peer *peer)
+{
+    struct daemon *d = ctx;
+    return resolver_ask(d->resolver, lookup, peer->endpoints, peer->endpoint_count);
 }
 
 static void env_keylog(void *ctx, const char *line)
@@ -166,6 +182,7 @@ struct ike_env daemon_env(struct daemon *d)
         .child_traffic = env_child_traffic,
         .job = env_job,
         .wall = env_wall,
+        .resolve = env_resolve,
         .event = env_event,
         .source = env_source,
         .keylog = d->keylog.ike_fd >= 0 ? env_keylog : NULL,

@@ -342,7 +342,7 @@ static enum err sockets_open(struct host_state *h, const struct config *c)
 
 static enum err link_up(struct host_state *h, const struct config *c)
 {
-    h->mtu = c->host.mtu ? c->host.mtu : mtu_for(c);
+    h->mtu = c->host.mtu ? c->host.mtu : mtu_for(c, NULL);
     enum err e = netlink_link_up(h->netlink, tun_ifindex(h->tun), h->mtu, TXQUEUELEN);
     if (e != OK)
         return netlink_failed(h, e, "link", NULL);
@@ -457,12 +457,12 @@ static bool source_of(const struct host_state *h, const struct config *c, const 
     return host_socket(h, &path) >= 0;
 }
 
-bool host_local(const struct host_state *h, const struct config *c, const struct peer *p, struct endpoint *local)
+bool host_local(const struct host_state *h, const struct config *c, const struct endpoint *to, struct endpoint *local)
 {
-    if (p->endpoint_any || !p->endpoint.ip.family)
+    if (!to->ip.family)
         return false;
-    local->port = p->endpoint_port_given || !c->host.port ? c->host.nat_port : c->host.port;
-    return source_of(h, c, &p->endpoint, local);
+    local->port = to->port != IKE_PORT || !c->host.port ? c->host.nat_port : c->host.port;
+    return source_of(h, c, to, local);
 }
 
 bool host_source(const struct host_state *h, const struct config *c, const struct ip *remote, struct ip *local)
@@ -518,7 +518,7 @@ static void routes_remove(struct host_state *h, struct routes *have, const struc
     }
 }
 
-void host_settle(struct host_state *h, const struct config *c)
+void host_settle(struct host_state *h, const struct config *c, const struct ike_engine *e)
 {
     struct wanted want = {0};
     if (wanted_of(h, c, &want) == OK) {
@@ -528,7 +528,7 @@ void host_settle(struct host_state *h, const struct config *c)
             log_line(LOG_WARN, "core", "what shall bypass the tunnel there is dropped: %s", h->why);
     }
     wanted_free(&want);
-    unsigned mtu = c->host.mtu ? c->host.mtu : mtu_for(c);
+    unsigned mtu = c->host.mtu ? c->host.mtu : mtu_for(c, e);
     if (mtu == h->mtu)
         return;
     if (netlink_set_mtu(h->netlink, tun_ifindex(h->tun), mtu) == OK)

@@ -6,6 +6,7 @@
 #define ADIT_HOST_H
 
 #include "core/worker.h"
+#include "ike/engine.h"
 #include "policy/config.h"
 
 struct host_state;
@@ -23,8 +24,8 @@ void host_worker(const struct host_state *h, unsigned i, struct worker_params *p
 
 /* The socket that fits path->local, or -1. */
 int host_socket(const struct host_state *h, const struct path *path);
-/* Where we would send to this peer from. False if there is no route or it has no address. */
-bool host_local(const struct host_state *h, const struct config *c, const struct peer *p, struct endpoint *local);
+/* Where we would send to this endpoint from. False if there is no route. */
+bool host_local(const struct host_state *h, const struct config *c, const struct endpoint *to, struct endpoint *local);
 
 /* The address that a packet to this one would leave from. False if there is no route, or no socket to send it with. */
 bool host_source(const struct host_state *h, const struct config *c, const struct ip *remote, struct ip *local);
@@ -37,7 +38,7 @@ MUST_USE enum err host_addresses(struct host_state *h, const struct config *c, s
  * host_settle takes away the routes it no longer has, lets out of the tunnel what now bypasses it, and sets the MTU. What can't change at run time: config_fixed of core/reload.c.
  */
 MUST_USE enum err host_extend(struct host_state *h, const struct config *c, char *why, size_t why_size);
-void host_settle(struct host_state *h, const struct config *c);
+void host_settle(struct host_state *h, const struct config *c, const struct ike_engine *e);
 
 /* -- what status shows -- */
 unsigned host_mtu(const struct host_state *h);

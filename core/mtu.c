@@ -51,25 +51,38 @@ bool mtu_inner_ipv6(const struct config *c)
     return false;
 }
 
-/* What the peer's route leaves for the UDP payload; 0 if it isn't known. */
-static unsigned peer_room(const struct peer *p)
+/* What the route to an address leaves for the UDP payload; 0 if it isn't known. */
+static unsigned room_to(const struct endpoint *to)
 {
     struct ip source;
     unsigned mtu;
-    if (p->endpoint_any || !p->endpoint.ip.family || udp_route(&p->endpoint, true, &source, &mtu) != OK)
+    if (udp_route(to, true, &source, &mtu) != OK)
         return 0;
-    unsigned header = (p->endpoint.ip.family == 6 ? 40 : 20) + UDP_HEADER;
+    unsigned header = (to->ip.family == 6 ? 40 : 20) + UDP_HEADER;
     if (mtu > UINT16_MAX)
         mtu = UINT16_MAX; /* loopback: no IP packet is longer */
     return mtu > header ? mtu - header : 0;
 }
 
-unsigned mtu_for(const struct config *c)
+/* The least that is left to any of the peer's addresses; 0 if none is known. */
+static unsigned peer_room(const struct ike_engine *e, const struct peer *p)
+{
+    struct endpoint at[PEER_CANDIDATES];
+    unsigned least = 0, current, n = e ? ike_candidates(e, p, at, &current) : peer_addresses(p, at);
+    for (unsigned i = 0; i < n; i++) {
+        unsigned room = room_to(&at[i]);
+        if (room && (!least || room < least))
+            least = room;
+    }
+    return least;
+}
+
+unsigned mtu_for(const struct config *c, const struct ike_engine *e)
 {
     unsigned least = 0;
     for (unsigned i = 0; i < c->policy_count; i++) {
         const struct policy *p = c->policies[i];
-        unsigned room = p->action == ACTION_PROTECT ? peer_room(p->peer) : 0;
+        unsigned room = p->action == ACTION_PROTECT ? peer_room(e, p->peer) : 0;
         unsigned inner = room ? mtu_inner(&p->esp, room) : 0;
         if (inner && (!least || inner < least))
             least = inner;

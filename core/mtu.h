@@ -2,6 +2,7 @@
 #ifndef ADIT_MTU_H
 #define ADIT_MTU_H
 
+#include "ike/engine.h"
 #include "policy/config.h"
 
 #define MTU_UNKNOWN 1400 /* when no peer's address is known */
@@ -12,7 +13,7 @@
 unsigned mtu_inner(const struct proposals *esp, unsigned room);
 /* Whether anything configured is IPv6 on the inside. */
 bool mtu_inner_ipv6(const struct config *c);
-/* For a whole configuration; asks the kernel for the route to each peer. */
-unsigned mtu_for(const struct config *c);
+/* For a whole configuration; asks the kernel for the route to each peer. e: knows what names stand for; may be NULL. */
+unsigned mtu_for(const struct config *c, const struct ike_engine *e);
 
 #endif

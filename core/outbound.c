@@ -141,8 +141,12 @@ static void frame(struct worker *w, struct sa *sa, struct segments *s)
     }
 }
 
-/* The outbound SA for a flow, or NULL with the drop counted for all its segments. */
-static struct sa *match(struct worker *w, const struct spd *spd, const struct flow *f, uint32_t packets)
+/*
+ * The outbound SA for a flow. NULL: the drop is counted for all its segments, unless `waiting` is the entry whose SA is
+ * not there yet.
+ */
+static struct sa *match(struct worker *w, const struct spd *spd, const struct flow *f, uint32_t packets,
+                        const struct spd_entry **waiting)
 {
     const struct spd_entry *entry = flow_cache_lookup(w->flows, spd, f);
     if (!entry) {
@@ -156,8 +160,7 @@ static struct sa *match(struct worker *w, const struct spd *spd, const struct fl
     }
     struct sa *sa = sad_find_out(w->p.shared->sad, entry->id, w->p.index);
     if (!sa) {
-        worker_count(w, STAT_DROP_OUT_NO_SA, packets);
-        acquire(w, entry->id, f);
+        *waiting = entry;
         return NULL;
     }
     /* The peer may have narrowed what we offered (RFC 7296 section 2.9). */
@@ -168,21 +171,61 @@ static struct sa *match(struct worker *w, const struct spd *spd, const struct fl
     return sa;
 }
 
+/* The packet that asks for a tunnel waits for it, if one is going to be asked for. */
+static void await(struct worker *w, const struct spd_entry *entry, struct span raw, const struct flow *f,
+                  uint32_t packets, bool again)
+{
+    const struct policy *p = entry->policy;
+    acquire(w, entry->id, f);
+    if (again || !p->hold || p->peer->start == START_NO)
+        worker_count(w, STAT_DROP_OUT_NO_SA, packets);
+    else if (hold_put(w->hold, entry->id, raw, packets, p->hold, worker_now(w)) == OK)
+        worker_count(w, STAT_OUT_HELD, packets);
+    else
+        worker_count(w, STAT_DROP_OUT_HOLD_FULL, packets);
+}
+
+/* One packet as it was read from the TUN; again: it has been held already. */
+static void outbound(struct worker *w, const struct spd *spd, struct span raw, bool again)
+{
+    struct segments s;
+    struct flow f;
+    const struct spd_entry *waiting = NULL;
+    if (segment_begin(&s, raw) != OK || flow_of(span_of(s.packet, s.len), &f) != OK) {
+        worker_count(w, STAT_DROP_OUT_MALFORMED, 1);
+        return;
+    }
+    struct sa *sa = match(w, spd, &f, s.count, &waiting);
+    if (sa)
+        frame(w, sa, &s);
+    else if (waiting)
+        await(w, waiting, raw, &f, s.count, again);
+}
+
 void outbound_received(void *ctx, struct loop_rx *rx, unsigned n)
 {
     struct worker *w = ctx;
     const struct spd *spd = atomic_load_explicit(&w->p.shared->spd, memory_order_acquire);
     worker_count(w, STAT_TUN_READS, n);
-    for (unsigned i = 0; i < n; i++) {
-        struct segments s;
-        struct flow f;
-        if (segment_begin(&s, span_of(rx[i].data, rx[i].len)) != OK || flow_of(span_of(s.packet, s.len), &f) != OK) {
-            worker_count(w, STAT_DROP_OUT_MALFORMED, 1);
-            continue;
-        }
-        struct sa *sa = match(w, spd, &f, s.count);
-        if (sa)
-            frame(w, sa, &s);
-    }
+    for (unsigned i = 0; i < n; i++)
+        outbound(w, spd, span_of(rx[i].data, rx[i].len), false);
+    flush(w);
+}
+
+static bool has_sa(void *ctx, uint32_t policy_id)
+{
+    const struct worker *w = ctx;
+    return sad_find_out(w->p.shared->sad, policy_id, w->p.index);
+}
+
+void outbound_held(struct worker *w)
+{
+    struct span raw;
+    if (hold_deadline(w->hold) == NS_NEVER)
+        return;
+    const struct spd *spd = atomic_load_explicit(&w->p.shared->spd, memory_order_acquire);
+    worker_count(w, STAT_DROP_OUT_HOLD_LATE, hold_expire(w->hold, worker_now(w)));
+    while (hold_take(w->hold, has_sa, w, &raw))
+        outbound(w, spd, raw, true);
     flush(w);
 }

@@ -165,13 +165,32 @@ static const char *const start_names[] = {
     [START_NO] = "no",
 };
 
+/* "endpoint": where the next attempt goes, or went; "endpoints": as configured; "addresses": what they stand for. */
+static void endpoints_json(const struct status *s, json_t *peer, const struct peer *p)
+{
+    struct endpoint at[PEER_CANDIDATES];
+    char text[PEER_ENDPOINT_TEXT];
+    unsigned current = 0, n = ike_candidates(s->d->engine, p, at, &current);
+    json_t *written = json_array(), *addresses = json_array();
+    for (unsigned i = 0; i < p->endpoint_count; i++)
+        append(written, json_string(peer_endpoint_format(&p->endpoints[i], text)));
+    for (unsigned i = 0; i < n; i++)
+        append(addresses, endpoint_json(&at[i]));
+    set(peer, "endpoint",
+        n                   ? endpoint_json(&at[current])
+        : p->endpoint_count ? json_string(peer_endpoint_format(&p->endpoints[0], text))
+                            : json_string("%any"));
+    set(peer, "endpoints", written);
+    set(peer, "addresses", addresses);
+}
+
 static json_t *peer_json(const struct status *s, const struct peer *p)
 {
     json_t *peer = json_object();
     ns_t when = 0;
     const char *error = ike_last_error(s->d->engine, p, &when);
     set(peer, "name", control_text(p->name));
-    set(peer, "endpoint", p->endpoint_any ? json_string("%any") : endpoint_json(&p->endpoint));
+    endpoints_json(s, peer, p);
     set(peer, "start", json_string(start_names[p->start]));
     set(peer, "state", json_string("down"));
     set(peer, "last_error", error && *error ? control_text(error) : json_null());

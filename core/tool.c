@@ -1,5 +1,6 @@
 /* The commands that need no daemon: check, genkey, pubkey, genpsk, version. */
 #include <jansson.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -8,6 +9,7 @@
 #include "core/cli.h"
 #include "core/daemon.h"
 #include "core/file.h"
+#include "core/resolve.h"
 #include "crypto/key.h"
 #include "crypto/library.h"
 #include "crypto/secret.h"
@@ -42,6 +44,47 @@ static void check_warning(void *ctx, const char *file, unsigned line, const char
     check_line("warning: ", file, line, text);
 }
 
+#define CHECK_PATIENCE (5 * NS_PER_S) /* for all names together */
+
+static void print_resolved(const struct peer *p, const struct resolved *a)
+{
+    char text[ENDPOINT_TEXT];
+    printf("    %s: ", p->name);
+    for (unsigned i = 0; i < a->n; i++)
+        printf("%s%s", i ? ", " : "", ip_format(&a->v[i].ip, text));
+    printf("%s\n", a->n ? "" : "none");
+}
+
+/* What names stand for now; the daemon looks them up by itself, so that those without an answer are warnings only. */
+static void check_names(const char *file, const struct config *c)
+{
+    struct resolver *r;
+    struct resolved a;
+    unsigned asked = 0;
+    char why[RESOLVE_WHY + 16];
+    ns_t until = clock_now() + CHECK_PATIENCE, now;
+    if (resolver_new(&r) != OK)
+        return;
+    for (unsigned i = 0; i < c->peer_count; i++)
+        if (peer_has_names(c->peers[i]))
+            asked += resolver_ask(r, i, c->peers[i]->endpoints, c->peers[i]->endpoint_count) == OK;
+    if (asked)
+        printf("\nAddresses of names\n");
+    while (asked && (now = clock_now()) < until) {
+        struct pollfd p = {.fd = resolver_fd(r), .events = POLLIN};
+        (void)poll(&p, 1, (int)((until - now) / NS_PER_MS) + 1);
+        for (; resolver_next(r, &a); asked--) {
+            print_resolved(c->peers[a.id], &a);
+            snprintf(why, sizeof why, "endpoint %s", a.why);
+            if (a.why[0])
+                check_warning(NULL, file, c->peers[a.id]->line, why);
+        }
+    }
+    if (asked)
+        check_warning(NULL, file, 0, "some names were not looked up in time");
+    resolver_free(r);
+}
+
 int cli_check(const struct cli *c)
 {
     const struct config_report report = {.error = check_error, .warning = check_warning};
@@ -49,6 +92,8 @@ int cli_check(const struct cli *c)
     if (!start_crypto() || config_load(c->args[0], &report, &config) != OK)
         return EXIT_FAILED;
     config_print(config, stdout);
+    fflush(stdout);
+    check_names(c->args[0], config);
     config_free(config);
     return EXIT_DONE;
 }

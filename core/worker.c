@@ -70,6 +70,7 @@ static void on_turn_end(void *ctx)
     struct worker *w = *(struct worker **)ctx;
     if (!w)
         return;
+    outbound_held(w);
     epoch_quiesce(w->p.shared->epoch, w->p.index);
     if (!w->ring_filled)
         return;
@@ -93,11 +94,15 @@ static void on_tun_failed(void *ctx, const struct loop_failure *f)
     worker_count(ctx, STAT_DROP_IN_TUN, f->datagrams);
 }
 
-static void on_stop(void *ctx, uint32_t events)
+/* The turn that this wakes has its end, where held packets are looked at; w->stop was set before the call. */
+static void on_call(void *ctx, uint32_t events)
 {
-    (void)events;
     struct worker *w = ctx;
-    atomic_store(&w->stop, true);
+    uint64_t count;
+    (void)events;
+    if (read(w->call_fd, &count, sizeof count) < 0) {
+        /* Nothing to read: called by mistake, and no harm. */
+    }
 }
 
 /* -- life -- */
@@ -127,16 +132,17 @@ static enum err worker_init(struct worker *w, char *why, size_t why_size)
     TRY(ring_new(&w->ring, RING_SIZE));
     TRY(flow_cache_new(&w->flows));
     TRY(coalescer_new(&w->coalescer, w->p.uso));
+    TRY(hold_new(&w->hold));
     if (w->p.loop) {
         w->loop = w->p.loop;
     } else {
         w->hooks = worker_hooks(&w->self);
         TRY(loop_new(w->p.io, &w->hooks, &w->loop, why, why_size));
         w->own_loop = true;
-        w->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-        if (w->stop_fd < 0)
+        w->call_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        if (w->call_fd < 0)
             return ERR_SYSTEM;
-        TRY(loop_watch_add(w->loop, w->stop_fd, EPOLLIN, on_stop, w, &w->stop_watch));
+        TRY(loop_watch_add(w->loop, w->call_fd, EPOLLIN, on_call, w, &w->call_watch));
     }
     return open_ios(w);
 }
@@ -146,7 +152,7 @@ enum err worker_new(struct worker **out, const struct worker_params *p, char *wh
     struct worker *w = aligned_alloc(64, (sizeof *w + 63) / 64 * 64);
     if (!w)
         return ERR_NOMEM;
-    *w = (struct worker){.p = *p, .stop_fd = -1};
+    *w = (struct worker){.p = *p, .call_fd = -1};
     w->self = w;
     if (!w->p.now)
         w->p.now = real_now;
@@ -175,9 +181,10 @@ void worker_free(struct worker *w)
             if (w->sockets[i].io)
                 loop_io_close(w->loop, w->sockets[i].io);
     }
-    if (w->stop_fd >= 0)
-        close(w->stop_fd);
+    if (w->call_fd >= 0)
+        close(w->call_fd);
     coalescer_free(w->coalescer);
+    hold_free(w->hold);
     flow_cache_free(w->flows);
     ring_free(w->ring);
     free(w);
@@ -187,7 +194,7 @@ void worker_free(struct worker *w)
 static bool turns_well(struct worker *w)
 {
     for (unsigned i = 0; i < TURN_TRIES; i++) {
-        if (loop_turn(w->loop, NS_NEVER) == OK)
+        if (loop_turn(w->loop, hold_deadline(w->hold)) == OK)
             return true;
         nanosleep(&(struct timespec){.tv_nsec = (long)NS_PER_MS << i}, NULL);
     }
@@ -232,15 +239,20 @@ enum err worker_start(struct worker *w)
     return OK;
 }
 
+void worker_call(struct worker *w)
+{
+    uint64_t one = 1;
+    if (w->call_fd >= 0 && write(w->call_fd, &one, sizeof one) < 0) {
+        /* Only a counter near 2^64 refuses a write, and then the worker is awake. */
+    }
+}
+
 void worker_stop(struct worker *w)
 {
     if (!w->started)
         return;
-    uint64_t one = 1;
     atomic_store(&w->stop, true);
-    if (write(w->stop_fd, &one, sizeof one) < 0) {
-        /* Only a counter near 2^64 refuses a write, and then the worker is awake. */
-    }
+    worker_call(w);
     pthread_join(w->thread, NULL);
     w->started = false;
 }

@@ -77,6 +77,8 @@ void worker_free(struct worker *w); /* stopped */
 
 MUST_USE enum err worker_start(struct worker *w); /* its thread; signals blocked. Errors: SYSTEM */
 void worker_stop(struct worker *w);               /* asks, and joins */
+/* Any thread: an SA was published, packets may wait for it. A loop of the caller's finds them at its next turn. */
+void worker_call(struct worker *w);
 
 /* Its thread ended by itself, with a line in the log; wake_fd was written. Packets no longer flow: end the daemon. */
 bool worker_failed(const struct worker *w);

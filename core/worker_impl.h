@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 
+#include "core/hold.h"
 #include "core/worker.h"
 #include "esp/esp.h"
 #include "tun/offload.h"
@@ -33,8 +34,8 @@ struct worker {
     bool own_loop, started;
     atomic_bool stop, failed;
     pthread_t thread;
-    int stop_fd;
-    struct loop_watch *stop_watch;
+    int call_fd; /* the control thread has something to look at: the end, or a new SA */
+    struct loop_watch *call_watch;
     struct loop_hooks hooks;
     struct worker *self; /* what the hooks of a loop of our own point to */
 
@@ -42,6 +43,7 @@ struct worker {
     bool ring_filled; /* records were pushed in this turn: wake the control thread at its end */
     struct flow_cache *flows;
     struct coalescer *coalescer;
+    struct hold *hold;
     struct loop_io *tun;
     struct bound_socket sockets[WORKER_SOCKETS];
     struct batch out, in;
@@ -70,5 +72,7 @@ void worker_limits(struct worker *w, struct sa *sa, unsigned events);
 /* loop_io_handler.received of the TUN and of the sockets; ctx: struct worker, struct bound_socket. */
 void outbound_received(void *ctx, struct loop_rx *rx, unsigned n);
 void inbound_received(void *ctx, struct loop_rx *rx, unsigned n);
+/* At the end of a turn: sends what was held for an SA that is there now, drops what has waited too long. */
+void outbound_held(struct worker *w);
 
 #endif

@@ -278,10 +278,11 @@ static bool names(const struct peer *p, const struct identity *idi)
 }
 
 /* 0: not at all. */
-static unsigned fit(const struct peer *p, const struct ike_sa *sa, const struct identity *idi,
+static unsigned fit(const struct run *run, const struct ike_sa *sa, const struct identity *idi,
                     const struct identity *idr)
 {
-    bool here = !p->endpoint_any && ip_equal(&p->endpoint.ip, &sa->path.remote.ip);
+    const struct peer *p = run->peer;
+    bool here = candidates_have(run, &sa->path.remote.ip);
     bool named = names(p, idi);
     if ((!here && !p->endpoint_any) || (!named && !p->remote_id_any))
         return 0;
@@ -336,9 +337,9 @@ static void choose(const struct ike_sa *sa, const struct ike_message *m, enum au
     if (m->idr.data && ike_identity(m->idr, &idr) != OK)
         idr.type = ID_NONE;
     *c = (struct choices){.n = 0};
-    struct candidates from = candidates_of(sa, &sa->remote_id);
-    for (struct run *run; (run = candidate_next(&from)) != NULL;) {
-        unsigned f = fit(run->peer, sa, &sa->remote_id, &idr);
+    struct claims from = claims_of(sa, &sa->remote_id);
+    for (struct run *run; (run = claim_next(&from)) != NULL;) {
+        unsigned f = fit(run, sa, &sa->remote_id, &idr);
         from.enough |= f > FIT_NAMED;
         if (f && run->peer->auth.remote == kind)
             insert(c, run, f);
@@ -351,21 +352,6 @@ static void choose(const struct ike_sa *sa, const struct ike_message *m, enum au
     while (named && c->n && c->fit[c->n - 1] <= FIT_NAMED)
         c->n--;
     keep_one_ppk(c);
-}
-
-/* What was configured instead, for who has to find the difference. */
-static void describe_peers(const struct ike_engine *e, char *text, size_t size)
-{
-    size_t at = 0;
-    text[0] = 0;
-    for (unsigned i = 0; i < e->run_count && at + 1 < size; i++) {
-        const struct peer *p = e->runs[i]->peer;
-        char id[IDENTITY_TEXT], where[IP_TEXT];
-        int n = snprintf(text + at, size - at, "%s%s (id %s at %s)", i ? ", " : "", p->name,
-                         p->remote_id_any ? "%any" : identity_format(&p->remote_id, id, sizeof id),
-                         p->endpoint_any ? "%any" : ip_format(&p->endpoint.ip, where));
-        at += n > 0 ? (size_t)n : 0;
-    }
 }
 
 static bool within(const struct transform *t, const struct proposal *p)
@@ -401,6 +387,15 @@ static void refuse(struct ike_sa *sa, const struct peer *peer, uint16_t type, co
     reply_notify(sa, EXCHANGE_AUTH, PROTOCOL_NONE, none, type, none);
     if (sa->state != SA_DEAD)
         sa_refused(sa);
+}
+
+/* Answered as every refusal is; that the identity was proved is seen in our log. */
+static void refuse_another(struct ike_sa *sa)
+{
+    char text[TEXT_MAX], id[IDENTITY_TEXT];
+    snprintf(text, sizeof text, "%s (id %s) is connected already and wants to connect once more (unique = keep)",
+             sa_peer_name(sa), identity_format(&sa->remote_id, id, sizeof id));
+    refuse(sa, NULL, NOTIFY_AUTHENTICATION_FAILED, text);
 }
 
 static void distrust_initiator(struct ike_sa *sa, const struct peer *peer, const char *fmt, ...) PRINTF_LIKE(3, 4);
@@ -491,19 +486,6 @@ static void check_initiator(struct ike_sa *sa, const struct ike_message *m, enum
 }
 
 /*
- * The peer says that it has no other SA with us (section 2.4). One that was set up after this one's first message came
- * is no leftover: both ends have started at once, and settle() decides.
- */
-static void initial_contact(struct ike_sa *sa)
-{
-    for (struct ike_sa *o = table_same_peer(&sa->e->table, sa), *next; o; o = next) {
-        next = table_same_peer_next(o, sa);
-        if (o != sa && o->established < sa->created)
-            sa_replaced(o);
-    }
-}
-
-/*
  * Both ends have started at once. An attempt of ours that is still in IKE_SA_INIT gives way to the peer's SA, on which
  * alone the peer can rely. Of two that have come further, the one whose initiator's SPI is higher stays, and the other's
  * initiator deletes it. Each end applies this when it has authenticated the other's SA, so whichever order the messages
@@ -568,6 +550,10 @@ static void answer(struct ike_sa *sa, enum err err, uint8_t method, struct span 
         distrust_initiator(sa, run->peer, "we can't prove ourselves to %s: %s", run->peer->name, unmade(sa, err));
         return;
     }
+    if (!unique_admits(sa)) {
+        refuse_another(sa);
+        return;
+    }
     held(sa, &m);
     sa->childless = !(m.seen & PAYLOAD_BIT(PAYLOAD_SA));
     if (sa->childless && !sa->childless_announced) { /* RFC 6023 section 3 */
@@ -579,7 +565,7 @@ static void answer(struct ike_sa *sa, enum err err, uint8_t method, struct span 
         return;
     }
     if (ike_find_notify(&m, NOTIFY_INITIAL_CONTACT))
-        initial_contact(sa);
+        unique_initial_contact(sa);
     mobike_take_auth(sa, &m);
     sa_up(sa);
     report_up(sa);
@@ -601,6 +587,7 @@ static void answer(struct ike_sa *sa, enum err err, uint8_t method, struct span 
     if (made)
         child_report(made, IKE_EVENT_CHILD_UP, "up");
     settle(sa);
+    unique_replace(sa);
     sa_crowd_out(sa);
     run_later(run, 2 * NS_PER_S + random_below(sa->e, 2 * NS_PER_S)); /* what the peer does not bring up by itself */
 }
@@ -609,7 +596,7 @@ static void answer(struct ike_sa *sa, enum err err, uint8_t method, struct span 
 void auth_request(struct ike_sa *sa, const struct ike_message *m)
 {
     enum auth_method kind = proof_kind(m->auth_method);
-    char id[IDENTITY_TEXT] = "?", at[ENDPOINT_TEXT], text[96], others[TEXT_MAX / 4];
+    char id[IDENTITY_TEXT] = "?", at[ENDPOINT_TEXT], text[96], others[TEXT_MAX / 2 - 64];
     struct choices c = {.n = 0};
     sa->path = sa->rx.path;
     if (hold(sa, m) != OK) {
@@ -627,8 +614,12 @@ void auth_request(struct ike_sa *sa, const struct ike_message *m)
         distrust_initiator(sa, peer, "%s (id %s) uses %s, %s is configured", peer->name, id,
                            proof_text(m, text, sizeof text), proof_wanted(peer));
     } else {
-        describe_peers(sa->e, others, sizeof others);
-        distrust_initiator(sa, NULL, "%s at %s fits no peer; configured: %s", id,
-                           endpoint_format(&sa->rx.path.remote, at), others);
+        struct identity idr = {.type = ID_NONE};
+        if (m->idr.data && ike_identity(m->idr, &idr) != OK)
+            idr.type = ID_NONE;
+        bool readable = sa->remote_id.type != ID_NONE;
+        explain_strangers(sa->e, &sa->rx.path, readable ? &sa->remote_id : NULL, &idr, others, sizeof others);
+        candidates_doubt(sa->e);
+        distrust_initiator(sa, NULL, "%s at %s fits no peer: %s", id, endpoint_format(&sa->rx.path.remote, at), others);
     }
 }

@@ -259,6 +259,7 @@ static enum err install(struct ike_sa *sa, struct child *c, const struct child_t
             .id = c->id,
             .peer = sa_peer(sa),
             .policy = c->policy,
+            .remote_id = &sa->remote_id,
             .spi_in = c->spi_in,
             .spi_out = c->spi_out,
             .suite = c->suite,
@@ -372,21 +373,15 @@ void child_activate(struct child *c)
     c->sa->e->env.child_activate(c->sa->e->env.ctx, c->id);
 }
 
-void child_activate_best(struct ike_engine *e, const struct policy *policy)
-{
-    struct child *best = policy ? child_live(e, policy) : NULL;
-    if (best)
-        child_activate(best);
-}
-
 static void uninstall(struct child *c, bool linger)
 {
     struct ike_engine *e = c->sa->e;
     if (!c->installed)
         return;
     c->installed = false;
-    if (c->sending) /* the successor takes the traffic over first: nothing falls into the gap */
-        child_activate_best(e, c->policy);
+    struct child *successor = c->sending ? child_successor(c) : NULL;
+    if (successor) /* it takes the traffic over first: nothing falls into the gap */
+        child_activate(successor);
     c->sending = false;
     e->env.child_remove(e->env.ctx, c->id, linger);
 }

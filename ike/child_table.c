@@ -3,12 +3,15 @@
 
 #include "ike/internal.h"
 
-/* The Child SAs of one policy, whichever IKE SAs they belong to. Exists while it has some. */
+/*
+ * The Child SAs of one policy, whichever IKE SAs they belong to. Exists while it has some. Of a policy that many share
+ * each identity has a part of its own, found by that.
+ */
 struct child_group {
     struct hash_link link;       /* key: the policy's address */
     const struct policy *policy; /* NULL once it left the configuration */
     struct child *first;         /* newest first */
-    struct child *sender;        /* the one that the policy's outbound traffic uses */
+    struct child *sender;        /* the one that the policy's outbound traffic uses, unless it is shared */
 };
 
 static uint64_t policy_key(const struct policy *policy)
@@ -20,6 +23,40 @@ static struct child_group *group_of(const struct ike_engine *e, const struct pol
 {
     struct hash_link *l = policy ? hash_find(&e->child_groups, policy_key(policy)) : NULL;
     return l ? CONTAINER_OF(l, struct child_group, link) : NULL;
+}
+
+static uint64_t part_key(const struct child *c)
+{
+    uint8_t bytes[IDENTITY_FOLDED];
+    return siphash(c->sa->e->table.key, span_of(bytes, identity_fold(&c->sa->remote_id, bytes)));
+}
+
+/* Of a shared policy: whether one takes over from the other. */
+static bool same_part(const struct child *a, const struct child *b)
+{
+    return a->policy == b->policy && identity_equal(&a->sa->remote_id, &b->sa->remote_id) &&
+           selectors_equal(&a->local, &b->local) && selectors_equal(&a->remote, &b->remote);
+}
+
+/* The newest of the same part, and then the one before it. */
+static struct child *part_from(struct hash_link *l, const struct child *c)
+{
+    while (l && !same_part(CONTAINER_OF(l, struct child, by_part), c))
+        l = hash_next(l);
+    return l ? CONTAINER_OF(l, struct child, by_part) : NULL;
+}
+
+/* The newest for the same traffic, and then the one before it. */
+static struct child *same_traffic(const struct child *c)
+{
+    if (c->by_part.at)
+        return part_from(hash_find(&c->sa->e->child_parts, c->by_part.key), c);
+    return c->group->first;
+}
+
+static struct child *same_traffic_next(const struct child *one, const struct child *c)
+{
+    return c->by_part.at ? part_from(hash_next(&one->by_part), c) : one->group_next;
 }
 
 bool child_enlist(struct ike_engine *e, struct child *c)
@@ -39,6 +76,8 @@ bool child_enlist(struct ike_engine *e, struct child *c)
         c->group_next->group_at = &c->group_next;
     g->first = c;
     hash_add(&e->children, &c->by_id, c->id);
+    if (policy_shared(c->policy))
+        hash_add(&e->child_parts, &c->by_part, part_key(c));
     return true;
 }
 
@@ -46,6 +85,7 @@ void child_unlist(struct ike_engine *e, struct child *c)
 {
     struct child_group *g = c->group;
     hash_remove(&e->children, &c->by_id);
+    hash_remove(&e->child_parts, &c->by_part);
     if (!g)
         return;
     c->group = NULL;
@@ -63,10 +103,23 @@ void child_unlist(struct ike_engine *e, struct child *c)
 void child_takes_traffic(struct child *c)
 {
     struct child_group *g = c->group;
-    if (g->sender)
-        g->sender->sending = false;
-    g->sender = c;
+    if (c->by_part.at) {
+        for (struct child *o = same_traffic(c); o; o = same_traffic_next(o, c))
+            o->sending = false;
+    } else {
+        if (g->sender)
+            g->sender->sending = false;
+        g->sender = c;
+    }
     c->sending = c->activated = true;
+}
+
+struct child *child_successor(const struct child *c)
+{
+    for (struct child *o = c->policy ? same_traffic(c) : NULL; o; o = same_traffic_next(o, c))
+        if (o != c && o->state == CHILD_LIVE && o->installed)
+            return o;
+    return NULL;
 }
 
 struct child *child_find(const struct ike_engine *e, uint64_t id)

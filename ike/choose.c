@@ -22,45 +22,78 @@ static uint64_t name_key(const struct ike_engine *e, const struct identity *id)
 
 /* -- filling them -- */
 
-static bool same_place(const struct peer *a, const struct peer *b)
-{
-    return a->endpoint_any == b->endpoint_any && (a->endpoint_any || ip_equal(&a->endpoint.ip, &b->endpoint.ip));
-}
-
-/* For all that is said before IKE_AUTH these two are the same. */
+/* For all that is said before IKE_AUTH these two, at one place, are the same. */
 static bool alike(const struct peer *a, const struct peer *b)
 {
-    return same_place(a, b) && proposals_equal(&a->ike, &b->ike) && a->fragmentation == b->fragmentation &&
-           a->childless == b->childless && !a->ppk.len == !b->ppk.len && a->auth.remote == b->auth.remote &&
-           !a->auth.public_key == !b->auth.public_key && a->auth.trust == b->auth.trust;
+    return a->endpoint_any == b->endpoint_any && proposals_equal(&a->ike, &b->ike) &&
+           a->fragmentation == b->fragmentation && a->childless == b->childless && !a->ppk.len == !b->ppk.len &&
+           a->auth.remote == b->auth.remote && !a->auth.public_key == !b->auth.public_key &&
+           a->auth.trust == b->auth.trust;
 }
 
 /*
  * One of those that are alike stands for all: thousands of peers with %any cost a message of a stranger no more than one
- * does.
+ * does. Not one whose names may have another address tomorrow.
  */
-static void add_address(struct ike_engine *e, struct run *r)
+static void hide_alike(struct ike_engine *e, const struct run *r, const struct ip *ip, uint64_t key)
 {
-    const struct peer *p = r->peer;
-    uint64_t key = address_key(e, p->endpoint_any, &p->endpoint.ip);
     for (struct hash_link *l = hash_find(&e->run_addresses, key); l; l = hash_next(l)) {
-        const struct peer *other = CONTAINER_OF(l, struct run, by_address)->peer;
-        if (alike(other, p)) {
+        const struct run *other = CONTAINER_OF(l, struct place, by_address)->run;
+        bool here = !ip || candidates_have(other, ip);
+        if (here && !peer_has_names(other->peer) && alike(other->peer, r->peer)) {
             hash_remove(&e->run_addresses, l);
-            break;
+            return;
         }
     }
-    hash_add(&e->run_addresses, &r->by_address, key);
+}
+
+/* ip NULL: anywhere. */
+static void place_add(struct run *r, const struct ip *ip)
+{
+    struct ike_engine *e = r->e;
+    struct place *p = &r->places[r->place_count++];
+    uint64_t key = address_key(e, !ip, ip);
+    p->run = r;
+    if (!peer_has_names(r->peer))
+        hide_alike(e, r, ip, key);
+    hash_add(&e->run_addresses, &p->by_address, key);
+    if (r->peer->remote_id_any)
+        hash_add(&e->run_open, &p->by_id, key);
+}
+
+void places_add(struct run *r)
+{
+    if (r->peer->endpoint_any) {
+        place_add(r, NULL);
+        return;
+    }
+    for (unsigned i = 0; i < r->candidate_count; i++) {
+        unsigned earlier = 0;
+        while (!ip_equal(&r->candidates[earlier].ip, &r->candidates[i].ip))
+            earlier++;
+        if (earlier == i)
+            place_add(r, &r->candidates[i].ip);
+    }
+}
+
+void places_remove(struct run *r)
+{
+    for (unsigned i = 0; i < r->place_count; i++) {
+        hash_remove(&r->e->run_addresses, &r->places[i].by_address);
+        hash_remove(&r->e->run_open, &r->places[i].by_id);
+    }
+    r->place_count = 0;
 }
 
 void choose_unload(struct ike_engine *e)
 {
     for (unsigned i = 0; i < e->run_count; i++) {
-        hash_remove(&e->run_addresses, &e->runs[i]->by_address);
+        places_remove(e->runs[i]);
         hash_remove(&e->run_names, &e->runs[i]->by_id);
         hash_remove(&e->run_keys, &e->runs[i]->by_key);
     }
     hash_free(&e->run_addresses);
+    hash_free(&e->run_open);
     hash_free(&e->run_names);
     hash_free(&e->run_keys);
 }
@@ -80,11 +113,10 @@ void choose_load(struct ike_engine *e)
 {
     for (unsigned i = e->run_count; i-- > 0;) {
         struct run *r = e->runs[i];
-        const struct peer *p = r->peer;
-        add_address(e, r);
+        places_add(r);
         add_key(e, r);
-        hash_add(&e->run_names, &r->by_id,
-                 p->remote_id_any ? address_key(e, p->endpoint_any, &p->endpoint.ip) : name_key(e, &p->remote_id));
+        if (!r->peer->remote_id_any)
+            hash_add(&e->run_names, &r->by_id, name_key(e, &r->peer->remote_id));
     }
 }
 
@@ -105,57 +137,80 @@ struct run *stranger_next(struct strangers *s)
         }
         if (!s->at)
             return NULL;
-        struct run *r = CONTAINER_OF(s->at, struct run, by_address);
-        if (r->peer->endpoint_any || ip_equal(&r->peer->endpoint.ip, &s->from))
+        struct run *r = CONTAINER_OF(s->at, struct place, by_address)->run;
+        if (r->peer->endpoint_any || candidates_have(r, &s->from))
             return r;
     }
 }
 
-bool choose_proposal(struct ike_engine *e, const struct path *path, const struct ike_message *m, struct choice *out,
-                     struct run **who, char *why, size_t why_size)
+/* Nothing in common with this peer: noted for it, and added to what is told about all of them. */
+static void blame(struct run *run, const char *why, char *all, size_t size)
 {
+    char text[TEXT_MAX];
+    size_t used = strlen(all);
+    snprintf(text, sizeof text, "no IKE proposal in common: %s", why);
+    run_note(run, text, false);
+    snprintf(all + used, size - used, "%s%s: %s", used ? "; " : "", run->peer->name, why); /* what fits */
+}
+
+bool choose_proposal(struct ike_engine *e, const struct path *path, const struct ike_message *m, struct choice *out,
+                     char *why, size_t why_size)
+{
+    char one[TEXT_MAX / 2];
     struct strangers all = strangers_at(e, &path->remote.ip);
-    *who = NULL;
+    why[0] = 0;
     for (struct run *r; (r = stranger_next(&all)) != NULL;) {
-        enum err err = proposal_choose(m->sa, &r->peer->ike, m->ke_group, true, out, why, why_size);
+        enum err err = proposal_choose(m->sa, &r->peer->ike, m->ke_group, true, out, one, sizeof one);
         if (err == OK && out->spi_len == 0) /* the header has the SPIs (section 3.3.1) */
             return true;
         if (err != ERR_MISMATCH)
-            snprintf(why, why_size, "its proposals are malformed");
-        *who = r;
+            snprintf(one, sizeof one, "its proposals are malformed");
+        blame(r, one, why, why_size);
     }
     return false;
 }
 
-struct candidates candidates_of(const struct ike_sa *sa, const struct identity *idi)
+struct claims claims_of(const struct ike_sa *sa, const struct identity *idi)
 {
     const struct ike_engine *e = sa->e;
     const struct ip *from = &sa->path.remote.ip;
-    return (struct candidates){
+    return (struct claims){
         .e = e, .name = name_key(e, idi), .here = address_key(e, false, from), .any = address_key(e, true, from)};
 }
 
-/* The lists one after the other. Those of peers that name nobody are not for who was named. */
-static struct hash_link *next_list(struct candidates *c)
+#define LIST_NAMES 1 /* the lists, one after the other */
+#define LIST_KEYS 2
+#define LIST_HERE 3
+#define LIST_ANYWHERE 4
+
+/* Those of peers that name nobody are not for who was named. */
+static struct hash_link *next_list(struct claims *c)
 {
-    switch (c->list++) {
-    case 0:
+    switch (++c->list) {
+    case LIST_NAMES:
         return hash_find(&c->e->run_names, c->name);
-    case 1:
+    case LIST_KEYS:
         return hash_find(&c->e->run_keys, c->name);
-    case 2:
-        return c->enough ? NULL : hash_find(&c->e->run_names, c->here);
+    case LIST_HERE:
+        return c->enough ? NULL : hash_find(&c->e->run_open, c->here);
     default:
-        return c->enough ? NULL : hash_find(&c->e->run_names, c->any);
+        return c->enough ? NULL : hash_find(&c->e->run_open, c->any);
     }
 }
 
-struct run *candidate_next(struct candidates *c)
+struct run *claim_next(struct claims *c)
 {
     c->at = c->at ? hash_next(c->at) : NULL;
-    while (!c->at && c->list < 4)
+    while (!c->at && c->list < LIST_ANYWHERE)
         c->at = next_list(c);
     if (!c->at)
         return NULL;
-    return c->list == 2 ? CONTAINER_OF(c->at, struct run, by_key) : CONTAINER_OF(c->at, struct run, by_id);
+    switch (c->list) {
+    case LIST_NAMES:
+        return CONTAINER_OF(c->at, struct run, by_id);
+    case LIST_KEYS:
+        return CONTAINER_OF(c->at, struct run, by_key);
+    default:
+        return CONTAINER_OF(c->at, struct place, by_id)->run;
+    }
 }

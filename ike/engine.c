@@ -53,6 +53,8 @@ void ike_free(struct ike_engine *e)
     table_free(&e->table);
     hash_free(&e->children);
     hash_free(&e->child_groups);
+    hash_free(&e->child_parts);
+    hash_free(&e->lookups);
     timer_heap_free(&e->timers);
     secret_wipe(&e->jar, sizeof e->jar);
     if (e->in)

@@ -24,8 +24,9 @@ struct ike_job; /* a slow step: key exchange, signature, certificate path */
 struct ike_child {
     uint64_t id; /* the engine's handle; never reused */
     const struct peer *peer;
-    const struct policy *policy; /* what it was negotiated for */
-    uint32_t spi_in, spi_out;    /* ours (from spi_reserve), the peer's */
+    const struct policy *policy;      /* what it was negotiated for */
+    const struct identity *remote_id; /* proved */
+    uint32_t spi_in, spi_out;         /* ours (from spi_reserve), the peer's */
     struct suite suite;
     bool esn;
     struct span key_in, integ_in, key_out, integ_out;
@@ -57,7 +58,7 @@ struct ike_event {
     bool command_ok;  /* with command: it happened */
 };
 
-/* Everything the engine needs from outside. All must be set but wall, source and keylog. */
+/* Everything the engine needs from outside. All must be set but wall, resolve (names have no address), source, keylog. */
 struct ike_env {
     void *ctx;
     struct random_source random;
@@ -86,6 +87,11 @@ struct ike_env {
     enum err (*job)(void *ctx, struct ike_job *job);
     /* Seconds since 1970, for the dates of certificates alone. May be NULL: then none is accepted. */
     int64_t (*wall)(void *ctx);
+    /*
+     * Looks up the names among the peer's endpoints, elsewhere; then ike_resolved with the same number, once, and not
+     * from within. Late is no harm. An error says that it was not taken.
+     */
+    enum err (*resolve)(void *ctx, uint64_t lookup, const struct peer *peer);
     void (*event)(void *ctx, const struct ike_event *e);
     /*
      * The address that the routes would have us send from to this one; false: there is no way there now. May be NULL:
@@ -125,6 +131,13 @@ void ike_complete(struct ike_engine *e, struct ike_job *job, ns_t now);
 void ike_job_free(struct ike_job *job);
 
 /*
+ * The answer of a lookup: the peer's addresses in the order of its endpoints, at most PEER_CANDIDATES; why names what
+ * has none ("": nothing). Unknown lookups are of peers that are gone by now.
+ */
+void ike_resolved(struct ike_engine *e, uint64_t lookup, const struct endpoint *v, unsigned n, const char *why,
+                  ns_t now);
+
+/*
  * Commands. Each ends with exactly one event that carries its number (command != 0), at once or later, within three
  * minutes. policy NULL: all policies of the peer (rekey: the IKE SA).
  * up on what is already up ends well at once.
@@ -142,7 +155,7 @@ void ike_start(struct ike_engine *e, ns_t now);
 void ike_acquire(struct ike_engine *e, const struct policy *policy, const struct flow *packet, ns_t now);
 void ike_child_soft(struct ike_engine *e, uint64_t child, ns_t now);
 void ike_child_hard(struct ike_engine *e, uint64_t child, ns_t now);
-/* The source address we would send to this peer from, before the first message: looked up by who owns sockets. */
+/* Where we would now send to this peer from: attempts under way go on from there, and begin there without env.source. */
 void ike_local_hint(struct ike_engine *e, const struct peer *peer, const struct endpoint *local);
 /*
  * The addresses that this host can be reached at, at start and whenever they or the routes have changed: SAs follow
@@ -206,6 +219,8 @@ struct ike_counts {
 struct ike_counts ike_count(const struct ike_engine *e);
 void ike_each_sa(const struct ike_engine *e, void (*fn)(void *ctx, const struct ike_sa_info *), void *ctx);
 void ike_each_child(const struct ike_engine *e, void (*fn)(void *ctx, const struct ike_child_info *), void *ctx);
+/* The addresses by which a peer is known now (out: PEER_CANDIDATES), and which of them the next attempt goes to. */
+unsigned ike_candidates(const struct ike_engine *e, const struct peer *peer, struct endpoint *out, unsigned *current);
 /* The last failure of a peer, or "" if the last attempt went well; and when. */
 const char *ike_last_error(const struct ike_engine *e, const struct peer *peer, ns_t *when);
 

@@ -81,7 +81,7 @@ static bool peer_deletes(struct ike_sa *sa, uint32_t spi, uint32_t *own)
     const struct policy *policy = c->policy;
     *own = c->spi_in;
     c->state = CHILD_DOOMED;
-    if (wanted && policy && !child_live(sa->e, policy)) {
+    if (wanted && policy && !child_successor(c)) {
         child_report(c, IKE_EVENT_CHILD_DOWN, "down: the peer closed it");
         run_later(sa->run, NS_PER_S + random_below(sa->e, NS_PER_S));
     }

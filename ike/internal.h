@@ -83,6 +83,7 @@ struct child {
     struct hash_link by_id;
     struct child_group *group; /* of its policy: child_table.c */
     struct child *group_next, **group_at;
+    struct hash_link by_part; /* of a shared policy: the same */
     enum child_state state;
     const struct policy *policy; /* NULL once its policy left the configuration */
     uint32_t spi_in, spi_out;
@@ -195,6 +196,12 @@ struct policy_run {
     struct selector packet_local, packet_remote;
 };
 
+/* One address of a peer, by which strangers there are found to be him, perhaps. */
+struct place {
+    struct hash_link by_address, by_id;
+    struct run *run;
+};
+
 /* What the engine knows about a configured peer beside its SAs. */
 struct run {
     struct ike_engine *e;
@@ -202,11 +209,22 @@ struct run {
     struct policy_run *policies;
     unsigned policy_count;
     bool held;
-    bool kept;                                  /* while a configuration is replaced: its peer goes on */
-    struct hash_link by_address, by_id, by_key; /* choose.c */
-    struct ike_sa *sas;                         /* attempts of ours and what is up: the one that came last first */
-    struct run *waiting_next, **waiting_at;     /* pace.c; waiting_at NULL: it does not */
+    bool kept;                      /* while a configuration is replaced: its peer goes on */
+    struct hash_link by_id, by_key; /* choose.c */
+    struct place *places;           /* the same: room for all the addresses it may have */
+    unsigned place_count;
+    struct ike_sa *sas;                     /* attempts of ours and what is up: the one that came last first */
+    struct run *waiting_next, **waiting_at; /* pace.c; waiting_at NULL: it does not */
     struct endpoint hint;
+    struct endpoint candidates[PEER_CANDIDATES]; /* candidate.c: where it may be */
+    unsigned candidate_count, candidate;         /* the next attempt's */
+    bool more;       /* an attempt has failed, and there are addresses left to try before it counts */
+    bool stale;      /* its names are to be looked up before the next attempt */
+    uint64_t lookup; /* which is under way; 0: none */
+    struct hash_link by_lookup;
+    ns_t looked_up;       /* when it was asked for; 0: never */
+    char lookup_why[400]; /* what became of it, if not all names have an address */
+    struct timer patience;
     unsigned failures; /* in a row */
     struct timer retry;
     char error[TEXT_MAX];
@@ -342,8 +360,10 @@ struct ike_engine {
     struct ike_sa *due; /* an answer of theirs left, and they hold requests that came early */
     struct timer_heap timers;
     struct sa_table table;
-    struct hash children, child_groups;             /* Child SAs by number; their groups by policy */
-    struct hash run_addresses, run_names, run_keys; /* choose.c */
+    struct hash children, child_groups;                       /* Child SAs by number; their groups by policy */
+    struct hash child_parts;                                  /* those of shared policies by their peer's identity */
+    struct hash run_addresses, run_names, run_keys, run_open; /* choose.c */
+    struct hash lookups;                                      /* runs whose names are being looked up */
     struct ike_sa *sas, *sas_last, *dead;
     struct child *dead_children;
     struct run **runs; /* as config->peers */
@@ -355,7 +375,8 @@ struct ike_engine {
     unsigned half_open;
     unsigned fresh;                     /* attempts of ours that count */
     struct run *waiting, **waiting_end; /* for their turn, in its order; end NULL: none ever did */
-    uint64_t next_child;
+    uint64_t next_child, next_lookup;
+    ns_t doubted; /* candidate.c: when a stranger last had names looked up */
     struct log_limit log_limit;
     ns_t plain_window; /* rate limit of unprotected error replies */
     unsigned plain_sent;
@@ -471,6 +492,30 @@ void sa_init_response(struct ike_sa *sa, const struct path *path, struct span me
 void sa_init_expired(struct ike_sa *sa);
 void put_nat_detection(struct ike_builder *b, const struct ike_sa *sa, const struct path *path);
 
+/* -- candidate.c: the addresses of a peer -- */
+MUST_USE bool candidates_init(struct run *r); /* false: no memory */
+void candidates_free(struct run *r);
+void candidates_start(struct run *r); /* looks up names for the first time, for whoever waits for the peer too */
+/* Whether an attempt has to wait for names; asks for them if they are due. run_kick follows in any case. */
+bool candidates_wait(struct run *r);
+void candidates_next(struct run *r);                        /* an attempt has failed: the next one goes elsewhere */
+void candidates_prefer(struct run *r, const struct ip *ip); /* the next attempt goes there, if it is one of them */
+void candidates_restart(struct run *r);                     /* the peer was up: begin with the first again */
+bool candidates_have(const struct run *r, const struct ip *ip);
+/* A stranger wants to connect: perhaps a peer whose name has another address now. */
+void candidates_doubt(struct ike_engine *e);
+void patience_fire(struct timer *t, void *ctx, ns_t now);
+
+/* -- explain.c -- */
+/* What each peer would have wanted instead. idi NULL: not known yet; idr: whom the stranger asked for, or none. */
+void explain_strangers(const struct ike_engine *e, const struct path *path, const struct identity *idi,
+                       const struct identity *idr, char *text, size_t size);
+
+/* -- unique.c: IKE SAs of one identity; all of it for an authenticated responder's SA -- */
+bool unique_admits(struct ike_sa *sa);          /* before it is up: `keep` may refuse it */
+void unique_initial_contact(struct ike_sa *sa); /* the peer sent INITIAL_CONTACT */
+void unique_replace(const struct ike_sa *sa);   /* once it is up */
+
 /* -- auth.c -- */
 void auth_start(struct ike_sa *sa);
 void auth_request(struct ike_sa *sa, const struct ike_message *m);
@@ -561,8 +606,6 @@ struct child *child_on(const struct ike_sa *sa, const struct policy *policy); /*
  * not have it yet (section 2.8).
  */
 bool child_elsewhere(const struct ike_sa *sa, const struct policy *policy);
-/* Traffic of a policy goes to its newest live Child SA. */
-void child_activate_best(struct ike_engine *e, const struct policy *policy);
 /* False: no memory. */
 bool child_rekey(struct child *c);
 void child_report(const struct child *c, enum ike_event_kind kind, const char *fmt, ...) PRINTF_LIKE(3, 4);
@@ -573,8 +616,10 @@ bool child_enlist(struct ike_engine *e, struct child *c); /* by its number, and 
 void child_unlist(struct ike_engine *e, struct child *c);
 struct child *child_find(const struct ike_engine *e, uint64_t id);
 struct child *child_live(const struct ike_engine *e, const struct policy *policy); /* the newest that is in use */
-/* The policy's outbound traffic is on this one now, as in the data plane. */
+/* Its traffic is on this one now, as in the data plane: the policy's or, of a shared one, that of its part. */
 void child_takes_traffic(struct child *c);
+/* The newest other live one for the same traffic, or NULL. */
+struct child *child_successor(const struct child *c);
 /* Another configuration: the groups go over to what mapped() says, or are left to those that are in them. */
 void child_groups_move(struct ike_engine *e, const struct config *config,
                        const struct policy *(*mapped)(const struct config *, const struct policy *));
@@ -589,6 +634,8 @@ void pace_resume(struct ike_engine *e);
 /* -- choose.c: which configured peer a message is for -- */
 void choose_load(struct ike_engine *e); /* the engine's runs have been set or replaced */
 void choose_unload(struct ike_engine *e);
+void places_add(struct run *r); /* its addresses are known, or known anew */
+void places_remove(struct run *r);
 /* Whoever may be there, as far as the address tells: one peer of each kind that differs before IKE_AUTH. */
 struct strangers {
     const struct ike_engine *e;
@@ -600,23 +647,23 @@ struct strangers strangers_at(const struct ike_engine *e, const struct ip *from)
 struct run *stranger_next(struct strangers *s); /* NULL: no more */
 /*
  * Before IKE_AUTH only the address tells who that may be: peers with this very address first, then those with %any.
- * False: nobody, or nothing in common; who is the peer to blame, if there is one.
+ * False: nobody (why is empty), or nothing in common with any of them (why says what, for each).
  */
 bool choose_proposal(struct ike_engine *e, const struct path *path, const struct ike_message *m, struct choice *out,
-                     struct run **who, char *why, size_t why_size);
+                     char *why, size_t why_size);
 /*
  * In IKE_AUTH: all configured peers that the identity and the address may name, and maybe some more. First those that
  * go by this identity; then, unless the caller has found enough, those of any.
  */
-struct candidates {
+struct claims {
     const struct ike_engine *e;
     uint64_t name, here, any; /* keys of the lists */
     unsigned list;
     struct hash_link *at;
     bool enough; /* set by the caller */
 };
-struct candidates candidates_of(const struct ike_sa *sa, const struct identity *idi);
-struct run *candidate_next(struct candidates *c); /* NULL: no more */
+struct claims claims_of(const struct ike_sa *sa, const struct identity *idi);
+struct run *claim_next(struct claims *c); /* NULL: no more */
 
 /* -- create.c: CREATE_CHILD_SA for Child SAs -- */
 void create_start(struct ike_sa *sa); /* the current task: CHILD_NEW or CHILD_REKEY */

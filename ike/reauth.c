@@ -56,7 +56,7 @@ bool reauth_begin(struct ike_sa *sa)
 {
     struct run *run = sa->run;
     const struct policy *first = NULL;
-    if (!run || run->held || sa->e->stopping || under_way(sa) || !run->peer->endpoint.ip.family)
+    if (!run || run->held || sa->e->stopping || under_way(sa) || !run->candidate_count)
         return false;
     for (const struct child *c = sa->children; c; c = c->next)
         if (c->state == CHILD_LIVE && c->policy)

@@ -64,13 +64,13 @@ static void add_pair(struct pairs *p, const struct ike_sa *sa, const struct ip *
 /* Where the peer may be reached: where it is now, what is configured, and what it has announced. */
 static unsigned remotes(const struct ike_sa *sa, struct endpoint out[MOBIKE_ADDRESSES + 2])
 {
-    const struct peer *peer = sa->run ? sa->run->peer : NULL;
-    bool known = sa->mobike.decides && peer && !peer->endpoint_any && peer->endpoint.ip.family;
-    uint16_t port = known && peer->endpoint_port_given ? peer->endpoint.port : NATT_PORT;
+    bool known = sa->mobike.decides && sa->run && sa->run->candidate_count;
+    const struct endpoint *first = known ? &sa->run->candidates[0] : NULL;
+    uint16_t port = known && first->port != IKE_PORT ? first->port : NATT_PORT;
     unsigned n = 0;
     out[n++] = sa->path.remote;
-    if (known && !ip_equal(&peer->endpoint.ip, &sa->path.remote.ip))
-        out[n++] = (struct endpoint){peer->endpoint.ip, port};
+    if (known && !ip_equal(&first->ip, &sa->path.remote.ip))
+        out[n++] = (struct endpoint){first->ip, port};
     for (unsigned i = 0; i < sa->mobike.peers; i++)
         if (!own_address(sa->e, &sa->mobike.peer[i]) && !ip_equal(&sa->mobike.peer[i], &sa->path.remote.ip))
             out[n++] = (struct endpoint){sa->mobike.peer[i], port};

@@ -77,9 +77,14 @@ enum err run_new(struct ike_engine *e, const struct owned_policies *all, const s
     r->e = e;
     r->peer = peer;
     enum err err = run_policies(r, all);
+    if (err == OK && !candidates_init(r))
+        err = ERR_NOMEM;
     if (err == OK)
         err = timer_add(&e->timers, &r->retry, retry_fire);
+    if (err == OK && (err = timer_add(&e->timers, &r->patience, patience_fire)) != OK)
+        timer_drop(&e->timers, &r->retry);
     if (err != OK) {
+        candidates_free(r);
         free(r->policies);
         free(r);
         return err;
@@ -94,6 +99,8 @@ void run_free(struct run *r)
         return;
     pace_forget(r);
     timer_drop(&r->e->timers, &r->retry);
+    timer_drop(&r->e->timers, &r->patience);
+    candidates_free(r);
     free(r->policies);
     free(r);
 }
@@ -172,7 +179,8 @@ void run_kick(struct run *r)
         if (!sa && !p->once && !pace_admits(r))
             break;
         if (!sa) {
-            sa_init_start(r, p->policy, NULL);
+            if (!candidates_wait(r))
+                sa_init_start(r, p->policy, NULL);
             continue;
         }
         struct task *t = task_new(TASK_CHILD_NEW);
@@ -207,21 +215,24 @@ void run_failed(struct run *r, const struct policy *policy, const char *text)
 {
     struct ike_engine *e = r->e;
     run_note(r, text, true);
-    ns_t wait = NS_PER_S << (r->failures < 6 ? r->failures : 6);
+    bool more = r->more; /* addresses to try: it has not failed yet */
+    r->more = false;
+    ns_t wait = more ? NS_PER_S : NS_PER_S << (r->failures < 6 ? r->failures : 6);
     wait = wait < BACKOFF_MAX ? wait : BACKOFF_MAX;
     wait += random_below(e, wait / 4 + 1);
-    r->failures++;
+    r->failures += !more;
     bool again = false;
     for (unsigned i = 0; i < r->policy_count; i++) {
         struct policy_run *p = &r->policies[i];
         if (policy && p->policy != policy)
             continue;
-        p->once = false;
-        p->packet = false;
+        p->once = p->once && more;
+        p->packet = p->packet && more;
         p->not_before = e->now + wait;
         again |= run_needs(r, p);
     }
-    commands_end(e, COMMAND_UP, r, policy, false, text);
+    if (!more)
+        commands_end(e, COMMAND_UP, r, policy, false, text);
     if (again)
         run_later(r, wait);
 }
@@ -231,6 +242,7 @@ void run_well(struct run *r, const struct policy *policy)
     struct policy_run *p = run_policy(r, policy);
     r->failures = 0;
     r->error[0] = 0;
+    candidates_restart(r);
     if (p) {
         p->once = false;
         p->packet = false;
@@ -494,8 +506,10 @@ void ike_start(struct ike_engine *e, ns_t now)
 {
     e->now = now;
     e->started = true;
-    for (unsigned i = 0; i < e->run_count; i++)
+    for (unsigned i = 0; i < e->run_count; i++) {
+        candidates_start(e->runs[i]);
         run_kick(e->runs[i]);
+    }
     engine_leave(e);
 }
 

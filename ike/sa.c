@@ -10,7 +10,9 @@ static void retransmit_fire(struct timer *t, void *ctx, ns_t now)
     struct ike_sa *sa = CONTAINER_OF(t, struct ike_sa, retransmit);
     if (!sa->tx.pending)
         return;
-    if (sa->tx.tries >= mobike_patience(sa)) {
+    /* With another address at hand, the first one does not get a minute (RFC 7296 section 2.4 leaves it to us). */
+    bool others = sa->state == SA_CONNECTING && sa->run && sa->run->candidate_count > 1;
+    if (sa->tx.tries >= (others ? RETRANSMIT_TRIES_LIST : mobike_patience(sa))) {
         request_expired(sa);
         return;
     }
@@ -336,6 +338,7 @@ void sa_lost(struct ike_sa *sa, const char *fmt, ...)
     sa_kill(sa);
     if (!run || !restart)
         return;
+    candidates_restart(run);
     commands_end(e, COMMAND_REKEY, run, NULL, false, text);
     run_later(run, NS_PER_S + random_below(e, NS_PER_S));
 }
@@ -355,6 +358,7 @@ void sa_fail(struct ike_sa *sa, const char *fmt, ...)
     if (redundant || !run)
         return;
     report(e, IKE_EVENT_FAILED, run->peer, NULL, &path, "%s", text);
+    candidates_next(run);
     run_failed(run, NULL, text);
 }
 

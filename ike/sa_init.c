@@ -89,15 +89,20 @@ static void offer_made(struct ike_sa *sa, struct ike_job *job)
 
 static struct path first_path(const struct run *run)
 {
+    const struct ike_env *env = &run->e->env;
     const struct host *host = &run->e->config->host;
-    struct path p = {.remote = run->peer->endpoint, .transport = PATH_UDP};
+    struct path p = {.transport = PATH_UDP};
+    if (run->candidate_count)
+        p.remote = run->candidates[run->candidate];
     if (run->hint.ip.family == p.remote.ip.family)
         p.local.ip = run->hint.ip;
+    if (env->source && !env->source(env->ctx, &p.remote.ip, &p.local.ip))
+        p.local.ip = (struct ip){0}; /* there is no way now: perhaps when it is sent */
     p.local.port = host->port;
-    if (run->peer->endpoint_port_given || host->port == 0) {
+    if (p.remote.port != IKE_PORT || host->port == 0) {
         p.local.port = host->nat_port;
         p.marker = true;
-        if (!run->peer->endpoint_port_given)
+        if (p.remote.port == IKE_PORT)
             p.remote.port = NATT_PORT;
     }
     return p;
@@ -115,13 +120,19 @@ void sa_init_start(struct run *run, const struct policy *first, struct ike_sa *r
     sa->run = run;
     sa->caller = true;
     sa->renews = renews;
+    if (renews)
+        candidates_prefer(run, &renews->path.remote.ip);
     sa->state = SA_CONNECTING;
     sa_enlist(sa);
     pace_begin(sa);
     sa->path = first_path(run);
     sa->current = task_new(TASK_CONNECT);
-    if (peer->endpoint_any || !sa->path.remote.ip.family) {
-        sa_fail(sa, "%s has no address to connect to (endpoint)", peer->name);
+    if (!sa->path.remote.ip.family) {
+        sa_fail(sa, "%s has no address to connect to: %s", peer->name,
+                peer->endpoint_any   ? "its endpoint is %any"
+                : run->lookup        ? "its name is being looked up, without an answer yet"
+                : run->lookup_why[0] ? run->lookup_why
+                                     : "endpoint");
         return;
     }
     if (peer->encap == ENCAP_RAW || !sa->current) {
@@ -316,18 +327,17 @@ static bool admitted(struct ike_engine *e, const struct path *path, const struct
     return room;
 }
 
-static void refuse(struct ike_engine *e, const struct path *path, const struct ike_message *m, struct run *run,
-                   const char *why)
+static void refuse(struct ike_engine *e, const struct path *path, const struct ike_message *m, const char *why)
 {
-    char from[ENDPOINT_TEXT], text[TEXT_MAX];
+    char from[ENDPOINT_TEXT], peers[TEXT_MAX / 2];
     endpoint_format(&path->remote, from);
-    if (run) {
-        snprintf(text, sizeof text, "no IKE proposal in common: %s", why);
-        run_note(run, text, false);
-        report(e, IKE_EVENT_FAILED, NULL, NULL, path, "%s at %s: %s", run->peer->name, from, text);
+    if (why[0]) {
+        report(e, IKE_EVENT_FAILED, NULL, NULL, path, "%s wants to connect, no IKE proposal in common: %s", from, why);
     } else {
-        log_limited(&e->log_limit, LOG_WARN, "ike", "%s wants to connect: no peer has that address, none has %%any",
-                    from);
+        explain_strangers(e, path, NULL, NULL, peers, sizeof peers);
+        log_limited(&e->log_limit, LOG_WARN, "ike", "%s wants to connect: no peer has that address, none has %%any: %s",
+                    from, peers);
+        candidates_doubt(e);
     }
     plain_notify(e, path, &m->h, EXCHANGE_SA_INIT, NOTIFY_NO_PROPOSAL_CHOSEN, span_of(NULL, 0), true);
 }
@@ -449,8 +459,7 @@ static void answer_repeat(struct ike_sa *sa, const struct path *path)
 
 void sa_init_request(struct ike_engine *e, const struct path *path, struct span message, struct ike_message *m)
 {
-    char why[TEXT_MAX / 2] = "";
-    struct run *run;
+    char why[TEXT_MAX] = "";
     struct choice choice;
     bool natt, nat_local, nat_remote;
     struct ike_sa *sa = table_find_first(&e->table, m->h.spi_i, &path->remote, message);
@@ -464,8 +473,8 @@ void sa_init_request(struct ike_engine *e, const struct path *path, struct span 
     }
     if (!admitted(e, path, m))
         return;
-    if (!choose_proposal(e, path, m, &choice, &run, why, sizeof why)) {
-        refuse(e, path, m, run, why);
+    if (!choose_proposal(e, path, m, &choice, why, sizeof why)) {
+        refuse(e, path, m, why);
         return;
     }
     if (choice.ke.id != m->ke_group) {

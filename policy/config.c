@@ -552,8 +552,6 @@ enum err config_load(const char *file, const struct config_report *report, struc
     }
     e = load_text(l, span_of(text, len));
     secret_free(text);
-    if (e == OK)
-        config_resolve(l);
     return finish(l, e, out);
 }
 

@@ -52,7 +52,7 @@ struct config_report {
 };
 
 /*
- * Reads and resolves (DNS names too, with a few seconds' patience) a file. file: secrets are relative to its folder.
+ * Reads a file; names are looked up by who uses them. file: secrets are relative to its folder.
  * Errors: SYNTAX (all of it reported), NOTFOUND (the file can't be read; reported), NOMEM.
  */
 MUST_USE enum err config_load(const char *file, const struct config_report *report, struct config **out);
@@ -60,7 +60,8 @@ void config_free(struct config *c); /* wipes secrets; NULL is fine */
 
 const struct peer *config_peer(const struct config *c, const char *name);     /* NULL if none */
 const struct policy *config_policy(const struct config *c, const char *name); /* NULL if none */
-bool peer_equal(const struct peer *a, const struct peer *b);       /* all that would matter to a running SA */
+/* All that would matter to a running SA; `unique` and `hold` matter to the next one only. */
+bool peer_equal(const struct peer *a, const struct peer *b);
 bool policy_equal(const struct policy *a, const struct policy *b); /* likewise; peers compared by name */
 
 /* The policy table that would be loaded, as `adit check` prints it. */

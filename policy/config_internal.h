@@ -107,7 +107,7 @@ bool value_identity(struct loading *l, unsigned line, const char *value, struct 
 bool value_selectors(struct loading *l, unsigned line, const char *value, struct selectors *out);
 bool value_proposals(struct loading *l, unsigned line, const char *value, enum protocol_id p, struct proposals *out);
 bool value_secret(struct loading *l, unsigned line, const char *value, struct secret *out);
-bool value_endpoint(struct loading *l, unsigned line, const char *value, struct peer *out);
+bool value_endpoint(struct loading *l, unsigned line, const char *value, struct peer_endpoint *out);
 /*
  * The content of a file, its name relative to the configuration's folder; with `secret` one that others can read or
  * write is refused. The caller wipes and frees by secret_free.
@@ -134,11 +134,10 @@ void auth_free(struct authentication *a, const struct authentication *host); /* 
 
 /* Applies the sections to the configuration: keys, defaults, required keys. Errors: NOMEM. */
 MUST_USE enum err config_apply(struct loading *l, const struct ini *ini);
-void config_check(struct loading *l);   /* what only the whole shows: names, shadows, coverage */
-void config_resolve(struct loading *l); /* DNS names of endpoints, all at once, for a few seconds */
+void config_check(struct loading *l); /* what only the whole shows: names, shadows, coverage */
 
 /*
- * All of config_load but reading the file and resolving names: file serves for messages and the folder of secrets.
+ * All of config_load but reading the file: file serves for messages and the folder of secrets.
  * exposed: others can read it. Errors: SYNTAX, NOMEM.
  */
 MUST_USE enum err config_parse(struct span text, const char *file, bool exposed, const struct config_report *report,

@@ -170,7 +170,21 @@ static void host_control(struct target *t, const char *value, unsigned line)
 
 static void peer_endpoint(struct target *t, const char *value, unsigned line)
 {
-    value_endpoint(t->load, line, value, t->peer);
+    struct peer *p = t->peer;
+    char item[300];
+    while (next_item(&value, item, sizeof(item))) {
+        struct peer_endpoint e = {0};
+        if (strcmp(item, "%any") == 0) {
+            p->endpoint_any = true;
+        } else if (p->endpoint_count == PEER_ENDPOINTS) {
+            complain(t->load, line, "found more than %d endpoints", PEER_ENDPOINTS);
+            return;
+        } else if (value_endpoint(t->load, line, item, &e)) {
+            p->endpoints[p->endpoint_count++] = e;
+        }
+    }
+    if (p->endpoint_any) /* whoever may come from anywhere may come from the others, too */
+        p->endpoint_count = 0;
 }
 
 static void peer_id(struct target *t, const char *value, unsigned line)
@@ -215,6 +229,15 @@ static void peer_encap(struct target *t, const char *value, unsigned line)
     t->peer->encap = modes[i];
     if (modes[i] == ENCAP_RAW)
         complain(t->load, line, "found 'raw', which is not supported by this version, expected auto or udp");
+}
+
+static void peer_unique(struct target *t, const char *value, unsigned line)
+{
+    static const char *const words[] = {"no", "replace", "keep", NULL};
+    static const enum unique_mode modes[] = {UNIQUE_NO, UNIQUE_REPLACE, UNIQUE_KEEP};
+    unsigned i;
+    if (value_word(t->load, line, value, words, &i))
+        t->peer->unique = modes[i];
 }
 
 static void peer_rekey(struct target *t, const char *value, unsigned line)
@@ -360,6 +383,13 @@ static void policy_window(struct target *t, const char *value, unsigned line)
         t->policy->replay_window = n;
 }
 
+static void policy_hold(struct target *t, const char *value, unsigned line)
+{
+    unsigned n;
+    if (value_number(t->load, line, value, 0, 256, &n))
+        t->policy->hold = (uint16_t)n;
+}
+
 /* Takes one of the two ESN values out of every proposal. False: nothing was left of one of them. */
 static bool drop_esn(struct proposals *esp, uint16_t id)
 {
@@ -413,7 +443,7 @@ static const struct key keys[] = {
     {"keylog", HOST, false, false, host_keylog},
     {"control", HOST, false, false, host_control},
 
-    {"endpoint", PEER, false, false, peer_endpoint},
+    {"endpoint", PEER, true, false, peer_endpoint},
     {"id", PEER, false, false, peer_id},
     {"local-id", PEER, false, false, peer_local_id},
     {"psk", PEER, false, false, peer_psk},
@@ -430,6 +460,7 @@ static const struct key keys[] = {
     {"ppk-id", PEER, false, false, peer_ppk_id},
     {"ppk-required", PEER, false, false, peer_ppk_required},
     {"mobike", PEER, false, false, peer_mobike},
+    {"unique", PEER, false, false, peer_unique},
 
     {"action", POLICY, false, false, policy_action},
     {"peer", POLICY, false, false, policy_peer},
@@ -442,13 +473,13 @@ static const struct key keys[] = {
     {"bytes", OWN, false, true, policy_bytes},
     {"packets", OWN, false, true, policy_packets},
     {"replay-window", OWN, false, true, policy_window},
+    {"hold", OWN, false, true, policy_hold},
 
     {"firewall", HOST, false, false, NULL},
     {"metrics", HOST, false, false, NULL},
     {"user", HOST, false, false, NULL},
     {"hook", HOST, false, false, NULL},
     {"fragmentation", PEER, false, false, peer_fragmentation},
-    {"unique", PEER, false, false, NULL},
     {"window", PEER, false, false, peer_window},
     {"dscp", OWN, false, true, NULL},
     {"ecn", OWN, false, true, NULL},
@@ -458,7 +489,6 @@ static const struct key keys[] = {
     {"ah", OWN, false, true, NULL},
     {"fragment", OWN, false, true, NULL},
     {"fail-open", OWN, false, true, NULL},
-    {"hold", OWN, false, true, NULL},
     {"icmp", OWN, false, true, NULL},
     {"flow-log", OWN, false, true, NULL},
 };
@@ -566,6 +596,7 @@ static struct policy *new_policy(const struct section *s)
     p->line = s->line;
     p->lifetime = 60 * 60 * NS_PER_S;
     p->replay_window = 1024;
+    p->hold = 16;
     p->esn = true;
     proposals_default(PROTOCOL_ESP, &p->esp);
     return p;
@@ -606,9 +637,10 @@ static void expect_identity(struct loading *l, const struct section *s, struct p
         p->remote_id_any |= !has(s, "id"); /* the key tells who it is, whatever it calls itself (RFC 7670 section 1) */
     if (p->remote_id.type != ID_NONE || p->remote_id_any || has(s, "id"))
         return;
-    if (p->endpoint.ip.family)
-        p->remote_id = identity_of_ip(&p->endpoint.ip);
-    else if (p->endpoint_host[0] && identity_parse(p->endpoint_host, &p->remote_id) != OK)
+    const struct peer_endpoint *first = &p->endpoints[0];
+    if (first->at.ip.family)
+        p->remote_id = identity_of_ip(&first->at.ip);
+    else if (first->host[0] && identity_parse(first->host, &p->remote_id) != OK)
         complain(l, line_of(s, "endpoint"), "found a host name that can't be an identity, expected 'id' beside it");
     else if (p->endpoint_any)
         complain(l, s->line,
@@ -664,8 +696,8 @@ static enum err apply_peer(struct loading *l, const struct section *s, struct pe
 /* What only makes sense for protected traffic. */
 static void check_unprotected(struct loading *l, const struct section *s)
 {
-    static const char *const protect_only[] = {"peer",     "mode",  "esp",     "esn",
-                                               "lifetime", "bytes", "packets", "replay-window"};
+    static const char *const protect_only[] = {"peer",  "mode",    "esp",           "esn", "lifetime",
+                                               "bytes", "packets", "replay-window", "hold"};
     for (size_t i = 0; i < sizeof(protect_only) / sizeof(protect_only[0]); i++)
         if (has(s, protect_only[i]))
             complain(l, line_of(s, protect_only[i]),

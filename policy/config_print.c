@@ -9,13 +9,16 @@
 
 /* -- comparison -- */
 
-static bool same_endpoint(const struct peer *a, const struct peer *b)
+/* A name is the same peer whatever it resolves to today. */
+static bool same_endpoints(const struct peer *a, const struct peer *b)
 {
-    if (a->endpoint_any != b->endpoint_any || a->endpoint.port != b->endpoint.port ||
-        strcmp(a->endpoint_host, b->endpoint_host) != 0)
+    if (a->endpoint_any != b->endpoint_any || a->endpoint_count != b->endpoint_count)
         return false;
-    /* A name is the same peer whatever it resolves to today. */
-    return a->endpoint_host[0] || ip_equal(&a->endpoint.ip, &b->endpoint.ip);
+    for (unsigned i = 0; i < a->endpoint_count; i++)
+        if (strcmp(a->endpoints[i].host, b->endpoints[i].host) != 0 ||
+            !endpoint_equal(&a->endpoints[i].at, &b->endpoints[i].at))
+            return false;
+    return true;
 }
 
 static bool same_extensions(const struct peer *a, const struct peer *b)
@@ -27,7 +30,7 @@ static bool same_extensions(const struct peer *a, const struct peer *b)
 
 bool peer_equal(const struct peer *a, const struct peer *b)
 {
-    return strcmp(a->name, b->name) == 0 && same_endpoint(a, b) && identity_equal(&a->local_id, &b->local_id) &&
+    return strcmp(a->name, b->name) == 0 && same_endpoints(a, b) && identity_equal(&a->local_id, &b->local_id) &&
            identity_equal(&a->remote_id, &b->remote_id) && a->remote_id_any == b->remote_id_any &&
            auth_equal(&a->auth, &b->auth) && a->psk.len == b->psk.len && secret_equal(a->psk.b, b->psk.b, a->psk.len) &&
            proposals_equal(&a->ike, &b->ike) && a->start == b->start && a->encap == b->encap && a->rekey == b->rekey &&
@@ -170,20 +173,13 @@ static void print_policies(const struct config *c, FILE *out)
 
 /* -- peers and host -- */
 
-static void print_endpoint(const struct peer *p, FILE *out)
+static void print_endpoints(const struct peer *p, FILE *out)
 {
-    char text[ENDPOINT_TEXT];
-    struct endpoint shown = p->endpoint;
-    if (!p->endpoint_port_given)
-        shown.port = 0;
+    char text[PEER_ENDPOINT_TEXT];
     if (p->endpoint_any)
         fprintf(out, "any address");
-    else if (!p->endpoint_host[0])
-        fprintf(out, "%s", endpoint_format(&shown, text));
-    else if (p->endpoint.ip.family)
-        fprintf(out, "%s (%s)", p->endpoint_host, endpoint_format(&shown, text));
-    else
-        fprintf(out, "%s (no address yet)", p->endpoint_host);
+    for (unsigned i = 0; i < p->endpoint_count; i++)
+        fprintf(out, "%s%s", i ? ", " : "", peer_endpoint_format(&p->endpoints[i], text));
 }
 
 static void print_peer(const struct peer *p, FILE *out)
@@ -191,7 +187,7 @@ static void print_peer(const struct peer *p, FILE *out)
     static const char *const starts[] = {"starts at once", "starts on demand", "waits for the peer"};
     char text[TEXT_MAX], line[TEXT_MAX];
     fprintf(out, "%s: ", p->name);
-    print_endpoint(p, out);
+    print_endpoints(p, out);
     fprintf(out, ", %s\n", starts[p->start]);
     fprintf(out, "    id        %s\n", p->remote_id_any ? "any" : identity_format(&p->remote_id, text, sizeof(text)));
     fprintf(out, "    local-id  %s\n",

@@ -382,16 +382,12 @@ static bool split_endpoint(char *text, char **host, char **port)
     return true;
 }
 
-bool value_endpoint(struct loading *l, unsigned line, const char *value, struct peer *out)
+bool value_endpoint(struct loading *l, unsigned line, const char *value, struct peer_endpoint *out)
 {
     char text[300], *host, *port;
     struct ip ip = {0};
-    uint64_t number = 500;
+    uint64_t number = IKE_PORT;
     snprintf(text, sizeof(text), "%s", value);
-    if (strcmp(value, "%any") == 0) {
-        out->endpoint_any = true;
-        return true;
-    }
     bool good = strlen(value) < sizeof(text) && split_endpoint(text, &host, &port);
     bool literal = good && ip_parse(host, &ip) == OK;
     if (good && text[0] == '[')
@@ -407,9 +403,8 @@ bool value_endpoint(struct loading *l, unsigned line, const char *value, struct 
         return false;
     }
     if (!literal)
-        memcpy(out->endpoint_host, host, strlen(host) + 1);
-    out->endpoint.ip = ip;
-    out->endpoint.port = (uint16_t)number;
-    out->endpoint_port_given = number != 500;
+        memcpy(out->host, host, strlen(host) + 1);
+    out->at.ip = ip;
+    out->at.port = (uint16_t)number;
     return true;
 }

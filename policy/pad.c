@@ -176,3 +176,36 @@ const char *identity_format(const struct identity *id, char *text, size_t size)
     }
     return text;
 }
+
+/* -- endpoints -- */
+
+const char *peer_endpoint_format(const struct peer_endpoint *e, char *text)
+{
+    struct endpoint shown = e->at;
+    if (shown.port == IKE_PORT)
+        shown.port = 0;
+    if (!e->host[0])
+        return endpoint_format(&shown, text);
+    if (shown.port)
+        snprintf(text, PEER_ENDPOINT_TEXT, "%s:%u", e->host, shown.port);
+    else
+        snprintf(text, PEER_ENDPOINT_TEXT, "%s", e->host);
+    return text;
+}
+
+unsigned peer_addresses(const struct peer *p, struct endpoint *out)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < p->endpoint_count; i++)
+        if (!p->endpoints[i].host[0])
+            out[n++] = p->endpoints[i].at;
+    return n;
+}
+
+bool peer_has_names(const struct peer *p)
+{
+    for (unsigned i = 0; i < p->endpoint_count; i++)
+        if (p->endpoints[i].host[0])
+            return true;
+    return false;
+}

@@ -67,6 +67,9 @@ struct authentication {
 /* IKE SAs without a first Child SA (RFC 6023): answered; asked for as well, always; or neither. */
 enum childless_mode { CHILDLESS_ALLOW, CHILDLESS_FORCE, CHILDLESS_NEVER };
 
+/* What a second IKE SA of one identity is: a third way beside it, its successor, or refused. */
+enum unique_mode { UNIQUE_NO, UNIQUE_REPLACE, UNIQUE_KEEP };
+
 struct peer;
 
 /* One entry of the SPD as configured. */
@@ -85,27 +88,40 @@ struct policy {
     uint64_t packets;       /* soft; 0: the suite's own safe limit */
     uint32_t replay_window; /* packets, 32..65536 */
     bool esn;               /* offer extended sequence numbers */
+    uint16_t hold;          /* packets kept while there is no SA, 0..256; default 16 */
 };
 
 #define WINDOW_MAX 32 /* requests of one peer under way at once (RFC 7296 section 2.3) */
+
+#define PEER_ENDPOINTS 8
+#define PEER_CANDIDATES 16 /* addresses of one peer, those of its names counted one by one */
+#define PEER_ENDPOINT_TEXT 264
+#define IKE_PORT 500 /* an endpoint with another one is a NAT-T port: marker from the first message */
+
+/* One item of a peer's endpoint list. */
+struct peer_endpoint {
+    char host[256]; /* as written, if it is a name; empty: an address */
+    struct endpoint
+        at; /* port IKE_PORT unless written; a name has no address (family 0): that is the engine's matter */
+};
 
 struct peer {
     char name[64];
     struct hash_link by_name; /* config_peer's */
     unsigned line;
-    unsigned number;           /* its place among the configuration's peers */
-    bool endpoint_any;         /* %any */
-    char endpoint_host[256];   /* as written, if it is a name */
-    struct endpoint endpoint;  /* resolved; port 500 unless written; family 0: %any, or a name without an answer */
-    bool endpoint_port_given;  /* a port other than 500: a NAT-T port, marker from the first message */
+    unsigned number;                                /* its place among the configuration's peers */
+    bool endpoint_any;                              /* %any: endpoints is empty */
+    struct peer_endpoint endpoints[PEER_ENDPOINTS]; /* tried in turn */
+    unsigned endpoint_count;
     struct identity local_id;  /* the peer's, the host's, or our key's; type NONE: the outer address */
-    struct identity remote_id; /* as written, or the literal endpoint's address, or the endpoint's name as a FQDN */
+    struct identity remote_id; /* as written, or the first endpoint's address, or its name as a FQDN */
     bool remote_id_any;        /* id = %any, or a raw key without id: remote_id is NONE; else it never is */
     struct authentication auth;
     struct secret psk; /* empty: none */
     struct proposals ike;
     enum start_mode start;
     enum encap_mode encap;
+    enum unique_mode unique;
     ns_t rekey;  /* IKE SA, soft; default 4 h */
     ns_t reauth; /* age at which an IKE SA is replaced by one with fresh authentication; default 0: never */
     enum childless_mode childless;
@@ -118,5 +134,20 @@ struct peer {
     unsigned window;    /* requests of the peer that may be under way at once, 1..WINDOW_MAX; default 1 */
     bool mobike;        /* follow changes of address (RFC 4555), ours and the peer's; default true */
 };
+
+/*
+ * Several who each prove an identity of their own may use this policy at once: each has the traffic it narrowed it to.
+ * Whoever is called is one alone, and packets may wait for him.
+ */
+static inline bool policy_shared(const struct policy *p)
+{
+    return p->peer && p->peer->start == START_NO && (p->peer->endpoint_any || p->peer->remote_id_any);
+}
+
+/* As written: a name or an address, with a port other than 500. text: PEER_ENDPOINT_TEXT bytes; returns it. */
+const char *peer_endpoint_format(const struct peer_endpoint *e, char *text);
+/* Those of its endpoints that are addresses, in order; at most PEER_ENDPOINTS. */
+unsigned peer_addresses(const struct peer *p, struct endpoint *out);
+bool peer_has_names(const struct peer *p);
 
 #endif

@@ -54,12 +54,12 @@ static bool bound(const struct selectors *list, uint8_t family, uint64_t *first,
     return found;
 }
 
-static void add_row(struct rows *rows, const struct policy *p, uint32_t entry, uint8_t family)
+static void add_row(struct rows *rows, const struct spd_entry *e, uint32_t entry, uint8_t family)
 {
     struct row r = {.entry = entry};
     uint8_t local, remote;
-    if (!bound(&p->local, family, &r.local_first, &r.local_last, &local) ||
-        !bound(&p->remote, family, &r.remote_first, &r.remote_last, &remote))
+    if (!bound(e->local, family, &r.local_first, &r.local_last, &local) ||
+        !bound(e->remote, family, &r.remote_first, &r.remote_last, &remote))
         return;
     r.proto = local ? local : remote;
     rows->v[rows->n++] = r;
@@ -102,11 +102,14 @@ enum err spd_new(struct spd **out, const struct spd_entry *entries, unsigned n)
     s->made = clock_now();
     s->n = n;
     for (unsigned i = 0; i < n; i++) {
-        s->entries[i] = entries[i];
-        s->entries[i].overlapped = false;
-        s->by_id[entries[i].id] = i + 1;
-        add_row(&s->rows[0], entries[i].policy, i, 4);
-        add_row(&s->rows[1], entries[i].policy, i, 6);
+        struct spd_entry *e = &s->entries[i];
+        *e = entries[i];
+        e->local = e->local ? e->local : &e->policy->local;
+        e->remote = e->remote ? e->remote : &e->policy->remote;
+        e->overlapped = false;
+        s->by_id[e->id] = i + 1;
+        add_row(&s->rows[0], e, i, 4);
+        add_row(&s->rows[1], e, i, 6);
     }
     mark_overlapped(s, &s->rows[0]);
     mark_overlapped(s, &s->rows[1]);
@@ -153,8 +156,7 @@ static const struct spd_entry *lookup(const struct spd *s, const struct flow *f,
             (r->proto && r->proto != f->proto))
             continue;
         const struct spd_entry *e = &s->entries[r->entry];
-        const struct policy *p = e->policy;
-        if (out ? selectors_match_out(&p->local, &p->remote, f) : selectors_match_in(&p->local, &p->remote, f))
+        if (out ? selectors_match_out(e->local, e->remote, f) : selectors_match_in(e->local, e->remote, f))
             return e;
     }
     return NULL;

@@ -15,6 +15,8 @@ struct spd;
 /* One entry; id is the policy's stable number for the life of the daemon (names its outbound SA in the SAD). */
 struct spd_entry {
     const struct policy *policy; /* must outlive the table */
+    const struct selectors *local,
+        *remote; /* likewise; NULL: the policy's own, else the part of it that this stands for */
     uint32_t id;
     bool overlapped; /* out, by spd_new: an earlier entry may match some of the same traffic */
 };

@@ -21,6 +21,7 @@
     X(TUN_READS, "tun_reads", "packets read from the TUN device, merged ones counted once")                    \
     X(TUN_WRITES, "tun_writes", "packets written to the TUN device, merged ones counted once")                 \
     X(KEEPALIVES_IN, "keepalives_in", "NAT keepalives received")                                               \
+    X(OUT_HELD, "out_held", "outbound packets kept until their policy has an SA")                              \
     X(BYPASSED, "bypassed", "packets that policy lets pass unprotected")                                       \
     /* drops: what came from the TUN */                                                                        \
     X(DROP_OUT_MALFORMED, "drop_out_malformed", "outbound packet that is no valid IP packet")                  \
@@ -28,6 +29,8 @@
     X(DROP_OUT_DISCARD, "drop_out_discard", "outbound packet that policy discards")                            \
     X(DROP_OUT_BYPASS, "drop_out_bypass", "outbound packet to bypass that no route could keep out of the TUN") \
     X(DROP_OUT_NO_SA, "drop_out_no_sa", "outbound packet whose policy has no SA yet")                          \
+    X(DROP_OUT_HOLD_FULL, "drop_out_hold_full", "outbound packet without an SA, and no room left to keep it")  \
+    X(DROP_OUT_HOLD_LATE, "drop_out_hold_late", "outbound packet kept for an SA that did not come in time")    \
     X(DROP_OUT_SELECTOR, "drop_out_selector", "outbound packet outside its SA's selectors")                    \
     X(DROP_OUT_EXPIRED, "drop_out_expired", "outbound packet on an SA at its hard limit")                      \
     X(DROP_OUT_TOO_BIG, "drop_out_too_big", "outbound packet too big for the path")                            \

@@ -24,6 +24,9 @@ const struct fuzz_seed fuzz_seeds[] = {
          "esp = aes128gcm16-noesn\nlifetime = 1h\nbytes = 10G\npackets = 1M\nreplay-window = 64\nesn = no\nmode = "
          "tunnel\n"
          "[policy lan]\naction = bypass\nlocal = 10.1.0.0/24\nremote = 10.1.0.0/24\n"),
+    SEED("[peer list]\nendpoint = a.example, 192.0.2.2:4500,\n  b.example:501, [2001:db8::1]:7\npsk = \"x\"\nunique = "
+         "keep\n"
+         "local = 10.1.0.0/24\nremote = 10.2.0.0/24\nhold = 256\nstart = on-demand\n"),
     SEED("[peer dns]\nendpoint = [2001:db8::1]:4501\npsk = base64:AAECAwQFBgc=\nloacl = x\ncert = y\n  z\n"),
 };
 const unsigned fuzz_seed_count = sizeof(fuzz_seeds) / sizeof(fuzz_seeds[0]);

@@ -123,9 +123,9 @@ static void load(struct rig_host *h, unsigned me, const char *extra)
     assert_true(fd >= 0);
     unsigned other = 3 - me;
     dprintf(fd,
-            "[peer other]\nendpoint = 192.0.2.%u\npsk = \"a secret of the test\"\nstart = no\n"
+            "[peer other]\nendpoint = 192.0.2.%u\npsk = \"a secret of the test\"\n%s"
             "local = 10.%u.0.0/24, fd00:%u::/32\nremote = 10.%u.0.0/24, fd00:%u::/32\n%s",
-            other, me, me, other, other, extra);
+            other, strstr(extra, "start =") ? "" : "start = no\n", me, me, other, other, extra);
     close(fd);
     struct config_report report = {.error = complain, .warning = complain};
     assert_int_equal(config_load(path, &report, &h->config), OK);

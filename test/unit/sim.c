@@ -283,7 +283,8 @@ static struct sim_sa *find_sa(struct sim_node *n, uint64_t id)
 static void take_policy(struct sim_node *n, struct sim_sa *to)
 {
     for (unsigned i = 0; i < n->top; i++)
-        if (n->sas[i].used && n->sas[i].policy == to->policy)
+        if (n->sas[i].used && n->sas[i].policy == to->policy &&
+            (!policy_shared(to->policy) || selectors_equal(&n->sas[i].remote, &to->remote)))
             n->sas[i].sending = false;
     to->sending = true;
 }
@@ -373,6 +374,20 @@ static int64_t env_wall(void *ctx)
 {
     const struct sim_node *n = ctx;
     return n->sim->wall;
+}
+
+/* The test answers it. */
+static enum err env_resolve(void *ctx, uint64_t lookup, const struct peer *peer)
+{
+    struct sim_node *n = ctx;
+    (void)peer;
+    if (n->lookup) {
+        fprintf(stderr, "sim: a second lookup while one is under way\n");
+        abort();
+    }
+    n->lookup = lookup;
+    n->lookups++;
+    return OK;
 }
 
 static void env_event(void *ctx, const struct ike_event *e)
@@ -525,7 +540,8 @@ static void set_up_node(struct sim *s, unsigned k)
     n->next_spi = 0x1000 + k * 0x100000;
     n->ip = (struct ip){.family = 4, .b = {10, 0, 0, (uint8_t)(k + 1)}};
     snprintf(peer->name, sizeof peer->name, "%s", k ? "alice" : "bob");
-    peer->endpoint = (struct endpoint){{.family = 4, .b = {10, 0, 0, (uint8_t)(2 - k)}}, 500};
+    peer->endpoints[0].at = (struct endpoint){{.family = 4, .b = {10, 0, 0, (uint8_t)(2 - k)}}, 500};
+    peer->endpoint_count = 1;
     if (identity_parse(id[k], &peer->local_id) != OK || identity_parse(id[1 - k], &peer->remote_id) != OK ||
         secret_set(&peer->psk, span_of("correct horse battery staple", 28)) != OK)
         abort();
@@ -590,6 +606,7 @@ void sim_start_engines(struct sim *s, const struct ike_limits *limits)
             .child_traffic = env_traffic,
             .job = env_job,
             .wall = env_wall,
+            .resolve = env_resolve,
             .event = env_event,
             .source = env_source,
             .keylog = env_keylog,

@@ -82,6 +82,8 @@ struct sim_node {
     struct sim_job jobs[SIM_JOBS];
     unsigned job_count, offers_run;
     unsigned install_failures; /* the next so many installs fail */
+    uint64_t lookup;           /* of names, not answered yet; 0: none */
+    unsigned lookups;          /* asked for so far */
     char keylog[16][400];      /* the last ones */
     unsigned keylogs;
 };

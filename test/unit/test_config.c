@@ -134,8 +134,8 @@ static void four_lines_are_a_link(void **state)
     assert_non_null(p);
     assert_non_null(own);
     assert_int_equal(p->line, 1);
-    assert_int_equal(p->endpoint.port, 500);
-    assert_false(p->endpoint_port_given);
+    assert_int_equal(p->endpoint_count, 1);
+    assert_int_equal(p->endpoints[0].at.port, 500);
     assert_false(p->endpoint_any);
     assert_int_equal(p->local_id.type, ID_NONE);
     assert_string_equal(identity_format(&p->remote_id, text, sizeof(text)), "192.0.2.2");
@@ -155,6 +155,7 @@ static void four_lines_are_a_link(void **state)
     assert_int_equal(own->mode, MODE_TUNNEL);
     assert_int_equal(own->lifetime, 3600 * NS_PER_S);
     assert_int_equal(own->replay_window, 1024);
+    assert_int_equal(own->hold, 16);
     assert_true(own->esn);
     proposals_default(PROTOCOL_ESP, &builtin);
     assert_true(proposals_equal(&own->esp, &builtin));
@@ -224,7 +225,7 @@ static void every_peer_and_policy_key_is_taken(void **state)
              "fragmentation = no\nwindow = 32\n"
              "mobike = no\n"
              "local = 10.1.0.0/24\nremote = 10.9.0.0/24\nmode = tunnel\nesp = aes128gcm16\nlifetime = 1d\nbytes = 10M\n"
-             "packets = 2K\nreplay-window = 64\nesn = no\n"
+             "packets = 2K\nreplay-window = 64\nesn = no\nhold = 0\n"
              "[policy none]\naction = discard\nlocal = 10.1.0.0/24\nremote = 0.0.0.0/0\n",
              "");
     const struct peer *p = config_peer(c, "road");
@@ -254,6 +255,7 @@ static void every_peer_and_policy_key_is_taken(void **state)
     assert_int_equal(own->bytes, 10 * 1024 * 1024);
     assert_int_equal(own->packets, 2000);
     assert_int_equal(own->replay_window, 64);
+    assert_int_equal(own->hold, 0);
     assert_false(own->esn);
 }
 
@@ -262,21 +264,19 @@ static void endpoints_have_many_shapes(void **state)
     static const struct {
         const char *text, *shown;
         uint16_t port;
-        bool given;
     } rows[] = {
-        {"192.0.2.2:4500", "192.0.2.2:4500", 4500, true},   {"192.0.2.2:500", "192.0.2.2:500", 500, false},
-        {"2001:db8::2", "[2001:db8::2]:500", 500, false},   {"[2001:db8::2]", "[2001:db8::2]:500", 500, false},
-        {"[2001:db8::2]:77", "[2001:db8::2]:77", 77, true}, {"localhost:4501", NULL, 4501, true},
+        {"192.0.2.2:4500", "192.0.2.2:4500", 4500},   {"192.0.2.2:500", "192.0.2.2", 500},
+        {"2001:db8::2", "2001:db8::2", 500},          {"[2001:db8::2]", "2001:db8::2", 500},
+        {"[2001:db8::2]:77", "[2001:db8::2]:77", 77}, {"localhost:4501", "localhost:4501", 4501},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         char text[200];
         snprintf(text, sizeof(text), "[peer a]\nendpoint = %s\npsk = \"0123456789abcdef\"\n" NETS, rows[i].text);
         const struct peer *p = config_peer(good(*state, text, ""), "a");
-        assert_int_equal(p->endpoint.port, rows[i].port);
-        assert_int_equal(p->endpoint_port_given, rows[i].given);
-        assert_int_not_equal(p->endpoint.ip.family, 0);
-        if (rows[i].shown)
-            assert_string_equal(endpoint_format(&p->endpoint, text), rows[i].shown);
+        char shown[PEER_ENDPOINT_TEXT];
+        assert_int_equal(p->endpoint_count, 1);
+        assert_int_equal(p->endpoints[0].at.port, rows[i].port);
+        assert_string_equal(peer_endpoint_format(&p->endpoints[0], shown), rows[i].shown);
     }
 }
 
@@ -284,17 +284,39 @@ static void a_name_is_the_expected_identity(void **state)
 {
     const struct config *c = good(*state, "[peer a]\nendpoint = localhost\npsk = \"0123456789abcdef\"\n" NETS, "");
     char text[IDENTITY_TEXT];
-    assert_string_equal(c->peers[0]->endpoint_host, "localhost");
+    assert_string_equal(c->peers[0]->endpoints[0].host, "localhost");
     assert_int_equal(c->peers[0]->remote_id.type, ID_FQDN);
     assert_string_equal(identity_format(&c->peers[0]->remote_id, text, sizeof(text)), "localhost");
 }
 
-static void a_name_without_an_answer_is_a_warning(void **state)
+static void a_name_is_not_looked_up_on_loading(void **state)
 {
-    struct fixture *f = *state;
-    assert_int_equal(load(f, "[peer a]\nendpoint = nowhere.invalid\npsk = \"0123456789abcdef\"\n" NETS), OK);
-    assert_int_equal(strncmp(f->log, "1: warning: endpoint 'nowhere.invalid' has no address yet: ", 58), 0);
-    assert_int_equal(f->config->peers[0]->endpoint.ip.family, 0);
+    const struct config *c =
+        good(*state, "[peer a]\nendpoint = nowhere.invalid\npsk = \"0123456789abcdef\"\n" NETS, "");
+    assert_int_equal(c->peers[0]->endpoints[0].at.ip.family, 0);
+    assert_true(peer_has_names(c->peers[0]));
+}
+
+static void an_endpoint_may_be_a_list(void **state)
+{
+    char text[IDENTITY_TEXT];
+    struct endpoint at[PEER_ENDPOINTS];
+    const struct config *c = good(
+        *state,
+        "[peer a]\nendpoint = 192.0.2.2,\n  gw.example:4500, [2001:db8::2]:77\npsk = \"0123456789abcdef\"\n" NETS, "");
+    const struct peer *p = c->peers[0];
+    assert_int_equal(p->endpoint_count, 3);
+    assert_int_equal(peer_addresses(p, at), 2);
+    assert_string_equal(endpoint_format(&at[1], text), "[2001:db8::2]:77");
+    assert_string_equal(peer_endpoint_format(&p->endpoints[1], text), "gw.example:4500");
+    assert_string_equal(identity_format(&p->remote_id, text, sizeof(text)), "192.0.2.2"); /* the first one's */
+    c = good(*state, "[peer a]\nendpoint = 192.0.2.2, %any\nid = x\npsk = \"0123456789abcdef\"\n" NETS, "");
+    assert_true(c->peers[0]->endpoint_any);
+    assert_int_equal(c->peers[0]->endpoint_count, 0);
+    bad(*state, "[peer a]\nendpoint = a.x, b.x, c.x, d.x, e.x, f.x, g.x, h.x, i.x\npsk = \"0123456789abcdef\"\n" NETS,
+        "2: found more than 8 endpoints\n");
+    bad(*state, "[peer a]\nendpoint = 192.0.2.2,,a.x\npsk = \"0123456789abcdef\"\n" NETS,
+        "2: found 'nothing', expected an address, a host name or %any, perhaps with a port: host:port, [v6]:port\n");
 }
 
 static void secrets_come_in_four_shapes(void **state)
@@ -472,6 +494,8 @@ static void wrong_values_say_what_was_expected(void **state)
         {"[policy b]\nbytes = 10X", "found '10X', expected a size such as 500, 10M or 1G"},
         {"[policy b]\nbytes = 99999999999999T", "found '99999999999999T', expected a size such as 500, 10M or 1G"},
         {"[policy b]\nbytes = M", "found 'M', expected a size such as 500, 10M or 1G"},
+        {"[peer b]\nunique = yes", "found 'yes', expected no, replace or keep"},
+        {"[policy b]\nhold = 257", "found '257', expected a number from 0 to 256"},
         {"[policy b]\nreplay-window = 16", "found '16', expected a number from 32 to 65536"},
         {"[policy b]\nesn = maybe", "found 'maybe', expected yes or no"},
         {"[policy b]\nesp = aes128gcm16-esn\nesn = no", "found 'no', expected 'yes': the esp proposals ask for 'esn'"},
@@ -762,6 +786,7 @@ static void a_reload_sees_what_changed(void **state)
 {
     struct fixture *f = *state;
     static const char *const peers[] = {"endpoint = 192.0.2.3\npsk = \"0123456789abcdef\"\n",
+                                        "endpoint = 192.0.2.2, 192.0.2.3\npsk = \"0123456789abcdef\"\n",
                                         "endpoint = 192.0.2.2:501\npsk = \"0123456789abcdef\"\n",
                                         "endpoint = 192.0.2.2\npsk = \"0123456789abcdeF\"\n",
                                         "endpoint = 192.0.2.2\npsk = \"0123456789abcdef\"\nid = x\n",
@@ -867,7 +892,8 @@ int main(void)
         TEST(every_peer_and_policy_key_is_taken),
         TEST(endpoints_have_many_shapes),
         TEST(a_name_is_the_expected_identity),
-        TEST(a_name_without_an_answer_is_a_warning),
+        TEST(a_name_is_not_looked_up_on_loading),
+        TEST(an_endpoint_may_be_a_list),
         TEST(secrets_come_in_four_shapes),
         TEST(secret_files_must_be_private_and_sound),
         TEST(wrong_secrets_are_refused_and_never_shown),

@@ -249,6 +249,131 @@ static void test_policies_keep_their_numbers_over_a_reload(void **state)
     assert_int_equal(spd_at(atomic_load(&r->shared.spd), 0)->id, 2);
 }
 
+/* -- one policy, several clients -- */
+
+static struct identity ids[3];
+
+/* A client of the first policy, with that part of its remote side. */
+static struct ike_child client_make(struct rig *r, uint64_t id, const char *name, const char *remote)
+{
+    struct ike_child c = child_make(r, id, 0);
+    struct identity *who = &ids[id % 3];
+    assert_int_equal(identity_parse(name, who), OK);
+    c.remote_id = who;
+    assert_int_equal(selectors_parse(remote, &c.remote, NULL, 0), OK);
+    return c;
+}
+
+/* Whose outbound SA takes a packet to that address; 0: nobody's. */
+static uint64_t child_for(struct rig *r, const char *to)
+{
+    struct flow f = {.proto = 17, .src_port = 1, .dst_port = 2, .ports_known = true};
+    assert_int_equal(ip_parse("10.1.0.9", &f.src), OK);
+    assert_int_equal(ip_parse(to, &f.dst), OK);
+    const struct spd_entry *e = spd_lookup_out(atomic_load(&r->shared.spd), &f);
+    struct sa *sa = e ? out_of(r, e->id) : NULL;
+    return sa ? sa->params.child : 0;
+}
+
+static void install(struct rig *r, const struct ike_child *c)
+{
+    assert_int_equal(dataplane_install(r->d, c, "auto", true, (ns_t)c->id * NS_PER_S), OK);
+}
+
+static void test_each_client_of_a_shared_policy_has_its_own_traffic(void **state)
+{
+    struct rig *r = *state;
+    r->peer.endpoint_any = true;
+    r->peer.start = START_NO;
+    struct ike_child a = client_make(r, 1, "a@x", "10.2.0.1/32"), b = client_make(r, 2, "b@x", "10.2.0.2/32");
+    install(r, &a);
+    install(r, &b);
+    assert_int_equal(child_for(r, "10.2.0.1"), 1);
+    assert_int_equal(child_for(r, "10.2.0.2"), 2);
+    assert_int_equal(child_for(r, "10.2.0.3"), 0);
+    struct ike_child again = client_make(r, 4, "a@x", "10.2.0.1/32"); /* a rekey */
+    uint32_t numbers = spd_count(atomic_load(&r->shared.spd));
+    install(r, &again);
+    assert_int_equal(child_for(r, "10.2.0.1"), 4);
+    assert_int_equal(child_for(r, "10.2.0.2"), 2);
+    assert_int_equal(spd_count(atomic_load(&r->shared.spd)), numbers);
+    dataplane_remove(r->d, 1, false, 9 * NS_PER_S);
+    timer_run(&r->timers, 9 * NS_PER_S);
+    assert_int_equal(child_for(r, "10.2.0.1"), 4);
+    assert_ptr_equal(dataplane_policy(r->d, sad_find_in(r->shared.sad, b.spi_in)->params.policy_id), &r->policies[0]);
+    dataplane_remove(r->d, 4, false, 10 * NS_PER_S);
+    timer_run(&r->timers, 10 * NS_PER_S);
+    assert_int_equal(child_for(r, "10.2.0.1"), 0);
+    assert_int_equal(spd_count(atomic_load(&r->shared.spd)), numbers - 1);
+}
+
+/* A storm of clients does not make an SPD for each. */
+static void test_clients_that_come_at_once_share_a_renewal(void **state)
+{
+    struct rig *r = *state;
+    r->peer.remote_id_any = true;
+    r->peer.start = START_NO;
+    struct ike_child a = client_make(r, 1, "a@x", "10.2.0.1/32"), b = client_make(r, 2, "b@x", "10.2.0.2/32");
+    struct ike_child c = client_make(r, 3, "c@x", "10.2.0.3/32");
+    assert_int_equal(dataplane_install(r->d, &a, "auto", true, NS_PER_S), OK);
+    struct spd *first = atomic_load(&r->shared.spd);
+    assert_int_equal(child_for(r, "10.2.0.1"), 1);
+    assert_int_equal(dataplane_install(r->d, &b, "auto", true, NS_PER_S + 1), OK);
+    assert_int_equal(dataplane_install(r->d, &c, "auto", true, NS_PER_S + 2), OK);
+    assert_ptr_equal(atomic_load(&r->shared.spd), first);
+    timer_run(&r->timers, NS_PER_S + NS_PER_MS);
+    assert_int_equal(child_for(r, "10.2.0.1"), 1);
+    assert_int_equal(child_for(r, "10.2.0.2"), 2);
+    assert_int_equal(child_for(r, "10.2.0.3"), 3);
+}
+
+static void test_of_clients_that_overlap_the_newest_wins_while_it_lives(void **state)
+{
+    struct rig *r = *state;
+    r->peer.remote_id_any = true;
+    r->peer.start = START_NO;
+    struct ike_child a = client_make(r, 1, "a@x", "10.2.0.0/24"), b = client_make(r, 2, "b@x", "10.2.0.128/25");
+    install(r, &a);
+    install(r, &b);
+    assert_int_equal(child_for(r, "10.2.0.1"), 1);
+    assert_int_equal(child_for(r, "10.2.0.200"), 2);
+    dataplane_remove(r->d, 2, true, 3 * NS_PER_S); /* its number goes when it no longer lingers */
+    timer_run(&r->timers, 9 * NS_PER_S);
+    timer_run(&r->timers, 10 * NS_PER_S);
+    assert_int_equal(child_for(r, "10.2.0.200"), 1);
+}
+
+static void test_clients_outlive_a_reload_and_their_numbers_are_used_again(void **state)
+{
+    struct rig *r = *state;
+    r->peer.endpoint_any = true;
+    r->peer.start = START_NO;
+    struct ike_child a = client_make(r, 1, "a@x", "10.2.0.1/32"), b = client_make(r, 2, "b@x", "10.2.0.2/32");
+    struct policy copies[2] = {r->policies[0], r->policies[1]};
+    struct policy *list[] = {&copies[0], &copies[1]};
+    struct config next = {.policies = list, .policy_count = 2};
+    struct spd *spd;
+    install(r, &a);
+    install(r, &b);
+    uint32_t id = sad_find_in(r->shared.sad, b.spi_in)->params.policy_id;
+    assert_int_equal(dataplane_prepare(r->d, &next, &spd), OK);
+    dataplane_remove(r->d, 2, false, 3 * NS_PER_S); /* between the two, as a reload does it */
+    dataplane_commit(r->d, &next, spd);
+    assert_int_equal(child_for(r, "10.2.0.1"), 1);
+    assert_int_equal(child_for(r, "10.2.0.2"), 0);
+    timer_run(&r->timers, 3 * NS_PER_S);
+    assert_null(spd_find(atomic_load(&r->shared.spd), id));
+    struct ike_child c = client_make(r, 4, "c@x", "10.2.0.3/32");
+    c.policy = &copies[0];
+    install(r, &c);
+    assert_int_equal(sad_find_in(r->shared.sad, c.spi_in)->params.policy_id, id);
+    next.policy_count = 0; /* the policy goes, and whoever had a part of it */
+    assert_int_equal(dataplane_prepare(r->d, &next, &spd), OK);
+    dataplane_commit(r->d, &next, spd);
+    assert_int_equal(child_for(r, "10.2.0.1"), 0);
+    assert_null(dataplane_policy(r->d, id));
+}
+
 static void test_mtu_is_that_of_the_worst_suite(void **state)
 {
     struct proposals one, two;
@@ -277,6 +402,10 @@ int main(void)
         RIG(test_move_changes_both_directions_and_makes_the_next_move_news),
         RIG(test_failing_install_leaves_nothing),
         RIG(test_policies_keep_their_numbers_over_a_reload),
+        RIG(test_each_client_of_a_shared_policy_has_its_own_traffic),
+        RIG(test_clients_that_come_at_once_share_a_renewal),
+        RIG(test_of_clients_that_overlap_the_newest_wins_while_it_lives),
+        RIG(test_clients_outlive_a_reload_and_their_numbers_are_used_again),
         cmocka_unit_test(test_mtu_is_that_of_the_worst_suite),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -647,8 +647,7 @@ static void endpoint_port_means_nat_traversal_from_the_start(void **state)
 {
     (void)state;
     struct sim *s = sim_new(25);
-    A->peers[0].endpoint.port = 4500;
-    A->peers[0].endpoint_port_given = true;
+    A->peers[0].endpoints[0].at.port = 4500;
     connected(s);
     close_all(s);
 }
@@ -658,7 +657,7 @@ static void commands_fail_in_words(void **state)
     (void)state;
     struct sim *s = sim_new(26);
     B->peers[0].endpoint_any = true;
-    B->peers[0].endpoint.ip.family = 0;
+    B->peers[0].endpoint_count = 0;
     sim_start_engines(s, NULL);
     ike_up(A->e, &A->peers[1], NULL, 1, s->now);
     ike_up(A->e, &A->peers[0], &A->policies[1], 2, s->now);
