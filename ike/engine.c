@@ -5,8 +5,6 @@
 
 #include "ike/internal.h"
 
-#define HALF_OPEN_DEFAULT 1000
-#define COOKIE_THRESHOLD_DEFAULT 100
 #define TIMERS_PER_TICK 64  /* thousands may be due at once, when a link fails: in between others have their turn */
 #define PLAIN_PER_SECOND 20 /* unprotected error replies: no amplifier, no mirror (RFC 7296 section 2.21.4) */
 
@@ -18,10 +16,10 @@ enum err ike_new(struct ike_engine **out, const struct ike_env *env, const struc
         return ERR_NOMEM;
     e->env = *env;
     e->config = config;
-    e->limits.half_open = limits && limits->half_open ? limits->half_open : HALF_OPEN_DEFAULT;
-    e->limits.cookie_threshold =
-        limits && limits->cookie_threshold ? limits->cookie_threshold : COOKIE_THRESHOLD_DEFAULT;
-    e->limits.datagram = limits && limits->datagram ? limits->datagram : FRAGMENT_DATAGRAM;
+    if (limits)
+        e->limits = *limits;
+    if (!e->limits.datagram)
+        e->limits.datagram = FRAGMENT_DATAGRAM;
     e->next_child = 1;
     timer_heap_init(&e->timers, e);
     cookie_init(&e->jar, &env->random, 0);

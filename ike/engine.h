@@ -104,8 +104,8 @@ struct ike_env {
 };
 
 struct ike_limits {
-    unsigned half_open;        /* most responder SAs before IKE_AUTH; default 1000 */
-    unsigned cookie_threshold; /* half-open SAs from which cookies are demanded; default 100 */
+    unsigned half_open;        /* most responder SAs before IKE_AUTH; default: [host]'s, which is 1000 unless written */
+    unsigned cookie_threshold; /* half-open SAs from which cookies are demanded; default: a tenth of that */
     unsigned datagram;         /* bytes of the longest IP datagram that carries an IKE fragment; default 1280 */
 };
 

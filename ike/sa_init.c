@@ -4,6 +4,7 @@
 
 #include "ike/proof.h"
 
+#define HALF_OPEN_DEFAULT 1000
 #define HALF_OPEN_PER_SOURCE 16 /* once cookies are demanded */
 #define NO_NATT "does not support NAT traversal; raw ESP is not supported by this version"
 
@@ -316,11 +317,14 @@ static bool cookie_holds(struct ike_engine *e, const struct path *path, const st
 /* Whether there is a place for one more half-open SA from there. Under load only for who receives at his address. */
 static bool admitted(struct ike_engine *e, const struct path *path, const struct ike_message *m)
 {
-    bool room = e->half_open < e->limits.half_open;
-    if (room && e->half_open >= e->limits.cookie_threshold) {
+    const struct host *host = &e->config->host;
+    unsigned most = e->limits.half_open ? e->limits.half_open : host->half_open ? host->half_open : HALF_OPEN_DEFAULT;
+    unsigned trusting = e->limits.cookie_threshold ? e->limits.cookie_threshold : most / 10;
+    bool room = e->half_open < most, crowded = e->half_open >= trusting;
+    if (room && (host->cookies || crowded)) {
         if (!cookie_holds(e, path, m))
             return false;
-        room = table_from_source(&e->table, &path->remote.ip, HALF_OPEN_PER_SOURCE) < HALF_OPEN_PER_SOURCE;
+        room = !crowded || table_from_source(&e->table, &path->remote.ip, HALF_OPEN_PER_SOURCE) < HALF_OPEN_PER_SOURCE;
     }
     if (!room)
         drop(e, STAT_DROP_IKE_LIMIT);

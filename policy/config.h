@@ -25,6 +25,8 @@ struct host {
     unsigned listens;
     uint16_t port, nat_port; /* defaults 500, 4500; port 0: only nat_port */
     unsigned workers;        /* 0: auto */
+    unsigned half_open;      /* most responder's IKE SAs before IKE_AUTH; 0: the engine's default */
+    bool cookies;            /* from every stranger, not only from a tenth of half_open on (RFC 7296 section 2.6) */
     enum loop_kind io;
     char crypto[16]; /* "auto" or an engine */
     bool routes;     /* auto: true; no: false */

@@ -104,6 +104,19 @@ static void host_workers(struct target *t, const char *value, unsigned line)
         value_number(t->load, line, value, 1, WORKERS_MAX, &t->host->workers);
 }
 
+static void host_half_open(struct target *t, const char *value, unsigned line)
+{
+    value_number(t->load, line, value, 1, 1000000, &t->host->half_open);
+}
+
+static void host_cookies(struct target *t, const char *value, unsigned line)
+{
+    static const char *const words[] = {"auto", "always", NULL};
+    unsigned i;
+    if (value_word(t->load, line, value, words, &i))
+        t->host->cookies = i == 1;
+}
+
 static void host_io(struct target *t, const char *value, unsigned line)
 {
     static const char *const words[] = {"auto", "uring", "epoll", NULL};
@@ -435,6 +448,8 @@ static const struct key keys[] = {
     {"port", HOST, false, false, host_port},
     {"nat-port", HOST, false, false, host_nat_port},
     {"workers", HOST, false, false, host_workers},
+    {"half-open", HOST, false, false, host_half_open},
+    {"cookies", HOST, false, false, host_cookies},
     {"io", HOST, false, false, host_io},
     {"crypto", HOST, false, false, host_crypto},
     {"routes", HOST, false, false, host_routes},

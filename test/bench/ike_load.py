@@ -6,11 +6,15 @@ each daemon left a client of its control socket waiting meanwhile, and the memor
 place of the second daemon is held against it.
 """
 
+import atexit
+import concurrent.futures
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -32,13 +36,19 @@ def spokes_ini(n, auth):
     return '\n'.join(lines) + '\n'
 
 
-def hub_ini(auth):
-    return '\n'.join(['[host]', 'routes = no', 'log = warn', '[peer spokes]', 'endpoint = %any', 'id = %any',
+def hub_ini(auth, cookies):
+    # There is room for all at once, so that no threshold asks for cookies.
+    demand = ['half-open = 1000000', 'cookies = always' if cookies else 'cookies = auto']
+    return '\n'.join(['[host]', 'routes = no', 'log = warn', *demand, '[peer spokes]', 'endpoint = %any', 'id = %any',
                       'local-id = hub.test', *auth.hub(), 'local = 10.1.0.1', 'remote = 10.32.0.0-10.47.255.255', ''])
 
 
 class Psk:
-    """How both ends prove themselves: what stands in [peer] at each, and in strongSwan's configuration."""
+    """How both ends prove themselves: what stands in [peer] at each, and in strongSwan's configuration and its files."""
+    files = {}
+
+    def __init__(self, n):
+        pass
 
     def spoke(self, i):
         return [f'psk = {SECRET}']
@@ -50,7 +60,40 @@ class Psk:
         return 'local { auth = psk\n id = hub.test }\n remote { auth = psk }', f'ike-load {{ secret = {SECRET} }}'
 
 
-AUTH = {'psk': Psk}
+class Ecdsa:
+    """A certificate over P-256 for each client and one for the hub, all of one CA."""
+
+    def __init__(self, n):
+        self.folder = tempfile.mkdtemp(prefix='adit-load-')
+        atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
+        self.pki('ca', 'ca')
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(lambda name: self.pki('cert', name, '--ca', 'ca'), ['hub.test', *(f'p{i}.test' for i in range(n))]))
+        self.files = {'x509ca/ca.crt': self.read('ca.crt'), 'x509/hub.crt': self.read('hub.test.crt'),
+                      'private/hub.key': self.read('hub.test.key')}
+
+    def pki(self, *argv):
+        subprocess.run([netlab.ADIT, 'pki', *argv], cwd=self.folder, check=True, capture_output=True)
+
+    def read(self, name):
+        with open(os.path.join(self.folder, name)) as f:
+            return f.read()
+
+    def by(self, name):
+        path = os.path.join(self.folder, name)
+        return [f'key = file:{path}.key', f'cert = {path}.crt', f'ca = {self.folder}/ca.crt']
+
+    def spoke(self, i):
+        return self.by(f'p{i}.test')
+
+    def hub(self):
+        return self.by('hub.test')
+
+    def swan(self):
+        return 'local { auth = pubkey\n id = hub.test\n certs = hub.crt }\n remote { auth = pubkey\n cacerts = ca.crt }', ''
+
+
+AUTH = {'psk': Psk, 'ecdsa': Ecdsa}
 
 
 def resident(pid):
@@ -148,11 +191,11 @@ def summary(daemon, before, took, up):
             'p99': percentile(setup, 0.99) / 1000, 'spoke_kb': memory / max(up, 1)}
 
 
-def against_adit(n, auth, patience):
+def against_adit(n, auth, cookies, patience):
     lab = Lab()
     try:
         left, right = two_hosts(lab)
-        hub = start(right, hub_ini(auth))
+        hub = start(right, hub_ini(auth, cookies))
         hub_before = hub.memory()
         hub.watch()
         spokes, before, took, up = bring_up((left, spokes_ini(n, auth)), n, patience)
@@ -181,7 +224,7 @@ def against_strongswan(n, auth, patience):
             children {{ load {{ local_ts = 10.1.0.1/32
             remote_ts = 10.32.0.0/12 }} }} }} }}
             secrets {{ {secret} }}''', 'block_threshold = 0\ncookie_threshold = 0\nhalf_open_timeout = 60\n'
-            'ikesa_table_size = 8192\nikesa_table_segments = 64\nthreads = 32')
+            'ikesa_table_size = 8192\nikesa_table_segments = 64\nthreads = 32', auth.files)
         with open(swan.settings) as f:
             text = f.read().replace('default = 1', 'default = -1').replace('ike = 2', 'ike = -1').replace('cfg = 2', 'cfg = -1')
         with open(swan.settings, 'w') as f:
@@ -217,8 +260,9 @@ def micro():
 
 def run(n, auth_name, patience=300):
     micro()
-    auth = AUTH[auth_name]()
-    columns = {'adit': against_adit(n, auth, patience), 'strongSwan hub': against_strongswan(n, auth, patience)}
+    auth = AUTH[auth_name](n)
+    columns = {'adit': against_adit(n, auth, False, patience), 'with cookies': against_adit(n, auth, True, patience),
+               'strongSwan hub': against_strongswan(n, auth, patience)}
     print(f'{n} clients, {auth_name}, {os.cpu_count()} cores\n')
     print(f'{"":50}' + ''.join(f'{name:>16}' for name in columns))
     for key, title, form in ROWS:

@@ -1,5 +1,5 @@
-"""What IKE does beyond the plain, with strongSwan in both roles: post-quantum preshared keys, childless IKE SAs,
-reauthentication, several Child SAs, narrowing, transport mode."""
+"""What IKE does beyond the plain, with strongSwan in both roles: cookies, post-quantum preshared keys, childless IKE
+SAs, reauthentication, several Child SAs, narrowing, transport mode."""
 
 import time
 
@@ -68,6 +68,50 @@ def sas(a):
 
 def ppk_secret(name, key=PPK):
     return f'ppk-1 {{ id-1 = {name}\n secret = {key} }}'
+
+
+# -- cookies --
+
+def test_cookies_asked_of_strongswan(lab):
+    left, right = hosts(lab)
+    s = StrongSwan(right, swanctl()).start()
+    a = Adit(left, ini().replace('[host]', '[host]\ncookies = always')).start()
+    assert up(a, s, 'responder')
+    assert 'N(COOKIE)' in s.log()
+    ping(a, s)
+
+
+@pytest.mark.parametrize('proposal', ['x25519', 'modp2048'])
+def test_cookies_asked_by_strongswan(lab, proposal):
+    """It asks for them from the second half-open IKE SA on; also when it wants another group, for which all is sent anew."""
+    left, right = hosts(lab)
+    s = StrongSwan(right, swanctl(f'proposals = aes128-sha256-{proposal}'), 'cookie_threshold = 1').start()
+    a = Adit(left, ini()).start()
+    stranger = left.run('/usr/bin/python3', '-c', HALF_OPEN.format(proposal=31 if proposal == 'x25519' else 14)).stdout
+    assert stranger == 'answered\n'
+    assert up(a, s, 'initiator')
+    assert 'N(COOKIE)' in s.log()
+    ping(a, s)
+
+
+# A first message of somebody who never comes back: SA (AES-CBC-128, PRF and HMAC-SHA2-256, one group), KE, Nonce.
+HALF_OPEN = '''
+import os, socket, struct
+def payload(next_type, body):
+    return struct.pack('>BBH', next_type, 0, 4 + len(body)) + body
+def transform(last, kind, number, attribute=b''):
+    return struct.pack('>BBHBBH', 0 if last else 3, 0, 8 + len(attribute), kind, 0, number) + attribute
+group = {proposal}
+transforms = (transform(0, 1, 12, struct.pack('>HH', 0x800e, 128)) + transform(0, 2, 5) + transform(0, 3, 12)
+              + transform(1, 4, group))
+offer = struct.pack('>BBHBBBB', 0, 0, 8 + len(transforms), 1, 1, 0, 4) + transforms
+public = os.urandom(32) if group == 31 else bytes([1]) + os.urandom(255)
+text = payload(34, offer) + payload(40, struct.pack('>HH', group, 0) + public) + payload(0, os.urandom(32))
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(10)
+s.sendto(os.urandom(8) + bytes(8) + struct.pack('>BBBBII', 33, 0x20, 34, 8, 0, 28 + len(text)) + text, ('192.0.2.2', 500))
+print('answered' if s.recv(4096)[18] == 34 else 'no')
+'''
 
 
 # -- post-quantum preshared keys --

@@ -185,13 +185,14 @@ static void every_host_key_is_taken(void **state)
 {
     struct fixture *f = *state;
     char text[IDENTITY_TEXT];
-    const struct config *c = good(f,
-                                  "[host]\nid = gate.example\ntun = vpn7\naddress = 10.1.0.1/24,\n\t2001:db8:1::1/64\n"
-                                  "mtu = 1400\nlisten = 192.0.2.1, ::1\nport = 0\nnat-port = 4501\nworkers = 3\n"
-                                  "io = epoll\ncrypto = sodium\nroutes = no\nlog = debug\nlog-format = json\n"
-                                  "keylog = keys\n" LINK "[policy six]\npeer = a\nlocal = 2001:db8:1::/64\n"
-                                  "remote = 2001:db8:2::/64\n",
-                                  "");
+    const struct config *c = good(
+        f,
+        "[host]\nid = gate.example\ntun = vpn7\naddress = 10.1.0.1/24,\n\t2001:db8:1::1/64\n"
+        "mtu = 1400\nlisten = 192.0.2.1, ::1\nport = 0\nnat-port = 4501\nworkers = 3\n"
+        "half-open = 5000\ncookies = always\nio = epoll\ncrypto = sodium\nroutes = no\nlog = debug\nlog-format = json\n"
+        "keylog = keys\n" LINK "[policy six]\npeer = a\nlocal = 2001:db8:1::/64\n"
+        "remote = 2001:db8:2::/64\n",
+        "");
     const struct host *h = &c->host;
     assert_string_equal(identity_format(&h->id, text, sizeof(text)), "gate.example");
     assert_true(identity_equal(&c->peers[0]->local_id, &h->id));
@@ -205,6 +206,8 @@ static void every_host_key_is_taken(void **state)
     assert_int_equal(h->port, 0);
     assert_int_equal(h->nat_port, 4501);
     assert_int_equal(h->workers, 3);
+    assert_int_equal(h->half_open, 5000);
+    assert_true(h->cookies);
     assert_int_equal(h->io, LOOP_EPOLL);
     assert_string_equal(h->crypto, "sodium");
     assert_false(h->routes);
@@ -439,6 +442,8 @@ static void wrong_values_say_what_was_expected(void **state)
         {"[host]\nnat-port = 0", "found '0', expected a number from 1 to 65535"},
         {"[host]\nport = 4500", "found 4500 as 'port' and as 'nat-port', expected two different ones"},
         {"[host]\nworkers = 16", "found '16', expected a number from 1 to 15"},
+        {"[host]\nhalf-open = 0", "found '0', expected a number from 1 to 1000000"},
+        {"[host]\ncookies = no", "found 'no', expected auto or always"},
         {"[host]\nio = fast", "found 'fast', expected auto, uring or epoll"},
         {"[host]\nroutes = yes", "found 'yes', expected auto or no"},
         {"[host]\nlog = loud", "found 'loud', expected error, warn, info or debug"},

@@ -579,6 +579,42 @@ static void a_flood_is_bounded_and_passes(void **state)
         flood(cookies ? 10 : 1000, 50, cookies ? 10 : 50);
 }
 
+static void cookies_can_be_asked_of_everybody(void **state)
+{
+    (void)state;
+    for (unsigned always = 0; always < 2; always++) {
+        struct sim *s = sim_new(11);
+        B->config.host.cookies = always;
+        sim_start_engines(s, NULL);
+        ike_up(A->e, &A->peers[0], NULL, 1, s->now);
+        assert_sim(sim_run(s, s->now + 5 * NS_PER_S, sim_up));
+        assert_int_equal(A->e->sas->cookies, always);
+        close_all(s);
+    }
+}
+
+/* What [host] says holds where no limit is given: 20 places, and cookies from the third on. */
+static void the_configuration_sets_the_limits(void **state)
+{
+    (void)state;
+    struct capture c = {.n = 0};
+    struct sim *s = sim_new(12);
+    B->peers[0].endpoint_any = true;
+    B->config.host.half_open = 20;
+    s->hook = capture;
+    s->hook_ctx = &c;
+    sim_start_engines(s, NULL);
+    ike_up(A->e, &A->peers[0], NULL, 1, s->now);
+    assert_sim(sim_run(s, s->now + 5 * NS_PER_S, sim_up));
+    for (unsigned i = 0; i < 10; i++) {
+        struct path path = {.local = {B->ip, 500}, .remote = {A->ip, (uint16_t)(1000 + i)}};
+        c.m[0].data[0] = (uint8_t)i;
+        sim_inject(s, 1, &path, span_of(c.m[0].data, c.m[0].len));
+    }
+    assert_int_equal(sim_ike_sas(B, IKE_CONNECTING), 2);
+    close_all(s);
+}
+
 /* -- one party against many -- */
 
 /* A's first message, as B sees it; B takes anybody. */
@@ -761,6 +797,8 @@ int main(void)
         cmocka_unit_test(create_child_before_auth_is_refused),
         cmocka_unit_test(unknown_spis_and_versions),
         cmocka_unit_test(a_flood_is_bounded_and_passes),
+        cmocka_unit_test(cookies_can_be_asked_of_everybody),
+        cmocka_unit_test(the_configuration_sets_the_limits),
         cmocka_unit_test(one_address_takes_some_places_only),
         cmocka_unit_test(huge_first_messages_are_not_kept),
         cmocka_unit_test(spi_in_the_first_proposal_is_refused),
