@@ -93,7 +93,7 @@ static void forget(struct peer *p)
     free(p->auth.chain);
     public_key_free(p->auth.public_key);
     trust_free(p->auth.trust);
-    p->auth = (struct authentication){AUTH_PSK};
+    p->auth = (struct authentication){.local = AUTH_PSK};
 }
 
 static struct sim *finish(struct sim *s)
@@ -434,7 +434,7 @@ static void more_peers(struct sim_node *n, unsigned count)
 {
     for (unsigned i = 1; i < count; i++) {
         n->peers[i] = n->peers[0];
-        n->peers[i].auth = (struct authentication){AUTH_PSK};
+        n->peers[i].auth = (struct authentication){.local = AUTH_PSK};
         snprintf(n->peers[i].name, sizeof n->peers[i].name, "peer%u", i);
     }
     n->config.peer_count = count;
