@@ -105,24 +105,46 @@ static void show_child(FILE *out, const json_t *child)
     show_direction(out, child, "out");
 }
 
+static void show_extensions(FILE *out, const json_t *sa)
+{
+    static const struct {
+        const char *key, *text;
+    } all[] = {{"fragmentation", "fragmentation"},
+               {"mobike", "MOBIKE"},
+               {"ppk", "post-quantum preshared key"},
+               {"childless", "childless"}};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        if (true_of(sa, all[i].key))
+            fprintf(out, ", %s", all[i].text);
+    fputc('\n', out);
+}
+
+/* What is agreed, once there is an agreement. */
+static void show_established(FILE *out, const json_t *sa)
+{
+    char age[24], rekey[24], reauth[24];
+    fprintf(out, "    we by %s, the peer by %s\n    %s", text_of(sa, "auth_local"), text_of(sa, "auth_remote"),
+            text_of(sa, "suite"));
+    show_extensions(out, sa);
+    fprintf(out, "    age %s, rekey in %s", duration(sa, "age", age, sizeof age),
+            duration(sa, "rekey_in", rekey, sizeof rekey));
+    if (json_is_integer(json_object_get(sa, "reauth_in")))
+        fprintf(out, ", reauthentication in %s", duration(sa, "reauth_in", reauth, sizeof reauth));
+    fputc('\n', out);
+}
+
 static void show_ike(FILE *out, const json_t *sa)
 {
-    char age[24], rekey[24];
     bool local = true_of(sa, "nat_local"), remote = true_of(sa, "nat_remote");
-    const char *fragmentation = true_of(sa, "fragmentation") ? ", IKE fragmentation" : "";
     fprintf(out, "  ike %s_i %s_r  %s, %s\n", text_of(sa, "spi_i"), text_of(sa, "spi_r"), text_of(sa, "state"),
             true_of(sa, "initiator") ? "initiator" : "responder");
-    fprintf(out, "    %s (%s) <-> %s (%s)%s%s\n", text_of(sa, "local_id"), text_of(sa, "local"),
-            text_of(sa, "remote_id"), text_of(sa, "remote"),
+    fprintf(out, "    %s (%s) <-> %s (%s)%s\n", text_of(sa, "local_id"), text_of(sa, "local"), text_of(sa, "remote_id"),
+            text_of(sa, "remote"),
             local    ? ", UDP encapsulation, we are behind NAT"
             : remote ? ", UDP encapsulation"
-                     : "",
-            fragmentation);
-    if (json_is_string(json_object_get(sa, "auth_remote")))
-        fprintf(out, "    we by %s, the peer by %s\n", text_of(sa, "auth_local"), text_of(sa, "auth_remote"));
+                     : "");
     if (json_is_integer(json_object_get(sa, "age")))
-        fprintf(out, "    %s  age %s, rekey in %s\n", text_of(sa, "suite"), duration(sa, "age", age, sizeof age),
-                duration(sa, "rekey_in", rekey, sizeof rekey));
+        show_established(out, sa);
     size_t i;
     json_t *child;
     json_array_foreach(json_object_get(sa, "children"), i, child) show_child(out, child);

@@ -78,7 +78,7 @@ def test_fragments_pass_both_ways(lab, role, suite):
     tcp_transfer(a.host, s.host, '10.2.0.1', 2, port=7001)
     sa = a.status()['peers'][0]['ike_sas'][0]
     assert sa['fragmentation'] is True
-    assert 'IKE fragmentation' in a.command('status').stdout
+    assert ', fragmentation, MOBIKE' in a.command('status').stdout
     a.command('rekey', 'strong/strong')
     s.swanctl('--rekey', '--child', 'net')
     a.command('rekey', 'strong')
