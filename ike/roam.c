@@ -61,16 +61,23 @@ static void add_pair(struct pairs *p, const struct ike_sa *sa, const struct ip *
         p->v[p->n++] = path;
 }
 
-/* Where the peer may be reached: where it is now, what is configured, and what it has announced. */
-static unsigned remotes(const struct ike_sa *sa, struct endpoint out[MOBIKE_ADDRESSES + 2])
+static uint16_t natt_port(const struct endpoint *configured)
 {
-    bool known = sa->mobike.decides && sa->run && sa->run->candidate_count;
-    const struct endpoint *first = known ? &sa->run->candidates[0] : NULL;
-    uint16_t port = known && first->port != IKE_PORT ? first->port : NATT_PORT;
-    unsigned n = 0;
+    return configured->port != IKE_PORT ? configured->port : NATT_PORT;
+}
+
+#define MOBIKE_REMOTES (1 + PEER_CANDIDATES + MOBIKE_ADDRESSES)
+
+/* Where the peer may be reached: where it is now, what is configured, and what it has announced. */
+static unsigned remotes(const struct ike_sa *sa, struct endpoint out[MOBIKE_REMOTES])
+{
+    const struct endpoint *known = sa->run ? sa->run->candidates : NULL;
+    unsigned n = 0, configured = known && sa->mobike.decides ? sa->run->candidate_count : 0;
+    uint16_t port = configured ? natt_port(&known[0]) : NATT_PORT;
     out[n++] = sa->path.remote;
-    if (known && !ip_equal(&first->ip, &sa->path.remote.ip))
-        out[n++] = (struct endpoint){first->ip, port};
+    for (unsigned i = 0; i < configured; i++)
+        if (!ip_equal(&known[i].ip, &sa->path.remote.ip))
+            out[n++] = (struct endpoint){known[i].ip, natt_port(&known[i])};
     for (unsigned i = 0; i < sa->mobike.peers; i++)
         if (!own_address(sa->e, &sa->mobike.peer[i]) && !ip_equal(&sa->mobike.peer[i], &sa->path.remote.ip))
             out[n++] = (struct endpoint){sa->mobike.peer[i], port};
@@ -81,7 +88,7 @@ static unsigned remotes(const struct ike_sa *sa, struct endpoint out[MOBIKE_ADDR
 static void pairs_of(const struct ike_sa *sa, struct pairs *out)
 {
     const struct ike_engine *e = sa->e;
-    struct endpoint to[MOBIKE_ADDRESSES + 2];
+    struct endpoint to[MOBIKE_REMOTES];
     struct ip local;
     unsigned n = remotes(sa, to);
     out->n = 0;

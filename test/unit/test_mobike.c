@@ -239,6 +239,29 @@ static void silent_path_is_left_for_another(void **state)
     }
 }
 
+/* Not announced, but configured. */
+static void silent_path_is_left_for_another_endpoint(void **state)
+{
+    (void)state;
+    struct sim *s = with_mobike(7);
+    struct peer *peer = &A->peers[0];
+    peer->endpoints[peer->endpoint_count++] = (struct peer_endpoint){.at = {ip4(2, 2), IKE_PORT}};
+    sim_start_engines(s, NULL);
+    sim_addresses(s, 0);
+    ike_up(A->e, &A->peers[0], NULL, 1, s->now);
+    assert_sim(sim_run(s, s->now + 5 * NS_PER_S, sim_up));
+    B->more[0] = ip4(2, 2);
+    s->traffic = NS_PER_S;
+    sim_for(s, 5 * NS_PER_S);
+    struct identity_of was = remember(s);
+    s->dead[0] = B->ip;
+    want_a = A->ip;
+    want_b = B->more[0];
+    assert_sim(sim_run(s, s->now + 45 * NS_PER_S, settled));
+    assert_same_sas(s, &was);
+    close_all(s);
+}
+
 /* The responder's address goes while the way to the initiator's is dead: the initiator's other address hears of it. */
 static void responder_tells_it_to_the_other_address(void **state)
 {
@@ -852,6 +875,7 @@ int main(void)
         cmocka_unit_test(responder_tells_where_it_is_when_its_address_goes),
         cmocka_unit_test(both_move_at_once),
         cmocka_unit_test(silent_path_is_left_for_another),
+        cmocka_unit_test(silent_path_is_left_for_another_endpoint),
         cmocka_unit_test(responder_tells_it_to_the_other_address),
         cmocka_unit_test(answer_to_one_of_several_copies_proves_nothing),
         cmocka_unit_test(address_comes_back_after_there_was_none),
