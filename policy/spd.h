@@ -25,6 +25,7 @@ struct spd_entry {
 MUST_USE enum err spd_new(struct spd **out, const struct spd_entry *entries, unsigned n);
 void spd_free(struct spd *s);
 unsigned spd_count(const struct spd *s);
+size_t spd_size(const struct spd *s); /* bytes */
 const struct spd_entry *spd_at(const struct spd *s, unsigned i);
 
 /* The entry of that id, or NULL. */
