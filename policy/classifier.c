@@ -5,6 +5,7 @@
 #define WIDTH 7 /* children of a node: what fits in two cache lines */
 #define LEAF 7  /* boxes of a leaf: what fits in the three bits of a reference */
 #define REGIONS_MAX (1u << 28)
+#define LATER_MAX 1024   /* children to come back to: up to 6 of each level, of which 2^28 boxes make at most 128 */
 #define MEETS_NODES 256  /* looked at before classifier_meets says yes */
 #define INSERTION_MAX 48 /* items that insertion sorts faster than radix does */
 
@@ -207,7 +208,7 @@ static uint64_t cost_of(const struct builder *b, size_t n, enum way way, const s
     for (unsigned k = 0; k < WIDTH; k++) {
         if (g[k].n == 0)
             continue;
-        if (way == WAY_SLABS && g[k].n > n - n / 8)
+        if (way == WAY_SLABS && g[k].n > n - (n + 7) / 8)
             return UINT64_MAX;
         cost += g[k].n * (rank(b, n, (uint64_t)g[k].last + 1) - rank(b, n, g[k].first));
     }
@@ -426,65 +427,76 @@ struct search {
     const uint32_t *x;
     classifier_confirm confirm;
     const void *ctx;
-    uint32_t best;
 };
 
-static bool holds(const uint32_t *box, const uint32_t *x, unsigned axes)
+static inline bool holds(const uint32_t *box, const uint32_t *x, unsigned axes)
 {
-    bool outside = false;
+    unsigned outside = 0;
     for (unsigned a = 0; a < axes; a++)
         outside |= x[a] - box[2 * a] > box[2 * a + 1]; /* below first: wraps, and is more than any span */
     return !outside;
 }
 
-static void search_leaf(struct search *s, uint32_t ref)
+/* The first of a leaf's entries that has the point, if it comes before `best`; else that. */
+static inline uint32_t search_leaf(const struct search *s, uint32_t ref, unsigned axes, uint32_t best)
 {
-    size_t stride = 2 * s->c->axes + 1;
-    const uint32_t *box = s->c->boxes + stride * ((ref & ~LEAF_BIT) >> 3);
-    for (unsigned n = ref & 7; n > 0; n--, box += stride) {
-        uint32_t entry = box[stride - 1] >> 1;
-        if (entry >= s->best)
-            return;
-        if (holds(box, s->x, s->c->axes) && (!(box[stride - 1] & 1) || s->confirm(s->ctx, entry))) {
-            s->best = entry;
-            return;
-        }
-    }
+    size_t stride = 2 * axes + 1;
+    const uint32_t *box = s->c->boxes + stride * ((ref & ~LEAF_BIT) >> 3), *end = box + stride * (ref & 7);
+    for (; box < end && box[stride - 1] >> 1 < best; box += stride)
+        if (holds(box, s->x, axes) && (!(box[stride - 1] & 1) || s->confirm(s->ctx, box[stride - 1] >> 1)))
+            return box[stride - 1] >> 1;
+    return best;
 }
 
-static bool narrowed(const struct search *s, uint32_t ref, unsigned axes)
+/* The children that the point may be in, a bit each. */
+static inline unsigned search_node(const struct search *s, uint32_t ref, unsigned axes)
 {
-    const uint32_t *bounds = s->c->bounds + (size_t)ref * 2 * s->c->axes;
-    for (; axes; axes &= axes - 1) {
-        unsigned a = (unsigned)__builtin_ctz(axes);
-        if (s->x[a] - bounds[2 * a] > bounds[2 * a + 1])
-            return false;
-    }
-    return true;
-}
-
-static void search(struct search *s, uint32_t ref)
-{
-    if (ref & LEAF_BIT) {
-        search_leaf(s, ref);
-        return;
-    }
     const struct node *node = &s->c->nodes[ref];
-    if (node->narrower && !narrowed(s, ref, node->narrower))
-        return;
-    uint32_t at = s->x[node->axis];
-    for (unsigned i = 0; i < node->n && node->lowest[i] < s->best; i++)
-        if (at - node->first[i] <= node->span[i])
-            search(s, node->child[i]);
+    const uint32_t *bounds = s->c->bounds + (size_t)ref * 2 * axes;
+    unsigned found = 0;
+    for (unsigned left = node->narrower; left; left &= left - 1) {
+        unsigned a = (unsigned)__builtin_ctz(left);
+        if (s->x[a] - bounds[2 * a] > bounds[2 * a + 1])
+            return 0;
+    }
+    uint32_t x = s->x[node->axis];
+    for (unsigned i = 0; i < WIDTH; i++)
+        found |= (unsigned)(x - node->first[i] <= node->span[i]) << i;
+    return found & ((1u << node->n) - 1);
+}
+
+static inline uint32_t search(const struct search *s, unsigned axes)
+{
+    struct {
+        uint32_t ref, lowest;
+    } later[LATER_MAX];
+    uint32_t best = CLASSIFIER_NONE, ref = s->c->root;
+    for (unsigned n = 0;;) {
+        unsigned in = 0;
+        if (ref & LEAF_BIT)
+            best = search_leaf(s, ref, axes, best);
+        else
+            in = search_node(s, ref, axes);
+        /* The first child goes on top: it has the lowest entry of them. */
+        for (unsigned i; in; in ^= 1u << i) {
+            i = 31 - (unsigned)__builtin_clz(in);
+            later[n].ref = s->c->nodes[ref].child[i];
+            later[n++].lowest = s->c->nodes[ref].lowest[i];
+        }
+        do {
+            if (n == 0)
+                return best;
+        } while (later[--n].lowest >= best);
+        ref = later[n].ref;
+    }
 }
 
 uint32_t classifier_find(const struct classifier *c, const uint32_t *x, classifier_confirm confirm, const void *ctx)
 {
+    struct search s = {.c = c, .x = x, .confirm = confirm, .ctx = ctx};
     if (c->box_count == 0)
         return CLASSIFIER_NONE;
-    struct search s = {.c = c, .x = x, .confirm = confirm, .ctx = ctx, .best = CLASSIFIER_NONE};
-    search(&s, c->root);
-    return s.best;
+    return c->axes == region_axes(4) ? search(&s, region_axes(4)) : search(&s, REGION_AXES);
 }
 
 /* -- meeting -- */

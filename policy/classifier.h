@@ -8,10 +8,11 @@
  * is in the tries and decision trees that cut space instead, nor does anything depend on prefix lengths, as it does in
  * tuple space search. A child knows its lowest entry, so that what can't come before the best one found is left alone.
  *
- * A lookup goes down one path for what is apart on some axis, and one more for each that the point's prefixes are nested
- * in: O(log n) of them. A node's child has at most seven eighths of its boxes: so deep, at most, are the recursions. No
- * structure of linear size does as well with every set of boxes, and one can be made up in which many nodes hold a
- * point on all axes though none of their boxes does; none of those that test/unit/test_classifier.c tries is one.
+ * A lookup goes down one path for what is apart on some axis, and one more for each prefix within which the point lies
+ * among longer ones: O(log n) nodes. No child has more than seven eighths of its node's boxes, so depth is bounded for
+ * all sets. No structure of linear size is as quick with any boxes at all: some could be made up of which many nodes hold
+ * a point on every axis while none of their boxes does. test/unit/test_classifier.c tries what is known to be hard on
+ * classifiers.
  */
 #ifndef ADIT_CLASSIFIER_H
 #define ADIT_CLASSIFIER_H

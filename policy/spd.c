@@ -198,7 +198,7 @@ static struct key key_of(const struct flow *f)
     return k;
 }
 
-/* Multiply and fold. Collisions cost a walk of the table, nothing more, so the hash needs no secret. */
+/* Multiply and fold. Collisions cost a lookup in the table, nothing more, so the hash needs no secret. */
 static unsigned hash(const struct key *k)
 {
     const uint64_t odd = UINT64_C(0x9e3779b97f4a7c15); /* 2^64 divided by the golden ratio */
