@@ -6,7 +6,7 @@
 #define LEAF 7  /* boxes of a leaf: what fits in the three bits of a reference */
 #define REGIONS_MAX (1u << 28)
 #define LATER_MAX 1024   /* children to come back to: up to 6 of each level, of which 2^28 boxes make at most 128 */
-#define MEETS_NODES 256  /* looked at before classifier_meets says yes */
+#define RELATE_MAX 256   /* nodes and boxes looked at before a question about a box is given up */
 #define INSERTION_MAX 48 /* items that insertion sorts faster than radix does */
 
 /* A reference to a child: a node's number, or a leaf's first box << 3 | how many it has, and this bit. */
@@ -499,50 +499,77 @@ uint32_t classifier_find(const struct classifier *c, const uint32_t *x, classifi
     return c->axes == region_axes(4) ? search(&s, region_axes(4)) : search(&s, REGION_AXES);
 }
 
-/* -- meeting -- */
+/* -- boxes and boxes -- */
 
-struct meeting {
+struct relating {
     const struct classifier *c;
     const struct region *r;
-    uint32_t before;
-    unsigned left; /* nodes that may still be looked at */
+    bool covering; /* look for boxes that have all of r; else for those that have some of it, and any will do */
+    classifier_confirm confirm;
+    const void *ctx;
+    uint32_t best; /* lowest entry found, or what it must be below */
+    unsigned left; /* nodes and boxes that may still be looked at */
 };
 
-static bool meet(const struct meeting *m, const uint32_t *box)
+static bool related(const struct relating *q, unsigned axis, uint32_t first, uint32_t span)
 {
-    for (unsigned a = 0; a < m->c->axes; a++)
-        if (m->r->last[a] < box[2 * a] || m->r->first[a] > box[2 * a] + box[2 * a + 1])
+    uint32_t low = q->r->first[axis], high = q->r->last[axis], last = first + span;
+    return q->covering ? first <= low && high <= last : first <= high && low <= last;
+}
+
+static bool related_box(const struct relating *q, const uint32_t *box)
+{
+    for (unsigned a = 0; a < q->c->axes; a++)
+        if (!related(q, a, box[2 * a], box[2 * a + 1]))
             return false;
     return true;
 }
 
-static bool meets(struct meeting *m, uint32_t ref)
+static void relate_leaf(struct relating *q, uint32_t ref)
 {
-    const struct classifier *c = m->c;
-    if (m->left-- == 0)
-        return true;
+    size_t stride = 2 * q->c->axes + 1;
+    const uint32_t *box = q->c->boxes + stride * ((ref & ~LEAF_BIT) >> 3);
+    for (unsigned n = ref & 7; n > 0 && box[stride - 1] >> 1 < q->best; n--, box += stride) {
+        uint32_t entry = box[stride - 1] >> 1;
+        if (!related_box(q, box) || q->left == 0)
+            continue;
+        q->left--;
+        if (!q->confirm || q->confirm(q->ctx, entry))
+            q->best = q->covering ? entry : 0;
+    }
+}
+
+static void relate(struct relating *q, uint32_t ref)
+{
+    const struct node *node = &q->c->nodes[ref];
+    if (q->left == 0)
+        return;
+    q->left--;
     if (ref & LEAF_BIT) {
-        size_t stride = 2 * c->axes + 1;
-        const uint32_t *box = c->boxes + stride * ((ref & ~LEAF_BIT) >> 3);
-        for (unsigned n = ref & 7; n > 0 && box[stride - 1] >> 1 < m->before; n--, box += stride)
-            if (meet(m, box))
-                return true;
-        return false;
+        relate_leaf(q, ref);
+        return;
     }
-    const struct node *node = &c->nodes[ref];
-    if (node->narrower && !meet(m, c->bounds + (size_t)ref * 2 * c->axes))
-        return false;
-    for (unsigned i = 0; i < node->n && node->lowest[i] < m->before; i++) {
-        uint32_t first = node->first[i];
-        if (m->r->first[node->axis] <= first + node->span[i] && m->r->last[node->axis] >= first &&
-            meets(m, node->child[i]))
-            return true;
-    }
-    return false;
+    if (node->narrower && !related_box(q, q->c->bounds + (size_t)ref * 2 * q->c->axes))
+        return;
+    for (unsigned i = 0; i < node->n && node->lowest[i] < q->best; i++)
+        if (related(q, node->axis, node->first[i], node->span[i]))
+            relate(q, node->child[i]);
 }
 
 bool classifier_meets(const struct classifier *c, const struct region *r, uint32_t before)
 {
-    struct meeting m = {.c = c, .r = r, .before = before, .left = MEETS_NODES};
-    return c->box_count > 0 && meets(&m, c->root);
+    struct relating q = {.c = c, .r = r, .best = before, .left = RELATE_MAX};
+    if (c->box_count > 0)
+        relate(&q, c->root);
+    return q.best < before || q.left == 0;
+}
+
+uint32_t classifier_covering(const struct classifier *c, const struct region *r, uint32_t before,
+                             classifier_confirm confirm, const void *ctx)
+{
+    struct relating q = {
+        .c = c, .r = r, .covering = true, .confirm = confirm, .ctx = ctx, .best = before, .left = RELATE_MAX};
+    if (c->box_count > 0)
+        relate(&q, c->root);
+    return q.best < before ? q.best : CLASSIFIER_NONE;
 }

@@ -35,9 +35,14 @@ typedef bool (*classifier_confirm)(const void *ctx, uint32_t entry);
 uint32_t classifier_find(const struct classifier *c, const uint32_t *x, classifier_confirm confirm, const void *ctx);
 
 /*
- * Does the box meet one of an entry below `before`? Errs towards yes where a box is not exact, and where it takes more
- * than some hundred nodes to tell.
+ * Questions about a box instead of a point. They are given up where they take more than some hundred steps, so that
+ * asking them for each of the boxes never takes long.
+ *
+ * meets: is there one of an entry below `before` that has some of it? Yes, if given up, or if one is not exact.
+ * covering: the lowest entry below `before` that has a box with all of it, and is confirmed; or CLASSIFIER_NONE.
  */
 bool classifier_meets(const struct classifier *c, const struct region *r, uint32_t before);
+uint32_t classifier_covering(const struct classifier *c, const struct region *r, uint32_t before,
+                             classifier_confirm confirm, const void *ctx);
 
 #endif
