@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "policy/bypass.h"
+#include "policy/classifier.h"
 #include "policy/config_internal.h"
 
 /* -- policies -- */
@@ -38,42 +39,53 @@ static bool all_within(const struct selectors *inner, const struct selectors *ou
     return inner->n > 0;
 }
 
-/* Lowest and highest address of one side, by 64 leading bits: rejects nearly all pairs of many policies. */
-struct extent {
-    uint64_t first, last;
+/* Policies that others may cover; ctx of `covers_all`. */
+struct shadowing {
+    const struct policy *const *all;
+    const struct policy *inner;
 };
 
-static uint64_t leading(const struct ip *ip)
+static bool covers_all(const void *ctx, uint32_t outer)
 {
-    return ip->family == 4 ? get_be32(ip->b) : get_be64(ip->b);
+    const struct shadowing *s = ctx;
+    return all_within(&s->inner->remote, &s->all[outer]->remote) && all_within(&s->inner->local, &s->all[outer]->local);
 }
 
-static struct extent extent_of(const struct selectors *list)
+/* What covers a policy covers each of its boxes: so the first one leads to it. `told` has who has had one before. */
+static enum err check_shadows_of(struct loading *l, uint8_t family, bool *told)
 {
-    struct extent e = {UINT64_MAX, 0};
-    for (unsigned i = 0; i < list->n; i++) {
-        uint64_t first = leading(&list->v[i].range.first), last = leading(&list->v[i].range.last);
-        e.first = first < e.first ? first : e.first;
-        e.last = last > e.last ? last : e.last;
+    const struct config *c = l->config;
+    struct regions regions = {0};
+    struct classifier *boxes = NULL;
+    enum err e = OK;
+    for (unsigned i = 0; i < c->policy_count && e == OK; i++)
+        e = regions_add(&regions, &c->policies[i]->local, &c->policies[i]->remote, i, family);
+    if (e == OK)
+        e = classifier_new(&boxes, region_axes(family), &regions);
+    for (size_t i = 0; i < regions.n && e == OK; i++) {
+        const struct region *r = &regions.v[i];
+        const struct policy *p = c->policies[r->entry];
+        const struct shadowing s = {(const struct policy *const *)c->policies, p};
+        if (told[r->entry])
+            continue;
+        told[r->entry] = true;
+        uint32_t first = classifier_covering(boxes, r, r->entry, covers_all, &s);
+        if (first != CLASSIFIER_NONE)
+            warn(l, p->line, "policy '%s' never matches: '%s' on line %u comes first and covers it", p->name,
+                 c->policies[first]->name, c->policies[first]->line);
     }
+    classifier_free(boxes);
+    regions_free(&regions);
     return e;
 }
 
-static void check_shadow(struct loading *l, const struct policy *const *all, const struct extent (*extents)[2],
-                         unsigned n)
+/* Without memory for it the warnings are left out: what can't be loaded for that will be told elsewhere. */
+static void check_shadows(struct loading *l)
 {
-    const struct policy *p = all[n];
-    for (unsigned i = 0; i < n; i++) {
-        const struct extent *outer = extents[i], *inner = extents[n];
-        if (outer[0].first > inner[0].first || outer[0].last < inner[0].last || outer[1].first > inner[1].first ||
-            outer[1].last < inner[1].last)
-            continue;
-        if (all_within(&p->remote, &all[i]->remote) && all_within(&p->local, &all[i]->local)) {
-            warn(l, p->line, "policy '%s' never matches: '%s' on line %u comes first and covers it", p->name,
-                 all[i]->name, all[i]->line);
-            return;
-        }
-    }
+    bool *told = calloc(l->config->policy_count + 1, sizeof(*told));
+    if (told && check_shadows_of(l, 4, told) == OK)
+        (void)check_shadows_of(l, 6, told);
+    free(told);
 }
 
 static void check_bypass(struct loading *l, unsigned i)
@@ -93,13 +105,9 @@ static void check_bypass(struct loading *l, unsigned i)
 static void check_policies(struct loading *l)
 {
     const struct config *c = l->config;
-    struct extent(*extents)[2] = calloc(c->policy_count + 1, sizeof *extents);
-    for (unsigned i = 0; i < c->policy_count && extents; i++) {
+    for (unsigned i = 0; i < c->policy_count; i++) {
         const struct policy *p = c->policies[i];
         check_pairs(l, p);
-        extents[i][0] = extent_of(&p->local);
-        extents[i][1] = extent_of(&p->remote);
-        check_shadow(l, (const struct policy *const *)c->policies, (const struct extent(*)[2])extents, i);
         check_bypass(l, i);
         const struct policy *last = config_policy(c, p->name);
         if (last != p)
@@ -107,7 +115,7 @@ static void check_policies(struct loading *l)
                      "found a second policy of the name '%s', expected another name: the first is on line %u", p->name,
                      p->line);
     }
-    free(extents);
+    check_shadows(l);
 }
 
 /* -- peers and host -- */

@@ -9,10 +9,10 @@
 
 enum section_kind { SECTION_HOST = 1, SECTION_PEER = 2, SECTION_POLICY = 4 };
 
-/* Bounds of one file: above any use (a hub with tens of thousands of peers), low enough to be a bound. */
-#define CONFIG_SECTIONS 65536
+/* Bounds of one file: above any use (a hub with a hundred thousand peers and policies), low enough to be a bound. */
+#define CONFIG_SECTIONS (1 << 18)
 #define CONFIG_KEYS 80
-#define CONFIG_FILE_MAX (16 * 1024 * 1024)
+#define CONFIG_FILE_MAX (32 * 1024 * 1024)
 
 struct section;
 struct loading;

@@ -403,7 +403,7 @@ static bool any_matches(const struct selectors *list, const struct ip *ip, const
     return false;
 }
 
-static bool one_port(uint8_t proto)
+bool selector_sender_only(uint8_t proto)
 {
     enum port_kind kind = port_kind(proto);
     return kind == PORT_ICMP || kind == PORT_MOBILITY;
@@ -412,7 +412,7 @@ static bool one_port(uint8_t proto)
 static bool match(const struct selectors *sender, const struct selectors *receiver, const struct flow *f)
 {
     /* A fragment's receiver side still counts: a stated type there means that unseen ones are not wanted. */
-    bool sender_only = one_port(f->proto) && f->ports_known;
+    bool sender_only = selector_sender_only(f->proto) && f->ports_known;
     return any_matches(sender, &f->src, f, f->src_port, false) &&
            any_matches(receiver, &f->dst, f, f->dst_port, sender_only);
 }

@@ -73,6 +73,7 @@ bool selector_intersect(const struct selector *a, const struct selector *b, stru
  * Out: local is the source; in: local is the destination. Protocols with one "port" (ICMP, Mobility Header) are held
  * against the sender's selector only: local says what may be sent, remote what may be received (RFC 4301 4.4.1.3).
  */
+bool selector_sender_only(uint8_t proto); /* one of those protocols */
 bool selectors_match_out(const struct selectors *local, const struct selectors *remote, const struct flow *f);
 bool selectors_match_in(const struct selectors *local, const struct selectors *remote, const struct flow *f);
 

@@ -4,22 +4,9 @@
 #include <string.h>
 
 #include "core/base/clock.h"
+#include "policy/classifier.h"
 
-/*
- * A row rejects quickly what its policy can't match: the span of all its local and of all its remote ranges of one
- * family, by the 64 leading bits of the address (all 32 of IPv4). What passes is held against the selectors themselves.
- * Rows of one family lie together, in the order of the policies.
- */
-struct row {
-    uint64_t local_first, local_last, remote_first, remote_last;
-    uint32_t entry;
-    uint8_t proto; /* the only one that can match; 0: several or any */
-};
-
-struct rows {
-    struct row *v;
-    unsigned n;
-};
+enum { IPV4, IPV6, FAMILIES };
 
 struct spd {
     ns_t made; /* with the table's address: tells it from every other, also from one that had its memory before */
@@ -27,92 +14,67 @@ struct spd {
     struct spd_entry *entries;
     uint32_t *by_id; /* place in entries + 1; 0: none */
     uint32_t ids;
-    struct rows rows[2]; /* IPv4, IPv6 */
+    struct classifier *classifiers[FAMILIES];
 };
-
-static uint64_t leading_bits(const struct ip *ip)
-{
-    return ip->family == 4 ? get_be32(ip->b) : get_be64(ip->b);
-}
 
 /* -- making -- */
 
-/* Span and protocol of a list's selectors of one family. False: it has none. */
-static bool bound(const struct selectors *list, uint8_t family, uint64_t *first, uint64_t *last, uint8_t *proto)
+static enum err index_ids(struct spd *s)
 {
-    bool found = false;
-    for (unsigned i = 0; i < list->n; i++) {
-        const struct selector *s = &list->v[i];
-        if (s->range.first.family != family)
-            continue;
-        uint64_t low = leading_bits(&s->range.first), high = leading_bits(&s->range.last);
-        *first = !found || low < *first ? low : *first;
-        *last = !found || high > *last ? high : *last;
-        *proto = !found || *proto == s->proto ? s->proto : 0;
-        found = true;
-    }
-    return found;
-}
-
-static void add_row(struct rows *rows, const struct spd_entry *e, uint32_t entry, uint8_t family)
-{
-    struct row r = {.entry = entry};
-    uint8_t local, remote;
-    if (!bound(e->local, family, &r.local_first, &r.local_last, &local) ||
-        !bound(e->remote, family, &r.remote_first, &r.remote_last, &remote))
-        return;
-    r.proto = local ? local : remote;
-    rows->v[rows->n++] = r;
-}
-
-static bool rows_overlap(const struct row *a, const struct row *b)
-{
-    return a->local_first <= b->local_last && b->local_first <= a->local_last && a->remote_first <= b->remote_last &&
-           b->remote_first <= a->remote_last && (!a->proto || !b->proto || a->proto == b->proto);
-}
-
-static void mark_overlapped(struct spd *s, const struct rows *rows)
-{
-    for (unsigned i = 0; i < rows->n; i++)
-        for (unsigned k = 0; k < i && !s->entries[rows->v[i].entry].overlapped; k++)
-            s->entries[rows->v[i].entry].overlapped = rows_overlap(&rows->v[k], &rows->v[i]);
-}
-
-static enum err allocate(struct spd *s, const struct spd_entry *entries, unsigned n)
-{
-    size_t count = n ? n : 1;
-    for (unsigned i = 0; i < n; i++)
-        s->ids = entries[i].id >= s->ids ? entries[i].id + 1 : s->ids;
-    s->by_id = calloc(s->ids ? s->ids : 1, sizeof(*s->by_id));
+    for (unsigned i = 0; i < s->n; i++)
+        s->ids = s->entries[i].id >= s->ids ? s->entries[i].id + 1 : s->ids;
+    s->by_id = calloc((size_t)s->ids + 1, sizeof(*s->by_id));
     if (!s->by_id)
         return ERR_NOMEM;
-    s->entries = calloc(count, sizeof(*s->entries));
-    s->rows[0].v = calloc(count, sizeof(struct row));
-    s->rows[1].v = calloc(count, sizeof(struct row));
-    return s->entries && s->rows[0].v && s->rows[1].v ? OK : ERR_NOMEM;
+    for (unsigned i = 0; i < s->n; i++)
+        s->by_id[s->entries[i].id] = i + 1;
+    return OK;
+}
+
+static enum err compile(struct spd *s, unsigned family, struct regions *regions)
+{
+    const uint8_t version = family == IPV4 ? 4 : 6;
+    for (unsigned i = 0; i < s->n; i++)
+        TRY(regions_add(regions, s->entries[i].local, s->entries[i].remote, i, version));
+    TRY(classifier_new(&s->classifiers[family], region_axes(version), regions));
+    for (size_t i = 0; i < regions->n; i++) {
+        const struct region *r = &regions->v[i];
+        struct spd_entry *e = &s->entries[r->entry];
+        e->overlapped = e->overlapped || classifier_meets(s->classifiers[family], r, r->entry);
+    }
+    return OK;
+}
+
+static enum err fill(struct spd *s, const struct spd_entry *entries, unsigned n)
+{
+    s->entries = calloc((size_t)n + 1, sizeof(*s->entries));
+    if (!s->entries)
+        return ERR_NOMEM;
+    for (s->n = 0; s->n < n; s->n++) {
+        struct spd_entry *e = &s->entries[s->n];
+        *e = entries[s->n];
+        e->local = e->local ? e->local : &e->policy->local;
+        e->remote = e->remote ? e->remote : &e->policy->remote;
+        e->overlapped = false;
+    }
+    TRY(index_ids(s));
+    for (unsigned family = IPV4; family < FAMILIES; family++) {
+        struct regions regions = {0};
+        enum err e = compile(s, family, &regions);
+        regions_free(&regions);
+        TRY(e);
+    }
+    return OK;
 }
 
 enum err spd_new(struct spd **out, const struct spd_entry *entries, unsigned n)
 {
     struct spd *s = calloc(1, sizeof(*s));
-    if (!s || allocate(s, entries, n) != OK) {
+    if (!s || fill(s, entries, n) != OK) {
         spd_free(s);
         return ERR_NOMEM;
     }
     s->made = clock_now();
-    s->n = n;
-    for (unsigned i = 0; i < n; i++) {
-        struct spd_entry *e = &s->entries[i];
-        *e = entries[i];
-        e->local = e->local ? e->local : &e->policy->local;
-        e->remote = e->remote ? e->remote : &e->policy->remote;
-        e->overlapped = false;
-        s->by_id[e->id] = i + 1;
-        add_row(&s->rows[0], e, i, 4);
-        add_row(&s->rows[1], e, i, 6);
-    }
-    mark_overlapped(s, &s->rows[0]);
-    mark_overlapped(s, &s->rows[1]);
     *out = s;
     return OK;
 }
@@ -123,14 +85,22 @@ void spd_free(struct spd *s)
         return;
     free(s->entries);
     free(s->by_id);
-    free(s->rows[0].v);
-    free(s->rows[1].v);
+    for (unsigned family = IPV4; family < FAMILIES; family++)
+        classifier_free(s->classifiers[family]);
     free(s);
 }
 
 unsigned spd_count(const struct spd *s)
 {
     return s->n;
+}
+
+size_t spd_size(const struct spd *s)
+{
+    size_t size = sizeof(*s) + s->n * sizeof(*s->entries) + s->ids * sizeof(*s->by_id);
+    for (unsigned family = IPV4; family < FAMILIES; family++)
+        size += classifier_size(s->classifiers[family]);
+    return size;
 }
 
 const struct spd_entry *spd_at(const struct spd *s, unsigned i)
@@ -145,21 +115,28 @@ const struct spd_entry *spd_find(const struct spd *s, uint32_t id)
 
 /* -- looking up -- */
 
+struct question {
+    const struct spd *s;
+    const struct flow *f;
+    bool out;
+};
+
+static bool confirm(const void *ctx, uint32_t entry)
+{
+    const struct question *q = ctx;
+    const struct spd_entry *e = &q->s->entries[entry];
+    return (q->out ? selectors_match_out : selectors_match_in)(e->local, e->remote, q->f);
+}
+
 static const struct spd_entry *lookup(const struct spd *s, const struct flow *f, bool out)
 {
-    const struct rows *rows = &s->rows[f->src.family == 6];
-    uint64_t src = leading_bits(&f->src), dst = leading_bits(&f->dst);
-    uint64_t local = out ? src : dst, remote = out ? dst : src;
-    for (unsigned i = 0; i < rows->n; i++) {
-        const struct row *r = &rows->v[i];
-        if (local < r->local_first || local > r->local_last || remote < r->remote_first || remote > r->remote_last ||
-            (r->proto && r->proto != f->proto))
-            continue;
-        const struct spd_entry *e = &s->entries[r->entry];
-        if (out ? selectors_match_out(e->local, e->remote, f) : selectors_match_in(e->local, e->remote, f))
-            return e;
-    }
-    return NULL;
+    const struct question q = {s, f, out};
+    uint32_t x[REGION_AXES];
+    if (ip_len(f->src.family) == 0 || f->src.family != f->dst.family)
+        return NULL;
+    region_point(f, out, x);
+    uint32_t entry = classifier_find(s->classifiers[f->src.family == 4 ? IPV4 : IPV6], x, confirm, &q);
+    return entry == CLASSIFIER_NONE ? NULL : &s->entries[entry];
 }
 
 const struct spd_entry *spd_lookup_out(const struct spd *s, const struct flow *f)
@@ -221,7 +198,7 @@ static struct key key_of(const struct flow *f)
     return k;
 }
 
-/* Multiply and fold. Collisions cost a walk of the table, nothing more, so the hash needs no secret. */
+/* Multiply and fold. Collisions cost a lookup in the table, nothing more, so the hash needs no secret. */
 static unsigned hash(const struct key *k)
 {
     const uint64_t odd = UINT64_C(0x9e3779b97f4a7c15); /* 2^64 divided by the golden ratio */

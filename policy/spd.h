@@ -18,19 +18,23 @@ struct spd_entry {
     const struct selectors *local,
         *remote; /* likewise; NULL: the policy's own, else the part of it that this stands for */
     uint32_t id;
-    bool overlapped; /* out, by spd_new: an earlier entry may match some of the same traffic */
+    bool overlapped; /* out, by spd_new: an earlier entry may match some of the same traffic (may err towards yes) */
 };
 
-/* Errors: NOMEM. The entries are copied, in order. */
+/*
+ * Errors: NOMEM. The entries are copied, in order. Takes about a microsecond for each pair of a local and a remote
+ * selector, and 100 bytes (IPv6: 150). Ids are meant to be dense: they index an array.
+ */
 MUST_USE enum err spd_new(struct spd **out, const struct spd_entry *entries, unsigned n);
 void spd_free(struct spd *s);
 unsigned spd_count(const struct spd *s);
+size_t spd_size(const struct spd *s); /* bytes */
 const struct spd_entry *spd_at(const struct spd *s, unsigned i);
 
 /* The entry of that id, or NULL. */
 const struct spd_entry *spd_find(const struct spd *s, uint32_t id);
 
-/* The first entry whose selectors match an outbound (inbound) flow, or NULL. Walks the table: use the cache below. */
+/* The first entry whose selectors match an outbound (inbound) flow, or NULL: a tree's depth, see classifier.h. */
 const struct spd_entry *spd_lookup_out(const struct spd *s, const struct flow *f);
 const struct spd_entry *spd_lookup_in(const struct spd *s, const struct flow *f);
 

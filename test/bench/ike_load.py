@@ -250,16 +250,16 @@ ROWS = (('up', 'IKE SAs up, each with a Child SA', '{:.0f}'), ('seconds', 'secon
         ('idle', 'CPU of the hub with all of them idle, %', '{:.1f}'))
 
 
-def micro():
-    """The engine alone, in memory: what a message costs with few SAs and with many."""
-    make = ['make', '--no-print-directory', '-s', '-C', netlab.ROOT, 'build/release/bench/micro_ike']
-    subprocess.run(make, check=True)
-    print('Microseconds of CPU in an engine, by how many SAs it has\n')
-    print(subprocess.run([os.path.join(netlab.ROOT, 'build/release/bench/micro_ike')], capture_output=True, text=True, check=True).stdout)
+def micro(name):
+    """Builds a benchmark of one engine in memory; what it prints."""
+    program = f'build/release/bench/{name}'
+    subprocess.run(['make', '--no-print-directory', '-s', '-C', netlab.ROOT, program], check=True)
+    return subprocess.run([os.path.join(netlab.ROOT, program)], capture_output=True, text=True, check=True).stdout
 
 
 def run(n, auth_name, patience=300):
-    micro()
+    print('Microseconds of CPU in an engine, by how many SAs it has\n')
+    print(micro('micro_ike'))
     auth = AUTH[auth_name](n)
     columns = {'adit': against_adit(n, auth, False, patience), 'with cookies': against_adit(n, auth, True, patience),
                'strongSwan hub': against_strongswan(n, auth, patience)}
