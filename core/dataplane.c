@@ -5,6 +5,7 @@
 
 #include "core/base/hash.h"
 #include "core/base/log.h"
+#include "core/spd_maker.h"
 #include "crypto/random.h"
 #include "crypto/siphash.h"
 
@@ -14,10 +15,13 @@
 #define LINGER (5 * NS_PER_S)
 
 /*
- * When many clients come at once, SPDs are made anew after a pause of that much for each entry: about ten times what the
- * making takes. A client's first packets out may wait for that, the handshakes of others don't.
+ * When many clients come at once, SPDs are made anew after a pause of that much for each entry, some times what the
+ * making takes; one of more than so many entries is made in another thread, which is looked after that often. A client's
+ * first packets out may be lost to that, but nobody's handshake waits.
  */
-#define RENEWAL_PAUSE NS_PER_US
+#define RENEWAL_PAUSE (20 * NS_PER_US)
+#define RENEWAL_AT_ONCE 256
+#define RENEWAL_LOOK (4 * NS_PER_MS)
 
 struct policy_slot {
     char name[sizeof((struct policy *)0)->name]; /* empty: the number of an instance */
@@ -64,6 +68,8 @@ struct dataplane {
     const struct config *config; /* in force */
     struct timer renewal;        /* of the SPD: instances have come or gone */
     ns_t renewed;                /* when that was done last */
+    struct spd_maker *maker;     /* at it; NULL: none is */
+    bool overtaken;              /* more instances have come or gone since it began */
     struct hash owners;          /* instances by policy and identity */
     uint8_t key[SIPHASH_KEY];    /* of that */
     unsigned instance_count;
@@ -76,6 +82,7 @@ struct dataplane {
 };
 
 static void renewal_fire(struct timer *t, void *ctx, ns_t now);
+static void renewal_stop(struct dataplane *d);
 static void instance_release(struct dataplane *d, struct instance *i);
 
 enum err dataplane_new(struct dataplane **out, const struct dataplane_params *p)
@@ -108,6 +115,7 @@ void dataplane_free(struct dataplane *d)
     if (!d)
         return;
     d->config = NULL;
+    renewal_stop(d);
     timer_drop(d->p.timers, &d->renewal);
     for (unsigned i = 0; i < CHILD_BUCKETS; i++)
         for (struct child *c = d->children[i], *next; c; c = next) {
@@ -192,7 +200,8 @@ static unsigned list_instances(struct policy_slot *slot, const struct policy *p,
     return n;
 }
 
-enum err dataplane_prepare(struct dataplane *d, const struct config *c, struct spd **out)
+/* What the SPD of a configuration is made of; to be freed. */
+static enum err list_entries(struct dataplane *d, const struct config *c, struct spd_entry **out, unsigned *count)
 {
     unsigned n = 0;
     struct spd_entry *v = calloc(c->policy_count + d->instance_count + 1, sizeof *v);
@@ -211,8 +220,22 @@ enum err dataplane_prepare(struct dataplane *d, const struct config *c, struct s
         n += list_instances(d->slots[id], p, v + n);
         v[n++] = (struct spd_entry){.policy = p, .id = id};
     }
-    if (e == OK)
-        e = spd_new(out, v, n);
+    if (e != OK) {
+        free(v);
+        return e;
+    }
+    *out = v;
+    *count = n;
+    return OK;
+}
+
+enum err dataplane_prepare(struct dataplane *d, const struct config *c, struct spd **out)
+{
+    struct spd_entry *v;
+    unsigned n;
+    renewal_stop(d);
+    TRY(list_entries(d, c, &v, &n));
+    enum err e = spd_new(out, v, n);
     free(v);
     return e;
 }
@@ -268,23 +291,75 @@ static enum err renew(struct dataplane *d, ns_t now)
     return OK;
 }
 
+static unsigned entries(const struct dataplane *d)
+{
+    return d->config->policy_count + d->instance_count;
+}
+
+static enum err renewal_begin(struct dataplane *d)
+{
+    struct spd_entry *v;
+    unsigned n;
+    TRY(list_entries(d, d->config, &v, &n));
+    d->overtaken = false;
+    return spd_maker_new(&d->maker, v, n);
+}
+
+static enum err renewal_end(struct dataplane *d, ns_t now)
+{
+    struct spd *spd;
+    enum err e = spd_maker_end(d->maker, &spd);
+    d->maker = NULL;
+    if (e != OK)
+        return e;
+    dataplane_commit(d, d->config, spd);
+    d->renewed = now;
+    if (d->overtaken)
+        timer_set(d->p.timers, &d->renewal, now + entries(d) * RENEWAL_PAUSE);
+    return OK;
+}
+
+/* What is being made is of a configuration, or of instances, that may go now. */
+static void renewal_stop(struct dataplane *d)
+{
+    struct spd *spd;
+    if (!d->maker)
+        return;
+    if (spd_maker_end(d->maker, &spd) == OK)
+        spd_free(spd);
+    d->maker = NULL;
+    if (d->config) /* in vain, if another SPD is put in force now */
+        timer_set(d->p.timers, &d->renewal, d->renewed + entries(d) * RENEWAL_PAUSE);
+}
+
 static void renewal_fire(struct timer *t, void *ctx, ns_t now)
 {
     struct dataplane *d = CONTAINER_OF(t, struct dataplane, renewal);
+    enum err e = OK;
     (void)ctx;
-    if (renew(d, now) == OK)
-        return;
-    log_line(LOG_WARN, "core", "no memory for a new SPD: clients that have come or gone wait for the next attempt");
-    timer_set(d->p.timers, &d->renewal, now + NS_PER_S);
+    if (d->maker && spd_maker_done(d->maker))
+        e = renewal_end(d, now);
+    else if (!d->maker && entries(d) <= RENEWAL_AT_ONCE)
+        e = renew(d, now);
+    else if (!d->maker)
+        e = renewal_begin(d);
+    if (e != OK) {
+        log_line(LOG_WARN, "core", "no new SPD: clients that have come or gone wait for the next attempt: %s",
+                 err_text(e));
+        timer_set(d->p.timers, &d->renewal, now + NS_PER_S);
+    } else if (d->maker) {
+        timer_set(d->p.timers, &d->renewal, now + RENEWAL_LOOK);
+    }
 }
 
 /* At once when there is time for that, else soon. Errors: NOMEM; then it was not done, and is not going to be. */
 static enum err renew_soon(struct dataplane *d, ns_t now)
 {
-    ns_t pause = (d->config->policy_count + d->instance_count) * RENEWAL_PAUSE;
+    ns_t pause = entries(d) * RENEWAL_PAUSE;
+    d->overtaken = true;
     if (timer_is_set(&d->renewal))
         return OK;
-    if (!d->renewed || now - d->renewed >= pause)
+    if (entries(d) <= RENEWAL_AT_ONCE && (!d->renewed || now - d->renewed >= pause))
         return renew(d, now);
     timer_set(d->p.timers, &d->renewal, d->renewed + pause);
     return OK;
@@ -336,8 +411,11 @@ static void tell_overlap(const struct dataplane *d, const struct instance *new, 
 /* Not at once: a reload may have a snapshot in hand that was made with this one in it. */
 static void instance_release(struct dataplane *d, struct instance *i)
 {
-    if (--i->children == 0 && d->config && !timer_is_set(&d->renewal))
-        timer_set(d->p.timers, &d->renewal, d->renewed + (ns_t)d->instance_count * RENEWAL_PAUSE);
+    if (--i->children != 0 || !d->config)
+        return;
+    d->overtaken = true;
+    if (!timer_is_set(&d->renewal))
+        timer_set(d->p.timers, &d->renewal, d->renewed + entries(d) * RENEWAL_PAUSE);
 }
 
 static uint64_t owner_key(const struct dataplane *d, uint32_t base, const struct identity *owner)

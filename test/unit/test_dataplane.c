@@ -5,7 +5,9 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/dataplane.h"
 #include "core/mtu.h"
@@ -327,6 +329,76 @@ static void test_clients_that_come_at_once_share_a_renewal(void **state)
     assert_int_equal(child_for(r, "10.2.0.3"), 3);
 }
 
+#define MANY 600 /* more than an SPD is made of at once */
+
+static void install_many(struct rig *r, uint64_t first)
+{
+    char name[16], remote[32];
+    for (unsigned i = 0; i < MANY; i++) {
+        snprintf(name, sizeof name, "c%u@x", i);
+        snprintf(remote, sizeof remote, "10.2.%u.%u/32", i / 200, i % 200);
+        struct ike_child c = client_make(r, first + i, name, remote);
+        assert_int_equal(dataplane_install(r->d, &c, "auto", true, NS_PER_S + i), OK);
+    }
+}
+
+/* Time goes on until that client has its traffic, or is the one that has it. */
+static void await_child(struct rig *r, const char *to, uint64_t child)
+{
+    for (unsigned i = 0; i < 10000 && child_for(r, to) != child; i++) {
+        usleep(1000);
+        timer_run(&r->timers, NS_PER_S + i * 10 * NS_PER_MS);
+    }
+    assert_int_equal(child_for(r, to), child);
+}
+
+static void await_entries(struct rig *r, unsigned n)
+{
+    for (unsigned i = 0; i < 10000 && spd_count(atomic_load(&r->shared.spd)) != n; i++) {
+        usleep(1000);
+        timer_run(&r->timers, 300 * NS_PER_S + i * 10 * NS_PER_MS);
+    }
+    assert_int_equal(spd_count(atomic_load(&r->shared.spd)), n);
+}
+
+static void test_thousands_of_clients_are_put_in_force_by_and_by(void **state)
+{
+    struct rig *r = *state;
+    r->peer.remote_id_any = true;
+    r->peer.start = START_NO;
+    install_many(r, 1);
+    await_child(r, "10.2.0.0", 1);
+    await_child(r, "10.2.2.199", MANY);
+    for (unsigned i = 2; i <= MANY; i++)
+        dataplane_remove(r->d, i, false, 300 * NS_PER_S);
+    await_entries(r, 3);
+    assert_int_equal(child_for(r, "10.2.0.0"), 1);
+}
+
+/* The policies change, and clients leave, while an SPD of them is being made. */
+static void test_a_reload_overtakes_an_spd_in_the_making(void **state)
+{
+    struct rig *r = *state;
+    r->peer.remote_id_any = true;
+    r->peer.start = START_NO;
+    struct policy copies[2] = {r->policies[0], r->policies[1]};
+    struct policy *list[] = {&copies[0], &copies[1]};
+    struct config next = {.policies = list, .policy_count = 2};
+    struct spd *spd;
+    install_many(r, 1);
+    timer_run(&r->timers, 200 * NS_PER_S); /* now it is begun */
+    assert_int_equal(dataplane_prepare(r->d, &next, &spd), OK);
+    for (unsigned i = 2; i <= MANY; i++)
+        dataplane_remove(r->d, i, false, 201 * NS_PER_S);
+    dataplane_commit(r->d, &next, spd);
+    memset(r->policies, 0xee, sizeof r->policies);
+    assert_int_equal(child_for(r, "10.2.0.0"), 1);
+    assert_int_equal(child_for(r, "10.2.0.1"), 0);
+    timer_run(&r->timers, 300 * NS_PER_S);
+    await_entries(r, 3);
+    assert_int_equal(child_for(r, "10.2.0.0"), 1);
+}
+
 static void test_of_clients_that_overlap_the_newest_wins_while_it_lives(void **state)
 {
     struct rig *r = *state;
@@ -404,6 +476,8 @@ int main(void)
         RIG(test_policies_keep_their_numbers_over_a_reload),
         RIG(test_each_client_of_a_shared_policy_has_its_own_traffic),
         RIG(test_clients_that_come_at_once_share_a_renewal),
+        RIG(test_thousands_of_clients_are_put_in_force_by_and_by),
+        RIG(test_a_reload_overtakes_an_spd_in_the_making),
         RIG(test_of_clients_that_overlap_the_newest_wins_while_it_lives),
         RIG(test_clients_outlive_a_reload_and_their_numbers_are_used_again),
         cmocka_unit_test(test_mtu_is_that_of_the_worst_suite),
