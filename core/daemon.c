@@ -294,6 +294,8 @@ static void on_refresh(struct timer *t, void *ctx, ns_t now)
         timer_set(&d->timers, &d->refresh, d->refreshed + REFRESH_PAUSE);
     if (d->unsettled || (d->routed && (!before || d->round_changed)))
         daemon_settle(d); /* the path MTU is known now, or another one */
+    else if (d->round_changed)
+        host_reroute(d->host, d->config);
     d->unsettled = false;
 }
 

@@ -52,6 +52,17 @@ def test_new_address_is_called_from(lab):
     wait_for('traffic from the new address', lambda: answers(a), 10)
 
 
+def test_protected_address_may_come_late_and_change(lab):
+    """The host's own packets into the tunnel have the source that their policy covers, whenever the host gets it."""
+    a, _ = daemons(lab)
+    a.host.run('ip', 'address', 'del', '10.1.0.1/32', 'dev', 'lo')
+    for address in '10.1.0.7', '10.1.0.9':
+        a.host.address('lo', f'{address}/32')
+        wait_for(f'answers to {address}', lambda: a.host.ping('10.2.0.1', 1, check=False, timeout=1), 10)
+        assert f'src {address}' in a.host.run('ip', 'route', 'get', '10.2.0.1').stdout
+        a.host.run('ip', 'address', 'del', f'{address}/32', 'dev', 'lo')
+
+
 @pytest.mark.parametrize('io', ['uring', 'epoll'])
 def test_a_device_deleted_under_it_ends_it_with_a_reason(lab, io):
     """What it needs is gone for good: it says so, takes everything down and exits 1, for a supervisor to start it anew."""
