@@ -307,7 +307,7 @@ static bool cookie_holds(struct ike_engine *e, const struct path *path, const st
 {
     uint8_t cookie[COOKIE_LEN];
     const struct ike_notify *n = ike_find_notify(m, NOTIFY_COOKIE);
-    if (n && cookie_valid(&e->jar, m->h.spi_i, &path->remote, m->nonce, n->data))
+    if (n && cookie_valid(&e->jar, &e->env.random, e->now, m->h.spi_i, &path->remote, m->nonce, n->data))
         return true;
     cookie_make(&e->jar, &e->env.random, e->now, m->h.spi_i, &path->remote, m->nonce, cookie);
     plain_notify(e, path, &m->h, EXCHANGE_SA_INIT, NOTIFY_COOKIE, span_of(cookie, sizeof cookie), false);
