@@ -464,7 +464,7 @@ bool host_local(const struct host_state *h, const struct config *c, const struct
 {
     if (!to->ip.family)
         return false;
-    local->port = to->port != IKE_PORT || !c->host.port ? c->host.nat_port : c->host.port;
+    local->port = to->port != IKE_PORT || c->host.port != IKE_PORT ? c->host.nat_port : c->host.port;
     return source_of(h, c, to, local);
 }
 

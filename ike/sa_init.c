@@ -100,7 +100,7 @@ static struct path first_path(const struct run *run)
     if (env->source && !env->source(env->ctx, &p.remote.ip, &p.local.ip))
         p.local.ip = (struct ip){0}; /* there is no way now: perhaps when it is sent */
     p.local.port = host->port;
-    if (p.remote.port != IKE_PORT || host->port == 0) {
+    if (p.remote.port != IKE_PORT || host->port != IKE_PORT) { /* else what answers would miss its marker */
         p.local.port = host->nat_port;
         p.marker = true;
         if (p.remote.port == IKE_PORT)
