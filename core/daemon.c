@@ -245,8 +245,13 @@ static void daemon_addresses(struct daemon *d)
 {
     struct ip addresses[IKE_ADDRESSES];
     unsigned n;
-    if (host_addresses(d->host, d->config, addresses, IKE_ADDRESSES, &n) == OK)
+    enum err e = host_addresses(d->host, d->config, addresses, IKE_ADDRESSES, &n);
+    if (e == OK)
         ike_addresses(d->engine, addresses, n, clock_now());
+    else if (!d->unlisted)
+        log_line(LOG_WARN, "core", "SAs can't follow changes of this host's addresses: %s",
+                 e == ERR_FULL ? "it has too many addresses or links" : err_text(e));
+    d->unlisted = e != OK;
 }
 
 void daemon_refresh(struct daemon *d)

@@ -75,3 +75,14 @@ def test_a_device_deleted_under_it_ends_it_with_a_reason(lab, io):
     assert "can't go on" in a.log()
     assert 'table 5190' not in left.run('ip route show table all').stdout + left.run('ip rule').stdout
     assert not left.run('find /run/adit -type s').stdout
+
+
+def test_too_many_addresses_to_follow_are_told_of_once(lab):
+    a, _ = daemons(lab)
+    a.host.run('sh', '-c', 'for i in $(seq 1 250); do ip address add 10.50.0.$i/32 dev eth0; done')
+    a.host.run('sh', '-c', 'for i in $(seq 1 50); do ip address add 10.51.0.$i/32 dev eth0; done')
+    wait_for('a warning', lambda: 'too many addresses' in a.log(), 20)
+    a.host.address('eth0', '10.52.0.1/32')
+    time.sleep(2)
+    assert a.log().count('too many addresses') == 1
+    wait_for('traffic all the same', lambda: answers(a), 10)
