@@ -245,8 +245,13 @@ static void daemon_addresses(struct daemon *d)
 {
     struct ip addresses[IKE_ADDRESSES];
     unsigned n;
-    if (host_addresses(d->host, d->config, addresses, IKE_ADDRESSES, &n) == OK)
+    enum err e = host_addresses(d->host, d->config, addresses, IKE_ADDRESSES, &n);
+    if (e == OK)
         ike_addresses(d->engine, addresses, n, clock_now());
+    else if (!d->unlisted)
+        log_line(LOG_WARN, "core", "SAs can't follow changes of this host's addresses: %s",
+                 e == ERR_FULL ? "it has too many addresses or links" : err_text(e));
+    d->unlisted = e != OK;
 }
 
 void daemon_refresh(struct daemon *d)
@@ -294,6 +299,8 @@ static void on_refresh(struct timer *t, void *ctx, ns_t now)
         timer_set(&d->timers, &d->refresh, d->refreshed + REFRESH_PAUSE);
     if (d->unsettled || (d->routed && (!before || d->round_changed)))
         daemon_settle(d); /* the path MTU is known now, or another one */
+    else if (d->round_changed)
+        host_reroute(d->host, d->config);
     d->unsettled = false;
 }
 

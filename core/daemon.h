@@ -30,6 +30,7 @@ struct daemon {
     struct timer refresh; /* looks again from where peers are reached */
     ns_t refreshed;       /* when it last did */
     bool routed;          /* there was a route to each of them then */
+    bool unlisted;        /* our addresses could not be had the last time */
     bool changed;         /* the kernel has said since that addresses or routes are others */
     unsigned looked_at;   /* peers of this round; it goes by slices */
     bool round_changed;   /* `changed` was set when it began */

@@ -54,7 +54,7 @@ static bool prefix_same(const struct netlink_prefix *a, const struct netlink_pre
 
 /* -- routes -- */
 
-static const struct route *routes_find(const struct routes *r, const struct netlink_prefix *to)
+static struct route *routes_find(const struct routes *r, const struct netlink_prefix *to)
 {
     for (unsigned i = 0; i < r->n; i++)
         if (prefix_same(&r->v[i].to, to))
@@ -219,18 +219,21 @@ static enum err rules_for(struct host_state *h, const struct routes *r)
     return OK;
 }
 
-/* Adds to the host those of `want` that h does not have yet; all or none. */
+/* Adds to the host those of `want` that h does not have yet, all or none, and sets the others' source address. */
 static enum err routes_install(struct host_state *h, const struct routes *want)
 {
     int ifindex = tun_ifindex(h->tun);
     unsigned before = h->routes.n;
     enum err e = OK;
     for (unsigned i = 0; i < want->n && e == OK; i++) {
-        if (routes_find(&h->routes, &want->v[i].to))
+        struct route *have = routes_find(&h->routes, &want->v[i].to);
+        if (have && ip_equal(&have->src, &want->v[i].src))
             continue;
         e = netlink_route_add(h->netlink, ifindex, &want->v[i].to, &want->v[i].src);
         if (e != OK)
             netlink_failed(h, e, "route", &want->v[i].to);
+        else if (have)
+            have->src = want->v[i].src;
         else
             e = routes_add(&h->routes, &want->v[i]);
     }
@@ -461,7 +464,7 @@ bool host_local(const struct host_state *h, const struct config *c, const struct
 {
     if (!to->ip.family)
         return false;
-    local->port = to->port != IKE_PORT || !c->host.port ? c->host.nat_port : c->host.port;
+    local->port = to->port != IKE_PORT || c->host.port != IKE_PORT ? c->host.nat_port : c->host.port;
     return source_of(h, c, to, local);
 }
 
@@ -518,16 +521,23 @@ static void routes_remove(struct host_state *h, struct routes *have, const struc
     }
 }
 
-void host_settle(struct host_state *h, const struct config *c, const struct ike_engine *e)
+void host_reroute(struct host_state *h, const struct config *c)
 {
     struct wanted want = {0};
     if (wanted_of(h, c, &want) == OK) {
         routes_remove(h, &h->throws, &want.throws);
         routes_remove(h, &h->routes, &want.tun);
+        if (routes_install(h, &want.tun) != OK)
+            log_line(LOG_WARN, "core", "not all routes to the tunnel are as they should be: %s", h->why);
         if (throws_install(h, &want.throws) != OK)
             log_line(LOG_WARN, "core", "what shall bypass the tunnel there is dropped: %s", h->why);
     }
     wanted_free(&want);
+}
+
+void host_settle(struct host_state *h, const struct config *c, const struct ike_engine *e)
+{
+    host_reroute(h, c);
     unsigned mtu = c->host.mtu ? c->host.mtu : mtu_for(c, e);
     if (mtu == h->mtu)
         return;

@@ -39,6 +39,8 @@ MUST_USE enum err host_addresses(struct host_state *h, const struct config *c, s
  */
 MUST_USE enum err host_extend(struct host_state *h, const struct config *c, char *why, size_t why_size);
 void host_settle(struct host_state *h, const struct config *c, const struct ike_engine *e);
+/* The routes alone: addresses of this host have changed, and with them the source that a policy's packets shall have. */
+void host_reroute(struct host_state *h, const struct config *c);
 
 /* -- what status shows -- */
 unsigned host_mtu(const struct host_state *h);

@@ -21,7 +21,7 @@ struct search {
     const struct trust *trust;
     int64_t now;
     unsigned n;
-    struct x509 cert[CERT_CHAIN_MAX]; /* crt NULL: could not be parsed */
+    struct x509 cert[CERT_CHAIN_MAX]; /* crt NULL: could not be parsed, or is there already */
     unsigned path[CERT_CHAIN_MAX];    /* from the leaf upwards */
     unsigned depth;
     bool used[CERT_CHAIN_MAX];
@@ -290,14 +290,32 @@ static enum err extend(struct search *s)
 
 /* -- all of it -- */
 
+/*
+ * Whether the i'th certificate is there already, before it or among the CAs. It leads nowhere then, but each copy of a CA
+ * would be one more step of more paths, all judged anew, with all of their CRLs, for anybody who sends it.
+ */
+static bool redundant(const struct trust *t, const struct chain *c, unsigned i)
+{
+    struct span der = buf_span(&c->der[i]);
+    for (unsigned k = 0; k < i; k++)
+        if (span_equal(buf_span(&c->der[k]), der))
+            return true;
+    for (unsigned k = 0; k < t->ca_count && i > 0; k++)
+        if (span_equal(buf_span(&t->ca[k].der), der))
+            return true;
+    return false;
+}
+
 /* What could not be parsed may not have been needed; if it was, `skipped` says what was wrong with it. */
 static enum err parse_chain(struct search *s, const struct chain *c, struct text *skipped)
 {
     for (unsigned i = 0; i < c->n && i < CERT_CHAIN_MAX; i++) {
         char reason[REASON_TEXT];
         struct text why = text_of(reason, sizeof reason);
-        enum err e = x509_parse(buf_span(&c->der[i]), &s->cert[i], &why);
         s->n = i + 1;
+        if (redundant(s->trust, c, i))
+            continue;
+        enum err e = x509_parse(buf_span(&c->der[i]), &s->cert[i], &why);
         if (e != OK && (i == 0 || e == ERR_NOMEM)) {
             memcpy(s->reason, reason, sizeof reason);
             return e;

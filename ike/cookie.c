@@ -23,6 +23,16 @@ static void rotate(struct cookie_jar *j, const struct random_source *rnd, uint64
     j->rotated = now;
 }
 
+/* Nobody may have asked for a cookie for hours: then both secrets are too old. */
+static void rotate_due(struct cookie_jar *j, const struct random_source *rnd, uint64_t now)
+{
+    uint64_t idle = now - j->rotated;
+    if (idle >= COOKIE_ROTATION)
+        rotate(j, rnd, now);
+    if (idle >= 2 * COOKIE_ROTATION)
+        rotate(j, rnd, now);
+}
+
 /* Only the address is bound, not the port: a NAT may map the retry to another one. */
 static enum err mac(const uint8_t secret[32], uint64_t spi_i, const struct endpoint *remote, struct span nonce,
                     uint8_t out[32])
@@ -36,17 +46,17 @@ static enum err mac(const uint8_t secret[32], uint64_t spi_i, const struct endpo
 void cookie_make(struct cookie_jar *j, const struct random_source *rnd, uint64_t now, uint64_t spi_i,
                  const struct endpoint *remote, struct span nonce, uint8_t out[COOKIE_LEN])
 {
-    if (now - j->rotated >= COOKIE_ROTATION)
-        rotate(j, rnd, now);
+    rotate_due(j, rnd, now);
     out[0] = j->version;
     if (mac(j->secret[0], spi_i, remote, nonce, out + 1) != OK)
         random_fill(rnd, out + 1, COOKIE_LEN - 1); /* a cookie that nobody can use, rather than one that is known */
 }
 
-bool cookie_valid(const struct cookie_jar *j, uint64_t spi_i, const struct endpoint *remote, struct span nonce,
-                  struct span cookie)
+bool cookie_valid(struct cookie_jar *j, const struct random_source *rnd, uint64_t now, uint64_t spi_i,
+                  const struct endpoint *remote, struct span nonce, struct span cookie)
 {
     uint8_t want[COOKIE_LEN - 1];
+    rotate_due(j, rnd, now);
     if (cookie.len != COOKIE_LEN)
         return false;
     uint8_t age = (uint8_t)(j->version - cookie.data[0]); /* the version wraps */

@@ -28,7 +28,8 @@ struct random_source;
 void cookie_init(struct cookie_jar *j, const struct random_source *rnd, uint64_t now);
 void cookie_make(struct cookie_jar *j, const struct random_source *rnd, uint64_t now, uint64_t spi_i,
                  const struct endpoint *remote, struct span nonce, uint8_t out[COOKIE_LEN]);
-bool cookie_valid(const struct cookie_jar *j, uint64_t spi_i, const struct endpoint *remote, struct span nonce,
-                  struct span cookie); /* constant-time; false for any length but COOKIE_LEN */
+/* Constant-time; false for any length but COOKIE_LEN, and for what was made two rotations ago. */
+bool cookie_valid(struct cookie_jar *j, const struct random_source *rnd, uint64_t now, uint64_t spi_i,
+                  const struct endpoint *remote, struct span nonce, struct span cookie);
 
 #endif

@@ -55,12 +55,15 @@ static void abandon(struct ike_sa *sa)
         sa_kill(sa);
     }
     sa_unlist(sa);
-    sa->run = NULL;
+    sa->run = NULL; /* who has the same peer can't be found any more: nothing may refer to it, nor it to them */
+    sa->undecided_of = sa->renews = NULL;
     sa->restart = false;
     for (struct child *c = sa->children; c; c = c->next)
         c->policy = NULL;
-    if (sa->current)
+    if (sa->current) {
         sa->current->policy = sa->current->terms.policy = NULL;
+        sa->current->collision.sa = NULL;
+    }
     if (sa->pending)
         sa->pending->terms.policy = NULL;
     for (struct task *t = sa->queue; t; t = t->next)

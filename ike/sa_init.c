@@ -100,7 +100,7 @@ static struct path first_path(const struct run *run)
     if (env->source && !env->source(env->ctx, &p.remote.ip, &p.local.ip))
         p.local.ip = (struct ip){0}; /* there is no way now: perhaps when it is sent */
     p.local.port = host->port;
-    if (p.remote.port != IKE_PORT || host->port == 0) {
+    if (p.remote.port != IKE_PORT || host->port != IKE_PORT) { /* else what answers would miss its marker */
         p.local.port = host->nat_port;
         p.marker = true;
         if (p.remote.port == IKE_PORT)
@@ -307,7 +307,7 @@ static bool cookie_holds(struct ike_engine *e, const struct path *path, const st
 {
     uint8_t cookie[COOKIE_LEN];
     const struct ike_notify *n = ike_find_notify(m, NOTIFY_COOKIE);
-    if (n && cookie_valid(&e->jar, m->h.spi_i, &path->remote, m->nonce, n->data))
+    if (n && cookie_valid(&e->jar, &e->env.random, e->now, m->h.spi_i, &path->remote, m->nonce, n->data))
         return true;
     cookie_make(&e->jar, &e->env.random, e->now, m->h.spi_i, &path->remote, m->nonce, cookie);
     plain_notify(e, path, &m->h, EXCHANGE_SA_INIT, NOTIFY_COOKIE, span_of(cookie, sizeof cookie), false);

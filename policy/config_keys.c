@@ -600,6 +600,8 @@ static void apply_host(struct loading *l, const struct section *s)
     if (h->port == h->nat_port)
         complain(l, line_of(s, has(s, "nat-port") ? "nat-port" : "port"),
                  "found %u as 'port' and as 'nat-port', expected two different ones", h->port);
+    if (h->nat_port == IKE_PORT) /* the one port on which IKE comes without a marker (RFC 3948 section 2.2) */
+        complain(l, line_of(s, "nat-port"), "found 500 as 'nat-port', expected another: ESP can't go there");
 }
 
 static struct policy *new_policy(const struct section *s)

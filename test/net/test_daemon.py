@@ -52,6 +52,17 @@ def test_new_address_is_called_from(lab):
     wait_for('traffic from the new address', lambda: answers(a), 10)
 
 
+def test_protected_address_may_come_late_and_change(lab):
+    """The host's own packets into the tunnel have the source that their policy covers, whenever the host gets it."""
+    a, _ = daemons(lab)
+    a.host.run('ip', 'address', 'del', '10.1.0.1/32', 'dev', 'lo')
+    for address in '10.1.0.7', '10.1.0.9':
+        a.host.address('lo', f'{address}/32')
+        wait_for(f'answers to {address}', lambda: a.host.ping('10.2.0.1', 1, check=False, timeout=1), 10)
+        assert f'src {address}' in a.host.run('ip', 'route', 'get', '10.2.0.1').stdout
+        a.host.run('ip', 'address', 'del', f'{address}/32', 'dev', 'lo')
+
+
 @pytest.mark.parametrize('io', ['uring', 'epoll'])
 def test_a_device_deleted_under_it_ends_it_with_a_reason(lab, io):
     """What it needs is gone for good: it says so, takes everything down and exits 1, for a supervisor to start it anew."""
@@ -64,3 +75,14 @@ def test_a_device_deleted_under_it_ends_it_with_a_reason(lab, io):
     assert "can't go on" in a.log()
     assert 'table 5190' not in left.run('ip route show table all').stdout + left.run('ip rule').stdout
     assert not left.run('find /run/adit -type s').stdout
+
+
+def test_too_many_addresses_to_follow_are_told_of_once(lab):
+    a, _ = daemons(lab)
+    a.host.run('sh', '-c', 'for i in $(seq 1 250); do ip address add 10.50.0.$i/32 dev eth0; done')
+    a.host.run('sh', '-c', 'for i in $(seq 1 50); do ip address add 10.51.0.$i/32 dev eth0; done')
+    wait_for('a warning', lambda: 'too many addresses' in a.log(), 20)
+    a.host.address('eth0', '10.52.0.1/32')
+    time.sleep(2)
+    assert a.log().count('too many addresses') == 1
+    wait_for('traffic all the same', lambda: answers(a), 10)

@@ -440,6 +440,7 @@ static void wrong_values_say_what_was_expected(void **state)
         {"[host]\nport = 70000", "found '70000', expected a number from 0 to 65535"},
         {"[host]\nport = 99999999999999999999", "found '99999999999999999999', expected a number from 0 to 65535"},
         {"[host]\nnat-port = 0", "found '0', expected a number from 1 to 65535"},
+        {"[host]\nport = 0\nnat-port = 500", "found 500 as 'nat-port', expected another: ESP can't go there"},
         {"[host]\nport = 4500", "found 4500 as 'port' and as 'nat-port', expected two different ones"},
         {"[host]\nworkers = 16", "found '16', expected a number from 1 to 15"},
         {"[host]\nhalf-open = 0", "found '0', expected a number from 1 to 1000000"},

@@ -652,6 +652,29 @@ static void endpoint_port_means_nat_traversal_from_the_start(void **state)
     close_all(s);
 }
 
+/* Only on port 500 are messages without a marker understood, ours there and the peer's here. */
+static enum sim_fate check_marker(struct sim *s, struct sim_packet *p, void *ctx)
+{
+    (void)s;
+    (void)ctx;
+    assert_int_equal(p->marker, p->src.port != 500);
+    assert_int_equal(p->marker, p->dst.port != 500);
+    return SIM_DELIVER;
+}
+
+static void marker_and_port_belong_together(void **state)
+{
+    (void)state;
+    static const uint16_t ports[] = {500, 0, 5500};
+    for (unsigned i = 0; i < 3; i++) {
+        struct sim *s = sim_new(26);
+        A->config.host.port = ports[i];
+        s->hook = check_marker;
+        connected(s);
+        close_all(s);
+    }
+}
+
 static void commands_fail_in_words(void **state)
 {
     (void)state;
@@ -892,6 +915,7 @@ int main(void)
         cmocka_unit_test(keylog_is_what_wireshark_reads),
         cmocka_unit_test(failed_install_is_reported_and_leaks_nothing),
         cmocka_unit_test(endpoint_port_means_nat_traversal_from_the_start),
+        cmocka_unit_test(marker_and_port_belong_together),
         cmocka_unit_test(commands_fail_in_words),
         cmocka_unit_test(reload_keeps_what_did_not_change),
         cmocka_unit_test(reload_at_any_moment),

@@ -161,9 +161,14 @@ static struct cookies *fresh_cookie(void)
     return &c;
 }
 
-static bool valid(const struct cookies *c)
+static bool valid_at(struct cookies *c, uint64_t now)
 {
-    return cookie_valid(&c->jar, SPI_I, &c->peer, c->nonce, span_of(c->cookie, COOKIE_LEN));
+    return cookie_valid(&c->jar, &c->rnd, now, SPI_I, &c->peer, c->nonce, span_of(c->cookie, COOKIE_LEN));
+}
+
+static bool valid(struct cookies *c)
+{
+    return valid_at(c, NOW);
 }
 
 static void cookie_is_valid_for_what_it_was_made_for_alone(void **state)
@@ -173,11 +178,11 @@ static void cookie_is_valid_for_what_it_was_made_for_alone(void **state)
     struct span cookie = span_of(c->cookie, COOKIE_LEN);
     assert_true(valid(c));
     struct endpoint other = endpoint("198.51.100.8", 500), port = endpoint("198.51.100.7", 501);
-    assert_false(cookie_valid(&c->jar, SPI_I, &other, c->nonce, cookie));
-    assert_true(cookie_valid(&c->jar, SPI_I, &port, c->nonce, cookie)); /* a NAT may map the retry anew */
-    assert_false(cookie_valid(&c->jar, SPI_I + 1, &c->peer, c->nonce, cookie));
-    assert_false(cookie_valid(&c->jar, SPI_I, &c->peer, span_of("0123456789abcdeF", 16), cookie));
-    assert_false(cookie_valid(&c->jar, SPI_I, &c->peer, span_of("0123456789abcde", 15), cookie));
+    assert_false(cookie_valid(&c->jar, &c->rnd, NOW, SPI_I, &other, c->nonce, cookie));
+    assert_true(cookie_valid(&c->jar, &c->rnd, NOW, SPI_I, &port, c->nonce, cookie)); /* a NAT may map the retry anew */
+    assert_false(cookie_valid(&c->jar, &c->rnd, NOW, SPI_I + 1, &c->peer, c->nonce, cookie));
+    assert_false(cookie_valid(&c->jar, &c->rnd, NOW, SPI_I, &c->peer, span_of("0123456789abcdeF", 16), cookie));
+    assert_false(cookie_valid(&c->jar, &c->rnd, NOW, SPI_I, &c->peer, span_of("0123456789abcde", 15), cookie));
 }
 
 static void cookie_with_any_flipped_bit_or_other_length_is_invalid(void **state)
@@ -192,7 +197,8 @@ static void cookie_with_any_flipped_bit_or_other_length_is_invalid(void **state)
     uint8_t longer[65] = {0};
     memcpy(longer, c->cookie, COOKIE_LEN);
     for (size_t len = 0; len <= sizeof longer; len++)
-        assert_int_equal(cookie_valid(&c->jar, SPI_I, &c->peer, c->nonce, span_of(longer, len)), len == COOKIE_LEN);
+        assert_int_equal(cookie_valid(&c->jar, &c->rnd, NOW, SPI_I, &c->peer, c->nonce, span_of(longer, len)),
+                         len == COOKIE_LEN);
 }
 
 static void secret_rotates_and_the_one_before_still_counts(void **state)
@@ -205,16 +211,31 @@ static void secret_rotates_and_the_one_before_still_counts(void **state)
     cookie_make(&c->jar, &c->rnd, NOW + 60 * NS_PER_S, SPI_I, &c->peer, c->nonce, later);
     assert_int_equal(later[0], (uint8_t)(c->cookie[0] + 1));
     assert_memory_not_equal(later + 1, c->cookie + 1, COOKIE_LEN - 1);
-    assert_true(valid(c));
-    assert_true(cookie_valid(&c->jar, SPI_I, &c->peer, c->nonce, span_of(later, COOKIE_LEN)));
+    assert_true(valid_at(c, NOW + 60 * NS_PER_S));
+    assert_true(
+        cookie_valid(&c->jar, &c->rnd, NOW + 60 * NS_PER_S, SPI_I, &c->peer, c->nonce, span_of(later, COOKIE_LEN)));
     cookie_make(&c->jar, &c->rnd, NOW + 120 * NS_PER_S, SPI_I, &c->peer, c->nonce, later);
-    assert_false(valid(c));
+    assert_false(valid_at(c, NOW + 120 * NS_PER_S));
     for (unsigned i = 0; i < 600; i++) { /* the version byte wraps */
         uint64_t now = NOW + (180 + 60 * (uint64_t)i) * NS_PER_S;
         cookie_make(&c->jar, &c->rnd, now, SPI_I, &c->peer, c->nonce, later);
-        assert_true(cookie_valid(&c->jar, SPI_I, &c->peer, c->nonce, span_of(later, COOKIE_LEN)));
-        assert_false(valid(c));
+        assert_true(cookie_valid(&c->jar, &c->rnd, now, SPI_I, &c->peer, c->nonce, span_of(later, COOKIE_LEN)));
+        assert_false(valid_at(c, now));
     }
+}
+
+/* Cookies are asked for under load only: what was given out at the end of one flood must not open the next. */
+static void cookie_grows_old_though_nobody_asks_for_another(void **state)
+{
+    (void)state;
+    struct cookies *c = fresh_cookie();
+    uint8_t later[COOKIE_LEN];
+    assert_true(valid_at(c, NOW + 119 * NS_PER_S));
+    c = fresh_cookie();
+    assert_false(valid_at(c, NOW + 120 * NS_PER_S));
+    c = fresh_cookie();
+    cookie_make(&c->jar, &c->rnd, NOW + 3600 * NS_PER_S, SPI_I, &c->peer, c->nonce, later);
+    assert_false(valid_at(c, NOW + 3600 * NS_PER_S));
 }
 
 static void another_jar_does_not_accept_it(void **state)
@@ -244,6 +265,7 @@ int main(void)
         cmocka_unit_test(cookie_is_valid_for_what_it_was_made_for_alone),
         cmocka_unit_test(cookie_with_any_flipped_bit_or_other_length_is_invalid),
         cmocka_unit_test(secret_rotates_and_the_one_before_still_counts),
+        cmocka_unit_test(cookie_grows_old_though_nobody_asks_for_another),
         cmocka_unit_test(another_jar_does_not_accept_it),
     };
     return cmocka_run_group_tests(tests, start_crypto, NULL);

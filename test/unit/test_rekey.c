@@ -264,6 +264,58 @@ static void commands_end_within_three_minutes(void **state)
     close_all(s);
 }
 
+/* What node 0 sends on the SA that the peer's rekey has made. */
+static enum sim_fate lose_what_the_peer_made(struct sim *s, struct sim_packet *p, void *ctx)
+{
+    (void)s;
+    const uint64_t *made = ctx;
+    return p->from == 0 && !p->esp && !p->keepalive && get_be64(p->data + 8) == *made ? SIM_DROP : SIM_DELIVER;
+}
+
+static enum sim_fate hold_all(struct sim *s, struct sim_packet *p, void *ctx)
+{
+    (void)s;
+    (void)p;
+    (void)ctx;
+    return SIM_HOLD;
+}
+
+/*
+ * Both ends rekey the IKE SA, and the peer leaves node 0's configuration before it is decided which of them counts: the
+ * old SA ends, and the peer goes on with the one that it has made.
+ */
+static void crossing_rekeys_of_a_peer_that_is_removed(void **state)
+{
+    (void)state;
+    unsigned alone = 0;
+    for (uint64_t seed = 50; seed < 56; seed++) {
+        struct sim *s = connected(seed);
+        struct config none = A->config;
+        none.peer_count = none.policy_count = 0;
+        s->hook = hold_all;
+        rekey(s, 0, false, 0);
+        rekey(s, 1, false, 0);
+        sim_for(s, 50 * NS_PER_MS);
+        sim_release(s, sim_held(s, sim_held(s, 0)->from != 1)); /* the peer's request */
+        sim_for(s, 50 * NS_PER_MS);
+        struct ike_sa *old = A->e->sas, *made = old->next;
+        assert_ptr_equal(made->undecided_of, old);
+        uint64_t spi = made->spi_r;
+        s->hook = lose_what_the_peer_made;
+        s->hook_ctx = &spi;
+        ike_reload(A->e, &none, s->now);
+        while (sim_held(s, 0))
+            sim_release(s, sim_held(s, 0));
+        sim_for(s, 2 * NS_PER_S);
+        alone += A->e->sas && A->e->sas->spi_r == spi;
+        ike_down(B->e, &B->peers[0], &B->policies[0], 0, s->now); /* a Delete on whichever SA has won */
+        sim_for(s, 2 * NS_PER_S);
+        s->hook = NULL;
+        close_all(s);
+    }
+    assert_int_not_equal(alone, 0);
+}
+
 /* What waited for the peer's rekey of the IKE SA goes on when that fails. */
 static void failed_rekey_of_the_peer_holds_nothing_up(void **state)
 {
@@ -301,6 +353,7 @@ int main(void)
         cmocka_unit_test(rekey_of_what_the_peer_forgot_ends),
         cmocka_unit_test(commands_end_within_three_minutes),
         cmocka_unit_test(failed_rekey_of_the_peer_holds_nothing_up),
+        cmocka_unit_test(crossing_rekeys_of_a_peer_that_is_removed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
