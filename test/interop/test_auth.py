@@ -179,7 +179,7 @@ def test_a_certificate_of_somebody_else_is_refused(lab, pki):
     files = {**strong_files(pki), 'x509/carol.crt': pki.read('carol.crt'), 'private/carol.key': pki.read('carol.key')}
     a, s = link(lab, ini('', by_cert(pki)),
                 swanctl('auth = pubkey\ncerts = carol.crt', 'auth = pubkey', ids=('carol.example', 'left.example')), files)
-    refused(a, s, 'responder', 'carol.example at 192.0.2.2:4500 fits no peer; configured: strong (id right.example')
+    refused(a, s, 'responder', 'carol.example at 192.0.2.2:4500 fits no peer: strong has the id right.example')
     a.stop()
     a = Adit(a.host, ini('', by_cert(pki), ids=('left.example', '%any')), 'open').start()
     assert up(a, s, 'responder')['remote_id'] == 'carol.example'
