@@ -236,7 +236,9 @@ static void refused(struct ike_sa *sa, const struct ike_message *m, uint16_t err
     struct task *t = sa->current;
     char name[64];
     uint16_t group = error == NOTIFY_INVALID_KE_PAYLOAD ? invalid_ke_group(m, t) : KE_NONE;
-    if (t->collision.sa) { /* the peer has done it already, and is about to delete this one (section 2.8.2) */
+    if (sa->state != SA_UP) { /* it is being closed: nobody wants to know */
+        task_done(sa);
+    } else if (t->collision.sa) { /* the peer has done it already, and is about to delete this one (section 2.8.2) */
         inherit(sa, t->collision.sa);
         task_done(sa);
     } else if (group != KE_NONE && t->retries < KEX_RETRIES) {
