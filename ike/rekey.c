@@ -62,9 +62,9 @@ uint16_t invalid_ke_group(const struct ike_message *m, const struct task *t)
 
 /* -- what both roles share -- */
 
-/* The successor of an SA, as yet without Child SAs. NULL: no memory, or no keys. */
-static struct ike_sa *successor(struct ike_sa *old, bool initiator, uint64_t own_spi, const struct choice *choice,
-                                const struct nonce *own, const struct nonce *theirs, const struct kex_secret *secret)
+/* The successor of an SA, with its keys; not up yet. NULL: no memory, or no keys. */
+static struct ike_sa *derived(struct ike_sa *old, bool initiator, uint64_t own_spi, const struct choice *choice,
+                              const struct nonce *own, const struct nonce *theirs, const struct kex_secret *secret)
 {
     struct ike_sa *sa = ike_sa_new(old->e, initiator, own_spi);
     if (!sa)
@@ -92,7 +92,16 @@ static struct ike_sa *successor(struct ike_sa *old, bool initiator, uint64_t own
         sa_kill(sa);
         return NULL;
     }
-    sa_up(sa);
+    return sa;
+}
+
+/* The same, and up; as yet without Child SAs. */
+static struct ike_sa *successor(struct ike_sa *old, bool initiator, uint64_t own_spi, const struct choice *choice,
+                                const struct nonce *own, const struct nonce *theirs, const struct kex_secret *secret)
+{
+    struct ike_sa *sa = derived(old, initiator, own_spi, choice, own, theirs, secret);
+    if (sa)
+        sa_up(sa);
     return sa;
 }
 
@@ -255,6 +264,20 @@ static void refused(struct ike_sa *sa, const struct ike_message *m, uint16_t err
     }
 }
 
+/* The old one is being closed, and the peer counts the new one as up, with all Child SAs on it: it is closed as well. */
+static void close_unwanted(struct ike_sa *old, struct ike_job *job)
+{
+    const struct task *t = old->current;
+    struct ike_sa *made =
+        job->result == OK ? derived(old, true, t->ike_spi, &t->terms.choice, &t->nonce, &t->peer_nonce, &job->secret)
+                          : NULL;
+    if (!made)
+        return;
+    made->state = SA_REPLACED;
+    made->successor = true;
+    sa_delete(made, false);
+}
+
 /*
  * Ours is complete. If the peer was rekeying as well, the new SA with the lowest of the four nonces goes, deleted by
  * its maker; the other inherits the Child SAs, and its maker deletes the old one (section 2.8.2).
@@ -264,6 +287,7 @@ static void secret_made(struct ike_sa *sa, struct ike_job *job)
     struct task *t = sa->current;
     struct ike_sa *theirs = t->collision.sa;
     if (sa->state != SA_UP) {
+        close_unwanted(sa, job);
         task_done(sa);
         return;
     }

@@ -48,6 +48,22 @@ static struct sim *connected(uint64_t seed)
     return s;
 }
 
+static enum sim_fate hold_answers(struct sim *s, struct sim_packet *p, void *ctx)
+{
+    (void)s;
+    (void)ctx;
+    return p->from == 1 ? SIM_HOLD : SIM_DELIVER;
+}
+
+/* B's answer arrives after all. */
+static void let_through(struct sim *s)
+{
+    assert_non_null(sim_held(s, 0));
+    s->hook = NULL;
+    while (sim_held(s, 0))
+        sim_release(s, sim_held(s, 0));
+}
+
 /* The same configuration, but for its peer, whose SAs are to be deleted. */
 struct other_config {
     struct config config;
@@ -68,6 +84,31 @@ static void change_peer(struct sim *s, struct other_config *to)
     to->config.peers = to->peers;
     to->config.policies = to->policy_list;
     ike_reload(A->e, &to->config, s->now);
+}
+
+/* The peer has made the successor by then, which is closed with what it succeeds. */
+static void successor_in_the_making_is_closed_too(void **state)
+{
+    (void)state;
+    for (unsigned how = 0; how < 3; how++) {
+        struct sim *s = connected(1 + how);
+        struct other_config changed;
+        s->hook = hold_answers;
+        ike_rekey(A->e, &A->peers[0], NULL, 5, s->now);
+        sim_for(s, 100 * NS_PER_MS);
+        assert_int_equal(sim_ike_sas(B, IKE_ESTABLISHED), 1);
+        if (how == 0)
+            ike_down(A->e, &A->peers[0], NULL, 6, s->now);
+        else if (how == 1)
+            change_peer(s, &changed);
+        else
+            ike_shutdown(A->e, s->now);
+        let_through(s);
+        sim_for(s, 20 * NS_PER_S);
+        assert_sim(how || (sim_command(A, 6) && sim_command(A, 6)->ok));
+        assert_sim(sim_empty(s));
+        sim_free(s);
+    }
 }
 
 static enum sim_fate hold_all(struct sim *s, struct sim_packet *p, void *ctx)
@@ -122,6 +163,7 @@ static void peer_removed_during_a_collision(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(successor_in_the_making_is_closed_too),
         cmocka_unit_test(peer_removed_during_a_collision),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
