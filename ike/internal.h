@@ -140,6 +140,7 @@ struct task {
     ns_t refused_since;             /* first TEMPORARY_FAILURE */
     unsigned retries;               /* INVALID_KE_PAYLOAD answers followed */
     bool anew;                      /* CHILD_NEW: though another SA has one of that policy */
+    bool unwanted;                  /* its policy was taken down by hand meanwhile */
     bool single;                    /* one pair of addresses only: the peer has asked for that */
     bool transport;                 /* transport mode is offered */
     struct selectors local, remote; /* offered */

@@ -111,6 +111,83 @@ static void successor_in_the_making_is_closed_too(void **state)
     }
 }
 
+/* Taken down and wanted again at once: what was under way on the old IKE SA counts for nothing. */
+static void child_sa_in_the_making_is_none_of_the_next(void **state)
+{
+    (void)state;
+    struct sim *s = connected(2);
+    s->hook = hold_answers;
+    ike_up(A->e, &A->peers[0], &A->policies[1], 5, s->now);
+    sim_for(s, 100 * NS_PER_MS);
+    ike_down(A->e, &A->peers[0], NULL, 6, s->now);
+    ike_up(A->e, &A->peers[0], &A->policies[1], 7, s->now);
+    let_through(s);
+    sim_for(s, 10 * NS_PER_S);
+    assert_sim(sim_command(A, 5) && !sim_command(A, 5)->ok);
+    assert_sim(sim_command(A, 7) && sim_command(A, 7)->ok);
+    assert_sim(sim_sending(A, &A->policies[1]) && sim_agree(s));
+    assert_sim(sim_ike_sas(A, IKE_ESTABLISHED) == 1 && sim_ike_sas(B, IKE_ESTABLISHED) == 1);
+    sim_free(s);
+}
+
+/* One policy taken down while it is about to come up; and perhaps wanted again before that is over. */
+static void policy_taken_down_stays_down(void **state)
+{
+    (void)state;
+    for (unsigned soon = 0; soon < 2; soon++) {
+        struct sim *s = connected(10 + soon);
+        s->hook = hold_answers;
+        ike_up(A->e, &A->peers[0], &A->policies[1], 5, s->now);
+        sim_for(s, 100 * NS_PER_MS);
+        ike_down(A->e, &A->peers[0], &A->policies[1], 6, s->now);
+        if (soon)
+            ike_up(A->e, &A->peers[0], &A->policies[1], 7, s->now);
+        let_through(s);
+        sim_for(s, 10 * NS_PER_S);
+        assert_sim(sim_command(A, 5) && !sim_command(A, 5)->ok && sim_command(A, 6) && sim_command(A, 6)->ok);
+        if (!soon) {
+            assert_sim(!sim_sending(A, &A->policies[1]) && !sim_sending(B, &B->policies[1]));
+            assert_sim(sim_children(A) == 1 && sim_children(B) == 1 && sim_agree(s));
+            ike_up(A->e, &A->peers[0], &A->policies[1], 7, s->now);
+            sim_for(s, 10 * NS_PER_S);
+        }
+        assert_sim(sim_command(A, 7) && sim_command(A, 7)->ok);
+        assert_sim(sim_sending(B, &B->policies[1]) && sim_children(B) == 2 && sim_agree(s));
+        sim_free(s);
+    }
+}
+
+static void policy_taken_down_while_it_is_rekeyed(void **state)
+{
+    (void)state;
+    struct sim *s = connected(4);
+    s->hook = hold_answers;
+    ike_rekey(A->e, &A->peers[0], &A->policies[0], 5, s->now);
+    sim_for(s, 100 * NS_PER_MS);
+    ike_down(A->e, &A->peers[0], &A->policies[0], 6, s->now);
+    let_through(s);
+    sim_for(s, 10 * NS_PER_S);
+    assert_sim(sim_command(A, 6) && sim_command(A, 6)->ok);
+    assert_sim(sim_children(A) == 0 && sim_children(B) == 0);
+    sim_free(s);
+}
+
+static void policy_taken_down_during_ike_auth(void **state)
+{
+    (void)state;
+    struct sim *s = two_policies(5);
+    sim_start_engines(s, NULL);
+    ike_up(A->e, &A->peers[0], &A->policies[0], 1, s->now);
+    while (!sim_ike_sas(B, IKE_ESTABLISHED))
+        sim_for(s, NS_PER_MS);
+    ike_down(A->e, &A->peers[0], &A->policies[0], 2, s->now);
+    sim_for(s, 10 * NS_PER_S);
+    assert_sim(sim_command(A, 1) && !sim_command(A, 1)->ok);
+    assert_sim(sim_command(A, 2) && sim_command(A, 2)->ok);
+    assert_sim(sim_children(A) == 0 && sim_children(B) == 0);
+    sim_free(s);
+}
+
 static enum sim_fate hold_all(struct sim *s, struct sim_packet *p, void *ctx)
 {
     (void)s;
@@ -164,6 +241,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(successor_in_the_making_is_closed_too),
+        cmocka_unit_test(child_sa_in_the_making_is_none_of_the_next),
+        cmocka_unit_test(policy_taken_down_stays_down),
+        cmocka_unit_test(policy_taken_down_while_it_is_rekeyed),
+        cmocka_unit_test(policy_taken_down_during_ike_auth),
         cmocka_unit_test(peer_removed_during_a_collision),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
