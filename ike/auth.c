@@ -196,6 +196,7 @@ static void established(struct ike_sa *sa, const struct ike_message *m)
     sa_up(sa);
     report_up(sa);
     reauth_plan(sa, m);
+    run_reached(run);
     if (!sa->childless)
         first_child(sa, m);
     task_done(sa);

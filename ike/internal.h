@@ -747,6 +747,7 @@ void run_note(struct run *r, const char *text, bool sure);
 void run_kick(struct run *r);           /* starts what is needed and not under way */
 void run_later(struct run *r, ns_t in); /* kicks after a while */
 void run_failed(struct run *r, const struct policy *policy, const char *text);
+void run_reached(struct run *r); /* an attempt of ours made an IKE SA: what failed before it holds up no policy */
 void run_well(struct run *r, const struct policy *policy); /* a Child SA of it is up */
 void commands_check(struct ike_engine *e);
 void commands_free(struct ike_engine *e);

@@ -238,6 +238,12 @@ void run_failed(struct run *r, const struct policy *policy, const char *text)
         run_later(r, wait);
 }
 
+void run_reached(struct run *r)
+{
+    for (unsigned i = 0; i < r->policy_count; i++)
+        r->policies[i].not_before = 0;
+}
+
 void run_well(struct run *r, const struct policy *policy)
 {
     struct policy_run *p = run_policy(r, policy);
