@@ -161,6 +161,18 @@ static void give_up(struct ike_sa *sa, const char *why)
     task_done(sa);
 }
 
+/*
+ * The peer has made a successor and moved the Child SAs to it, and we can't have it. What it has made by a rekey of its
+ * own will do as well; otherwise only a new IKE SA brings the ends together again.
+ */
+static void start_over(struct ike_sa *sa, const char *why)
+{
+    rekey_settle(sa);
+    if (sa->state == SA_UP)
+        sa_delete(sa, true);
+    give_up(sa, why);
+}
+
 static void begin(struct ike_sa *sa)
 {
     struct task *t = sa->current;
@@ -295,7 +307,7 @@ static void secret_made(struct ike_sa *sa, struct ike_job *job)
         job->result == OK ? successor(sa, true, t->ike_spi, &t->terms.choice, &t->nonce, &t->peer_nonce, &job->secret)
                           : NULL;
     if (!made) {
-        give_up(sa, job->result != OK ? err_text(job->result) : "no keys");
+        start_over(sa, job->result != OK ? err_text(job->result) : "no keys");
         return;
     }
     const struct nonce *mine = nonce_lower(&t->nonce, &t->peer_nonce);
@@ -328,14 +340,14 @@ void rekey_response(struct ike_sa *sa, const struct ike_message *m)
     }
     if (proposal_accept(m->sa, &t->offered, true, c) != OK || c->spi_len != 8 || c->spi == 0 || c->ke.id != t->group ||
         m->ke_group != t->group || !nonce_set(&t->peer_nonce, m->nonce)) {
-        give_up(sa, "its answer does not fit our offer");
+        start_over(sa, "its answer does not fit our offer");
         return;
     }
     struct kex *kex = t->kex;
     t->kex = NULL;
     enum err err = job_start(sa, JOB_FINISH, t->group, kex, m->ke, secret_made);
     if (err != OK)
-        give_up(sa, err_text(err));
+        start_over(sa, err_text(err));
 }
 
 /* -- responder -- */
