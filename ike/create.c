@@ -345,10 +345,11 @@ static void responded(struct ike_sa *sa, struct ike_job *job)
         sa_lost(sa, "IKE SA with %s is down: it sent an invalid public value", sa_peer_name(sa));
 }
 
-/* Whether this is no moment for a Child SA (section 2.25). */
+/* Whether this is no moment for a Child SA (section 2.25); or its packets would go where the peer may not be. */
 static bool busy(const struct ike_sa *sa)
 {
-    return sa->state != SA_UP || sa->undecided_of || (sa->current && sa->current->kind == TASK_IKE_REKEY);
+    return sa->state != SA_UP || sa->undecided_of || sa->mobike.unproven ||
+           (sa->current && sa->current->kind == TASK_IKE_REKEY);
 }
 
 /* The peer may have made a Child SA by answering our request, and its answer may be late or lost. */

@@ -587,6 +587,22 @@ static void child_sas_follow_when_the_address_is_proven(void **state)
     close_all(s);
 }
 
+/* A Child SA made meanwhile would send to where nobody has proven to be. */
+static void new_child_sas_wait_for_the_proof_too(void **state)
+{
+    (void)state;
+    struct sim *s = with_mobike(17);
+    connect_both(s);
+    B->e->sas->mobike.unproven = true;
+    ike_rekey(A->e, &A->peers[0], &A->policies[0], 2, s->now);
+    sim_for(s, NS_PER_S);
+    assert_sim(sim_children(B) == 1 && !sim_command(A, 2));
+    B->e->sas->mobike.unproven = false;
+    sim_for(s, 20 * NS_PER_S);
+    assert_sim(sim_command(A, 2) && sim_command(A, 2)->ok && sim_up(s));
+    close_all(s);
+}
+
 /* -- NATs -- */
 
 static void put_no_nats(struct ike_sa *sa, struct ike_builder *b, const struct ip *source)
@@ -888,6 +904,7 @@ int main(void)
         cmocka_unit_test(older_update_changes_nothing),
         cmocka_unit_test(wrong_or_missing_cookie_closes),
         cmocka_unit_test(child_sas_follow_when_the_address_is_proven),
+        cmocka_unit_test(new_child_sas_wait_for_the_proof_too),
         cmocka_unit_test(prohibited_nat_is_refused),
         cmocka_unit_test(refusals_are_retried_and_then_end_it),
         cmocka_unit_test(nat_appears_and_disappears),
