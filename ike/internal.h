@@ -717,6 +717,7 @@ void mobike_update(struct ike_sa *sa);   /* queues one, if none waits */
 void mobike_announce(struct ike_sa *sa); /* the same */
 
 /* -- roam.c: which addresses -- */
+void mobike_tell(struct ike_sa *sa); /* our list, unless the peer has it or is being told */
 /* The IKE SA and, with children, its Child SAs are there from now on; so is the request under way. */
 void mobike_move(struct ike_sa *sa, const struct path *to, bool children);
 /* The peer refuses this pair of addresses: takes another and updates. False: none is left. */

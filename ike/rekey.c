@@ -140,6 +140,7 @@ static void inherit(struct ike_sa *old, struct ike_sa *sa)
     commands_end(e, COMMAND_REKEY, sa->run, NULL, true, "rekeyed");
     task_next(sa);
     mobike_resume(sa); /* what the old one began is not carried over */
+    mobike_tell(sa);
 }
 
 void rekey_settle(struct ike_sa *sa)
