@@ -115,7 +115,8 @@ void reauth_inherit(struct ike_sa *old, struct ike_sa *sa)
     sa->reauth_end = old->reauth_end;
     sa->renews = old->renews;
     old->renews = NULL;
-    for (struct ike_sa *o = sa->run ? sa->run->sas : NULL; o; o = o->run_next)
+    /* Towards clients of any address, of whom there may be thousands, nothing is ever renewed from here. */
+    for (struct ike_sa *o = sa->run && !sa->run->peer->endpoint_any ? sa->run->sas : NULL; o; o = o->run_next)
         if (o->renews == old)
             o->renews = sa;
     sa_arm(sa);

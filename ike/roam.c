@@ -107,7 +107,7 @@ static void pairs_of(const struct ike_sa *sa, struct pairs *out)
 /* What a rekey has left behind still has to be deleted, and that too where the peer is now. */
 static void drag_along(const struct ike_sa *sa, const struct path *from)
 {
-    for (struct ike_sa *o = sa->run ? sa->run->sas : NULL; o; o = o->run_next) {
+    for (struct ike_sa *o = table_same_peer(&sa->e->table, sa); o; o = table_same_peer_next(o, sa)) {
         if ((o->state != SA_REPLACED && o->state != SA_DELETING) || !path_equal(&o->path, from))
             continue;
         o->path = sa->path;
