@@ -158,6 +158,31 @@ static void refused(struct ike_sa *sa, const struct ike_message *m, uint16_t err
     }
 }
 
+/* The peer may have made a Child SA by answering our request, and its answer may be late or lost. */
+static bool answer_due(const struct ike_sa *sa)
+{
+    const struct task *t = sa->current;
+    return t && (t->kind == TASK_CHILD_NEW || t->kind == TASK_CHILD_REKEY) && t->sent;
+}
+
+void create_deleted(struct ike_sa *sa, uint32_t spi)
+{
+    if (answer_due(sa))
+        sa->current->deleted = spi;
+}
+
+/* The peer has made it and deleted it again, before we heard of it. */
+static void finish_deleted(struct ike_sa *sa)
+{
+    struct child *old = replaced(sa, sa->current);
+    if (old && sa->current->collision.seen) /* the peer's own is there in its place */
+        child_doom(old);
+    else if (old)
+        child_delete(old, true);
+    run_later(sa->run, 0);
+    task_done(sa);
+}
+
 /*
  * Ours is complete. If the peer was rekeying the same Child SA, the lowest of the four nonces tells which new one goes;
  * whoever made it deletes it, and whoever made the other deletes the old one (section 2.8.1).
@@ -167,6 +192,10 @@ static void finish(struct ike_sa *sa, const struct kex_secret *g)
     struct task *t = sa->current;
     struct ike_engine *e = sa->e;
     struct child *old = replaced(sa, t);
+    if (t->deleted && t->deleted == t->terms.choice.spi) {
+        finish_deleted(sa);
+        return;
+    }
     if (t->collision.seen) {
         const struct nonce *mine = nonce_lower(&t->nonce, &t->peer_nonce);
         if (nonce_lower(mine, &t->collision.lowest) == mine) {
@@ -350,13 +379,6 @@ static bool busy(const struct ike_sa *sa)
 {
     return sa->state != SA_UP || sa->undecided_of || sa->mobike.unproven ||
            (sa->current && sa->current->kind == TASK_IKE_REKEY);
-}
-
-/* The peer may have made a Child SA by answering our request, and its answer may be late or lost. */
-static bool answer_due(const struct ike_sa *sa)
-{
-    const struct task *t = sa->current;
-    return t && (t->kind == TASK_CHILD_NEW || t->kind == TASK_CHILD_REKEY) && t->sent;
 }
 
 /* Whether one more would be too many (section 1.3). */

@@ -153,6 +153,7 @@ struct task {
     uint32_t spi; /* reserved for a Child SA */
     uint64_t ike_spi;
     struct child_terms terms; /* what was agreed, while the secret is being computed */
+    uint32_t deleted;         /* the peer's SPI of a Child SA that it has deleted, and that we don't know (yet) */
     struct collision collision;
     unsigned told;               /* UPDATE, ANNOUNCE: version of our list of addresses that goes with it; 0: none */
     struct path path;            /* UPDATE, ROUTABLE: what it is about */
@@ -670,6 +671,8 @@ struct run *claim_next(struct claims *c); /* NULL: no more */
 void create_start(struct ike_sa *sa); /* the current task: CHILD_NEW or CHILD_REKEY */
 void create_request(struct ike_sa *sa, const struct ike_message *m);
 void create_response(struct ike_sa *sa, const struct ike_message *m);
+/* The peer deletes a Child SA that is not there: the answer that tells of it may still be on its way. */
+void create_deleted(struct ike_sa *sa, uint32_t spi);
 
 /* -- rekey.c: CREATE_CHILD_SA for the IKE SA -- */
 void rekey_start(struct ike_sa *sa);

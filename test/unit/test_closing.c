@@ -208,6 +208,32 @@ static void pass(struct sim *s, unsigned from, unsigned n)
     sim_for(s, 30 * NS_PER_MS);
 }
 
+/* The peer deletes what it has just made, and its Delete is here before the answer that tells of it. */
+static void delete_comes_before_what_it_deletes(void **state)
+{
+    (void)state;
+    for (unsigned rekey = 0; rekey < 2; rekey++) {
+        struct sim *s = connected(20 + rekey);
+        const struct policy *policy = &A->policies[!rekey];
+        s->hook = hold_answers;
+        if (rekey)
+            ike_rekey(A->e, &A->peers[0], policy, 5, s->now);
+        else
+            ike_up(A->e, &A->peers[0], policy, 5, s->now);
+        sim_for(s, 100 * NS_PER_MS);
+        assert_true(sim_sending(B, NULL));
+        ike_child_hard(B->e, 2, s->now);
+        pass(s, 1, 1);
+        let_through(s);
+        sim_for(s, NS_PER_S);
+        assert_sim(sim_agree(s) && sim_children(A) == sim_children(B));
+        ike_up(A->e, &A->peers[0], policy, 6, s->now);
+        sim_for(s, 5 * NS_PER_S);
+        assert_sim(sim_sending(A, policy) && sim_agree(s) && sim_children(A) == sim_children(B));
+        sim_free(s);
+    }
+}
+
 /*
  * Both ends rekey the IKE SA, and the peer leaves the configuration before it is decided whose new one stays. The peer's
  * is deleted and forgotten first; then our own rekey is refused.
@@ -245,6 +271,7 @@ int main(void)
         cmocka_unit_test(policy_taken_down_stays_down),
         cmocka_unit_test(policy_taken_down_while_it_is_rekeyed),
         cmocka_unit_test(policy_taken_down_during_ike_auth),
+        cmocka_unit_test(delete_comes_before_what_it_deletes),
         cmocka_unit_test(peer_removed_during_a_collision),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
