@@ -58,6 +58,8 @@ bool reauth_begin(struct ike_sa *sa)
     const struct policy *first = NULL;
     if (!run || run->held || sa->e->stopping || under_way(sa) || !run->candidate_count)
         return false;
+    if (run->peer->endpoint_any) /* they call us; and `renews` is looked for with no such peer, when an SA goes */
+        return false;
     for (const struct child *c = sa->children; c; c = c->next)
         if (c->state == CHILD_LIVE && c->policy)
             first = c->policy;
