@@ -58,8 +58,6 @@ static void abandon(struct ike_sa *sa)
     sa->run = NULL; /* who has the same peer can't be found any more: nothing may refer to it, nor it to them */
     sa->undecided_of = sa->renews = NULL;
     sa->restart = false;
-    sa->undecided_of = sa->renews =
-        NULL; /* others of this peer, abandoned as well: nothing finds it for them any more */
     for (struct child *c = sa->children; c; c = c->next)
         c->policy = NULL;
     if (sa->current) {
