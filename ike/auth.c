@@ -151,6 +151,11 @@ static void first_child(struct ike_sa *sa, const struct ike_message *m)
     struct child_terms terms;
     char why[TEXT_MAX];
     const struct ike_notify *error = ike_find_error(m);
+    if (t->unwanted) {
+        if (!error)
+            child_disown(sa, t);
+        return;
+    }
     if (error && error->type == NOTIFY_SINGLE_PAIR_REQUIRED && child_single(sa, t))
         return;
     if (!child_accept(sa, m, t, false, &terms, why, sizeof why)) {
@@ -191,6 +196,7 @@ static void established(struct ike_sa *sa, const struct ike_message *m)
     sa_up(sa);
     report_up(sa);
     reauth_plan(sa, m);
+    run_reached(run);
     if (!sa->childless)
         first_child(sa, m);
     task_done(sa);

@@ -17,15 +17,30 @@ static struct child *replaced(const struct ike_sa *sa, const struct task *t)
     return c && c->sa == sa && c->state == CHILD_LIVE ? c : NULL;
 }
 
+/* Whether what the current task is to make has a place still: the SA stays, and so does the policy. */
+static bool wanted(const struct ike_sa *sa)
+{
+    const struct task *t = sa->current;
+    return sa->state == SA_UP && t->policy && !t->unwanted;
+}
+
+/* It has none: what the peer has made of it goes again. The policy may have been asked for anew. */
+static void call_off(struct ike_sa *sa, bool made)
+{
+    if (made)
+        child_disown(sa, sa->current);
+    if (sa->run)
+        run_later(sa->run, 0);
+    task_done(sa);
+}
+
 /* Our exchange led to no Child SA. */
 static void give_up(struct ike_sa *sa, const char *why)
 {
     struct task *t = sa->current;
-    if (t->policy) {
-        child_failed(sa, t->policy, "%s", why);
-        if (t->kind == TASK_CHILD_REKEY)
-            commands_end(sa->e, COMMAND_REKEY, sa->run, t->policy, false, why);
-    }
+    child_failed(sa, t->policy, "%s", why);
+    if (t->kind == TASK_CHILD_REKEY)
+        commands_end(sa->e, COMMAND_REKEY, sa->run, t->policy, false, why);
     task_done(sa);
 }
 
@@ -34,7 +49,7 @@ static void send_request(struct ike_sa *sa)
     struct task *t = sa->current;
     struct ike_builder b;
     const struct child *old = replaced(sa, t);
-    if (!t->policy || (t->kind == TASK_CHILD_REKEY && !old)) { /* gone while the key pair was made */
+    if (t->kind == TASK_CHILD_REKEY && !old) { /* gone while the key pair was made */
         task_done(sa);
         return;
     }
@@ -55,6 +70,10 @@ static void send_request(struct ike_sa *sa)
 static void offer_made(struct ike_sa *sa, struct ike_job *job)
 {
     struct task *t = sa->current;
+    if (!wanted(sa)) {
+        call_off(sa, false);
+        return;
+    }
     if (job->result != OK) {
         give_up(sa, err_text(job->result));
         return;
@@ -83,11 +102,15 @@ static void begin(struct ike_sa *sa)
 void create_start(struct ike_sa *sa)
 {
     struct task *t = sa->current;
+    if (!wanted(sa)) {
+        call_off(sa, false);
+        return;
+    }
     bool rekey = t->kind == TASK_CHILD_REKEY;
     bool needless = rekey     ? !replaced(sa, t)
                     : t->anew ? child_on(sa, t->policy) != NULL
                               : child_live(sa->e, t->policy) != NULL;
-    if (!t->policy || needless) {
+    if (needless) {
         task_done(sa);
         return;
     }
@@ -103,10 +126,6 @@ static void refused(struct ike_sa *sa, const struct ike_message *m, uint16_t err
     struct task *t = sa->current;
     struct run *run = sa->run;
     struct child *old = replaced(sa, t);
-    if (!t->policy) { /* it left the configuration meanwhile: nobody wants to know */
-        task_done(sa);
-        return;
-    }
     uint16_t group = error == NOTIFY_INVALID_KE_PAYLOAD ? invalid_ke_group(m, t) : KE_NONE;
     struct child_terms terms;
     char why[TEXT_MAX];
@@ -139,6 +158,31 @@ static void refused(struct ike_sa *sa, const struct ike_message *m, uint16_t err
     }
 }
 
+/* The peer may have made a Child SA by answering our request, and its answer may be late or lost. */
+static bool answer_due(const struct ike_sa *sa)
+{
+    const struct task *t = sa->current;
+    return t && (t->kind == TASK_CHILD_NEW || t->kind == TASK_CHILD_REKEY) && t->sent;
+}
+
+void create_deleted(struct ike_sa *sa, uint32_t spi)
+{
+    if (answer_due(sa))
+        sa->current->deleted = spi;
+}
+
+/* The peer has made it and deleted it again, before we heard of it. */
+static void finish_deleted(struct ike_sa *sa)
+{
+    struct child *old = replaced(sa, sa->current);
+    if (old && sa->current->collision.seen) /* the peer's own is there in its place */
+        child_doom(old);
+    else if (old)
+        child_delete(old, true);
+    run_later(sa->run, 0);
+    task_done(sa);
+}
+
 /*
  * Ours is complete. If the peer was rekeying the same Child SA, the lowest of the four nonces tells which new one goes;
  * whoever made it deletes it, and whoever made the other deletes the old one (section 2.8.1).
@@ -148,6 +192,10 @@ static void finish(struct ike_sa *sa, const struct kex_secret *g)
     struct task *t = sa->current;
     struct ike_engine *e = sa->e;
     struct child *old = replaced(sa, t);
+    if (t->deleted && t->deleted == t->terms.choice.spi) {
+        finish_deleted(sa);
+        return;
+    }
     if (t->collision.seen) {
         const struct nonce *mine = nonce_lower(&t->nonce, &t->peer_nonce);
         if (nonce_lower(mine, &t->collision.lowest) == mine) {
@@ -185,13 +233,14 @@ static void finish(struct ike_sa *sa, const struct kex_secret *g)
 
 static void secret_made(struct ike_sa *sa, struct ike_job *job)
 {
-    struct task *t = sa->current;
-    if (job->result == OK && t->policy) {
+    if (!wanted(sa)) {
+        call_off(sa, true);
+    } else if (job->result == OK) {
         finish(sa, &job->secret);
-        return;
+    } else {
+        child_disown(sa, sa->current);
+        give_up(sa, err_text(job->result));
     }
-    child_disown(sa, t);
-    give_up(sa, err_text(job->result));
 }
 
 void create_response(struct ike_sa *sa, const struct ike_message *m)
@@ -199,12 +248,15 @@ void create_response(struct ike_sa *sa, const struct ike_message *m)
     struct task *t = sa->current;
     const struct ike_notify *error = ike_find_error(m);
     char why[TEXT_MAX] = "";
+    if (!wanted(sa)) {
+        call_off(sa, !error);
+        return;
+    }
     if (error) {
         refused(sa, m, error->type);
         return;
     }
-    bool ok =
-        t->policy && child_accept(sa, m, t, true, &t->terms, why, sizeof why) && nonce_set(&t->peer_nonce, m->nonce);
+    bool ok = child_accept(sa, m, t, true, &t->terms, why, sizeof why) && nonce_set(&t->peer_nonce, m->nonce);
     uint16_t ke = ok ? t->terms.choice.ke.id : KE_NONE;
     if (ok && ke != KE_NONE && (ke != t->group || m->ke_group != ke || !m->ke.data)) {
         snprintf(why, sizeof why, "%s answers policy \"%s\" with another key exchange group than ours",
@@ -322,17 +374,11 @@ static void responded(struct ike_sa *sa, struct ike_job *job)
         sa_lost(sa, "IKE SA with %s is down: it sent an invalid public value", sa_peer_name(sa));
 }
 
-/* Whether this is no moment for a Child SA (section 2.25). */
+/* Whether this is no moment for a Child SA (section 2.25); or its packets would go where the peer may not be. */
 static bool busy(const struct ike_sa *sa)
 {
-    return sa->state != SA_UP || sa->undecided_of || (sa->current && sa->current->kind == TASK_IKE_REKEY);
-}
-
-/* The peer may have made a Child SA by answering our request, and its answer may be late or lost. */
-static bool answer_due(const struct ike_sa *sa)
-{
-    const struct task *t = sa->current;
-    return t && (t->kind == TASK_CHILD_NEW || t->kind == TASK_CHILD_REKEY) && t->sent;
+    return sa->state != SA_UP || sa->undecided_of || sa->mobike.unproven ||
+           (sa->current && sa->current->kind == TASK_IKE_REKEY);
 }
 
 /* Whether one more would be too many (section 1.3). */

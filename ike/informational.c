@@ -74,8 +74,10 @@ void informational_farewell(struct ike_sa *sa, uint16_t notify)
 static bool peer_deletes(struct ike_sa *sa, uint32_t spi, uint32_t *own)
 {
     struct child *c = child_by_spi(sa->undecided_of ? sa->undecided_of : sa, spi);
-    if (!c)
+    if (!c) {
+        create_deleted(sa, spi);
         return false;
+    }
     bool crossing = c->state == CHILD_DELETING; /* then our own Delete names it (section 1.4.1) */
     bool wanted = c->state == CHILD_LIVE;
     const struct policy *policy = c->policy;

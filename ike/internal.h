@@ -140,6 +140,7 @@ struct task {
     ns_t refused_since;             /* first TEMPORARY_FAILURE */
     unsigned retries;               /* INVALID_KE_PAYLOAD answers followed */
     bool anew;                      /* CHILD_NEW: though another SA has one of that policy */
+    bool unwanted;                  /* its policy was taken down by hand meanwhile */
     bool single;                    /* one pair of addresses only: the peer has asked for that */
     bool transport;                 /* transport mode is offered */
     struct selectors local, remote; /* offered */
@@ -152,6 +153,7 @@ struct task {
     uint32_t spi; /* reserved for a Child SA */
     uint64_t ike_spi;
     struct child_terms terms; /* what was agreed, while the secret is being computed */
+    uint32_t deleted;         /* the peer's SPI of a Child SA that it has deleted, and that we don't know (yet) */
     struct collision collision;
     unsigned told;               /* UPDATE, ANNOUNCE: version of our list of addresses that goes with it; 0: none */
     struct path path;            /* UPDATE, ROUTABLE: what it is about */
@@ -669,6 +671,8 @@ struct run *claim_next(struct claims *c); /* NULL: no more */
 void create_start(struct ike_sa *sa); /* the current task: CHILD_NEW or CHILD_REKEY */
 void create_request(struct ike_sa *sa, const struct ike_message *m);
 void create_response(struct ike_sa *sa, const struct ike_message *m);
+/* The peer deletes a Child SA that is not there: the answer that tells of it may still be on its way. */
+void create_deleted(struct ike_sa *sa, uint32_t spi);
 
 /* -- rekey.c: CREATE_CHILD_SA for the IKE SA -- */
 void rekey_start(struct ike_sa *sa);
@@ -716,6 +720,7 @@ void mobike_update(struct ike_sa *sa);   /* queues one, if none waits */
 void mobike_announce(struct ike_sa *sa); /* the same */
 
 /* -- roam.c: which addresses -- */
+void mobike_tell(struct ike_sa *sa); /* our list, unless the peer has it or is being told */
 /* The IKE SA and, with children, its Child SAs are there from now on; so is the request under way. */
 void mobike_move(struct ike_sa *sa, const struct path *to, bool children);
 /* The peer refuses this pair of addresses: takes another and updates. False: none is left. */
@@ -746,6 +751,7 @@ void run_note(struct run *r, const char *text, bool sure);
 void run_kick(struct run *r);           /* starts what is needed and not under way */
 void run_later(struct run *r, ns_t in); /* kicks after a while */
 void run_failed(struct run *r, const struct policy *policy, const char *text);
+void run_reached(struct run *r); /* an attempt of ours made an IKE SA: what failed before it holds up no policy */
 void run_well(struct run *r, const struct policy *policy); /* a Child SA of it is up */
 void commands_check(struct ike_engine *e);
 void commands_free(struct ike_engine *e);

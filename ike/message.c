@@ -65,6 +65,11 @@ void request_transmit(struct ike_sa *sa)
 void request_send(struct ike_sa *sa, struct ike_builder *b)
 {
     enum err err = seal(sa, b, &sa->path, &sa->tx.flight);
+    if (err != OK && sa_connecting(sa)) {
+        sa_fail(sa, "a request to %s could not be made: %s", sa_peer_name(sa),
+                err == ERR_FULL ? "it is too long (our certificates?)" : err_text(err));
+        return;
+    }
     if (err != OK) {
         sa_lost(sa, "IKE SA with %s: a request could not be made: %s", sa_peer_name(sa), err_text(err));
         return;

@@ -58,6 +58,8 @@ bool reauth_begin(struct ike_sa *sa)
     const struct policy *first = NULL;
     if (!run || run->held || sa->e->stopping || under_way(sa) || !run->candidate_count)
         return false;
+    if (run->peer->endpoint_any) /* they call us; and `renews` is looked for with no such peer, when an SA goes */
+        return false;
     for (const struct child *c = sa->children; c; c = c->next)
         if (c->state == CHILD_LIVE && c->policy)
             first = c->policy;
@@ -115,7 +117,8 @@ void reauth_inherit(struct ike_sa *old, struct ike_sa *sa)
     sa->reauth_end = old->reauth_end;
     sa->renews = old->renews;
     old->renews = NULL;
-    for (struct ike_sa *o = sa->run ? sa->run->sas : NULL; o; o = o->run_next)
+    /* Towards clients of any address, of whom there may be thousands, nothing is ever renewed from here. */
+    for (struct ike_sa *o = sa->run && !sa->run->peer->endpoint_any ? sa->run->sas : NULL; o; o = o->run_next)
         if (o->renews == old)
             o->renews = sa;
     sa_arm(sa);

@@ -62,9 +62,9 @@ uint16_t invalid_ke_group(const struct ike_message *m, const struct task *t)
 
 /* -- what both roles share -- */
 
-/* The successor of an SA, as yet without Child SAs. NULL: no memory, or no keys. */
-static struct ike_sa *successor(struct ike_sa *old, bool initiator, uint64_t own_spi, const struct choice *choice,
-                                const struct nonce *own, const struct nonce *theirs, const struct kex_secret *secret)
+/* The successor of an SA, with its keys; not up yet. NULL: no memory, or no keys. */
+static struct ike_sa *derived(struct ike_sa *old, bool initiator, uint64_t own_spi, const struct choice *choice,
+                              const struct nonce *own, const struct nonce *theirs, const struct kex_secret *secret)
 {
     struct ike_sa *sa = ike_sa_new(old->e, initiator, own_spi);
     if (!sa)
@@ -92,7 +92,16 @@ static struct ike_sa *successor(struct ike_sa *old, bool initiator, uint64_t own
         sa_kill(sa);
         return NULL;
     }
-    sa_up(sa);
+    return sa;
+}
+
+/* The same, and up; as yet without Child SAs. */
+static struct ike_sa *successor(struct ike_sa *old, bool initiator, uint64_t own_spi, const struct choice *choice,
+                                const struct nonce *own, const struct nonce *theirs, const struct kex_secret *secret)
+{
+    struct ike_sa *sa = derived(old, initiator, own_spi, choice, own, theirs, secret);
+    if (sa)
+        sa_up(sa);
     return sa;
 }
 
@@ -131,6 +140,7 @@ static void inherit(struct ike_sa *old, struct ike_sa *sa)
     commands_end(e, COMMAND_REKEY, sa->run, NULL, true, "rekeyed");
     task_next(sa);
     mobike_resume(sa); /* what the old one began is not carried over */
+    mobike_tell(sa);
 }
 
 void rekey_settle(struct ike_sa *sa)
@@ -150,6 +160,18 @@ static void give_up(struct ike_sa *sa, const char *why)
            sa_peer_name(sa), why);
     commands_end(sa->e, COMMAND_REKEY, sa->run, NULL, false, why);
     task_done(sa);
+}
+
+/*
+ * The peer has made a successor and moved the Child SAs to it, and we can't have it. What it has made by a rekey of its
+ * own will do as well; otherwise only a new IKE SA brings the ends together again.
+ */
+static void start_over(struct ike_sa *sa, const char *why)
+{
+    rekey_settle(sa);
+    if (sa->state == SA_UP)
+        sa_delete(sa, true);
+    give_up(sa, why);
 }
 
 static void begin(struct ike_sa *sa)
@@ -236,7 +258,9 @@ static void refused(struct ike_sa *sa, const struct ike_message *m, uint16_t err
     struct task *t = sa->current;
     char name[64];
     uint16_t group = error == NOTIFY_INVALID_KE_PAYLOAD ? invalid_ke_group(m, t) : KE_NONE;
-    if (t->collision.sa) { /* the peer has done it already, and is about to delete this one (section 2.8.2) */
+    if (sa->state != SA_UP) { /* it is being closed: nobody wants to know */
+        task_done(sa);
+    } else if (t->collision.sa) { /* the peer has done it already, and is about to delete this one (section 2.8.2) */
         inherit(sa, t->collision.sa);
         task_done(sa);
     } else if (group != KE_NONE && t->retries < KEX_RETRIES) {
@@ -253,6 +277,20 @@ static void refused(struct ike_sa *sa, const struct ike_message *m, uint16_t err
     }
 }
 
+/* The old one is being closed, and the peer counts the new one as up, with all Child SAs on it: it is closed as well. */
+static void close_unwanted(struct ike_sa *old, struct ike_job *job)
+{
+    const struct task *t = old->current;
+    struct ike_sa *made =
+        job->result == OK ? derived(old, true, t->ike_spi, &t->terms.choice, &t->nonce, &t->peer_nonce, &job->secret)
+                          : NULL;
+    if (!made)
+        return;
+    made->state = SA_REPLACED;
+    made->successor = true;
+    sa_delete(made, false);
+}
+
 /*
  * Ours is complete. If the peer was rekeying as well, the new SA with the lowest of the four nonces goes, deleted by
  * its maker; the other inherits the Child SAs, and its maker deletes the old one (section 2.8.2).
@@ -262,6 +300,7 @@ static void secret_made(struct ike_sa *sa, struct ike_job *job)
     struct task *t = sa->current;
     struct ike_sa *theirs = t->collision.sa;
     if (sa->state != SA_UP) {
+        close_unwanted(sa, job);
         task_done(sa);
         return;
     }
@@ -269,7 +308,7 @@ static void secret_made(struct ike_sa *sa, struct ike_job *job)
         job->result == OK ? successor(sa, true, t->ike_spi, &t->terms.choice, &t->nonce, &t->peer_nonce, &job->secret)
                           : NULL;
     if (!made) {
-        give_up(sa, job->result != OK ? err_text(job->result) : "no keys");
+        start_over(sa, job->result != OK ? err_text(job->result) : "no keys");
         return;
     }
     const struct nonce *mine = nonce_lower(&t->nonce, &t->peer_nonce);
@@ -302,14 +341,14 @@ void rekey_response(struct ike_sa *sa, const struct ike_message *m)
     }
     if (proposal_accept(m->sa, &t->offered, true, c) != OK || c->spi_len != 8 || c->spi == 0 || c->ke.id != t->group ||
         m->ke_group != t->group || !nonce_set(&t->peer_nonce, m->nonce)) {
-        give_up(sa, "its answer does not fit our offer");
+        start_over(sa, "its answer does not fit our offer");
         return;
     }
     struct kex *kex = t->kex;
     t->kex = NULL;
     enum err err = job_start(sa, JOB_FINISH, t->group, kex, m->ke, secret_made);
     if (err != OK)
-        give_up(sa, err_text(err));
+        start_over(sa, err_text(err));
 }
 
 /* -- responder -- */

@@ -107,7 +107,7 @@ static void pairs_of(const struct ike_sa *sa, struct pairs *out)
 /* What a rekey has left behind still has to be deleted, and that too where the peer is now. */
 static void drag_along(const struct ike_sa *sa, const struct path *from)
 {
-    for (struct ike_sa *o = sa->run ? sa->run->sas : NULL; o; o = o->run_next) {
+    for (struct ike_sa *o = table_same_peer(&sa->e->table, sa); o; o = table_same_peer_next(o, sa)) {
         if ((o->state != SA_REPLACED && o->state != SA_DELETING) || !path_equal(&o->path, from))
             continue;
         o->path = sa->path;
@@ -213,11 +213,10 @@ static void start_anew(struct ike_sa *sa, const struct ip *local)
     run_later(run, 0);
 }
 
-/* Our list to the peer, unless it has it or is being told. */
-static void tell(struct ike_sa *sa)
+void mobike_tell(struct ike_sa *sa)
 {
     unsigned version = sa->e->address_version;
-    if (sa->mobike.told != version && !(sa->current && sa->current->told == version))
+    if (sa->mobike.on && sa->mobike.told != version && !(sa->current && sa->current->told == version))
         mobike_announce(sa);
 }
 
@@ -228,7 +227,7 @@ static void follow_host(struct ike_sa *sa, bool can, const struct ip *local)
     bool stays = can && ip_equal(local, &sa->path.local.ip);
     /* A responder moves by itself only from an address that is no more (section 3.5). */
     if (stays || (!sa->mobike.decides && own_address(sa->e, &sa->path.local.ip))) {
-        tell(sa);
+        mobike_tell(sa);
         return;
     }
     to.local.ip = *local;
@@ -249,8 +248,7 @@ static void reconsider(struct ike_sa *sa)
     if (sa->state != SA_UP || !sa->run)
         return;
     if (!gone && (!sa->mobike.on || !sa->mobike.decides)) { /* a gateway has many of these: no look at the routes */
-        if (sa->mobike.on)
-            tell(sa);
+        mobike_tell(sa);
         return;
     }
     bool can = source_to(e, &sa->path.remote.ip, &sa->path.local.ip, &local);

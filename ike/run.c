@@ -158,7 +158,8 @@ static struct ike_sa *usable(const struct run *r)
 static bool under_way(const struct run *r, const struct policy *policy)
 {
     for (const struct ike_sa *sa = r->sas; sa; sa = sa->run_next)
-        if ((sa_connecting(sa) && !sa->redundant) || sa->undecided_of || task_waits(sa, TASK_CHILD_NEW, 0, policy))
+        if ((sa_connecting(sa) && !sa->redundant) || sa->undecided_of ||
+            (sa->state == SA_UP && task_waits(sa, TASK_CHILD_NEW, 0, policy)))
             return true;
     return false;
 }
@@ -235,6 +236,12 @@ void run_failed(struct run *r, const struct policy *policy, const char *text)
         commands_end(e, COMMAND_UP, r, policy, false, text);
     if (again)
         run_later(r, wait);
+}
+
+void run_reached(struct run *r)
+{
+    for (unsigned i = 0; i < r->policy_count; i++)
+        r->policies[i].not_before = 0;
 }
 
 void run_well(struct run *r, const struct policy *policy)
@@ -453,6 +460,16 @@ static void down_all(struct run *r)
     }
 }
 
+/* What waits for an answer can't be called back: it is deleted as soon as it is there. */
+static void call_off(struct ike_sa *sa, const struct policy *policy)
+{
+    if (sa->current && sa->current->policy == policy)
+        sa->current->unwanted = true;
+    for (struct task *t = sa->queue; t; t = t->next)
+        if (t->policy == policy)
+            t->unwanted = true;
+}
+
 static void down_policy(struct run *r, struct policy_run *p)
 {
     p->held = true;
@@ -460,6 +477,7 @@ static void down_policy(struct run *r, struct policy_run *p)
     commands_end(r->e, COMMAND_UP, r, p->policy, false, "it was taken down");
     for (struct ike_sa *sa = r->sas, *next_sa; sa; sa = next_sa) {
         next_sa = sa->run_next;
+        call_off(sa, p->policy);
         for (struct child *c = sa->children, *next; c && sa->state != SA_DEAD; c = next) {
             next = c->next;
             if (c->policy != p->policy || c->state == CHILD_DELETING)

@@ -176,8 +176,9 @@ void sa_crowd_out(const struct ike_sa *newest)
 
 bool sa_superseded(const struct ike_sa *sa)
 {
-    for (const struct ike_sa *o = sa->next; o; o = o->next) /* oldest first */
-        if (o->state == SA_UP && sa_same_peer(o, sa))
+    const struct sa_table *t = &sa->e->table;
+    for (const struct ike_sa *o = table_same_peer(t, sa); o && o != sa; o = table_same_peer_next(o, sa))
+        if (o->state == SA_UP)
             return true;
     return false;
 }

@@ -776,6 +776,27 @@ static void loss_and_repeats_do_no_harm(void **state)
     }
 }
 
+/* More certificates than a message holds: an attempt that fails as any other, with its reason, and not every second. */
+static void certificates_that_fit_no_message(void **state)
+{
+    (void)state;
+    struct sim *s = certified(90);
+    struct chain *chain = A->peers[0].auth.chain;
+    static const uint8_t much[CERT_DER_MAX];
+    A->peers[0].start = START_YES;
+    while (chain->n < 6)
+        assert_int_equal(buf_set(&chain->der[chain->n++], span_of(much, sizeof much)), OK);
+    sim_start_engines(s, NULL);
+    ike_start(A->e, s->now);
+    ike_up(A->e, &A->peers[0], NULL, 1, s->now);
+    sim_for(s, 60 * NS_PER_S);
+    assert_true(sim_command(A, 1) && !sim_command(A, 1)->ok);
+    assert_non_null(sim_find(A, IKE_EVENT_FAILED, "could not be made"));
+    assert_in_range(sim_count(A, IKE_EVENT_FAILED), 2, 10);
+    assert_int_equal(sim_count(A, IKE_EVENT_IKE_DOWN), 0);
+    finish(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -805,6 +826,7 @@ int main(void)
         cmocka_unit_test(trust_that_is_withdrawn_meanwhile_counts),
         cmocka_unit_test(down_ends_an_attempt_whose_jobs_are_under_way),
         cmocka_unit_test(loss_and_repeats_do_no_harm),
+        cmocka_unit_test(certificates_that_fit_no_message),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "ike/internal.h"
 #include "test/unit/sim.h"
 
 #define A (&s->node[0])
@@ -314,6 +315,42 @@ static void late_request_finds_nothing(void **state)
     sim_free(s);
 }
 
+static void spoil(struct sim *s, struct sim_node *n, struct ike_job *job, void *ctx)
+{
+    (void)s;
+    (void)ctx;
+    if (n->index == 0 && job->kind == JOB_FINISH)
+        job->result = ERR_CRYPTO;
+}
+
+/* Both rekey the IKE SA, and one comes to no end with its own: the other's is what there is. */
+static void what_the_peer_made_counts_when_ours_fails(void **state)
+{
+    (void)state;
+    unsigned anew = 0;
+    for (uint64_t seed = 72; seed < 80; seed++) {
+        struct sim *s = connected(seed, true);
+        s->traffic = 50 * NS_PER_MS;
+        s->hook = hold_all;
+        act(s, 0, IKE_REKEY, 5);
+        act(s, 1, IKE_REKEY, 6);
+        sim_for(s, 10 * NS_PER_MS);
+        pass(s, 0);
+        pass(s, 1);
+        s->job_hook = spoil;
+        s->hook = NULL;
+        pass(s, 0);
+        pass(s, 1);
+        s->job_hook = NULL;
+        sim_for(s, 10 * NS_PER_S);
+        assert_sim(sim_both(s) && sim_agree(s) && sim_ike_sas(A, IKE_ESTABLISHED) == 1);
+        assert_sim(sim_command(A, 5) && sim_command(B, 6));
+        anew += sim_count(A, IKE_EVENT_IKE_UP) + sim_count(B, IKE_EVENT_IKE_UP) > 2;
+        sim_free(s);
+    }
+    assert_in_range(anew, 1, 7); /* what the peer deleted, for its nonce was the lowest, can't be taken */
+}
+
 /* -- start modes under crossing deletes -- */
 
 static void kept_links_come_back(void **state)
@@ -352,6 +389,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(lowest_nonce_decides),
         cmocka_unit_test(late_request_finds_nothing),
+        cmocka_unit_test(what_the_peer_made_counts_when_ours_fails),
         cmocka_unit_test(every_pair_of_exchanges_in_many_orders),
         cmocka_unit_test(every_order_of_crossing_exchanges_with_one_loss),
         cmocka_unit_test(kept_links_come_back),

@@ -478,6 +478,27 @@ static void update_overtaken_by_a_rekey_is_sent_again(void **state)
     close_all(s);
 }
 
+/* The same for a list of addresses that is told without a move. */
+static void list_overtaken_by_a_rekey_is_told_again(void **state)
+{
+    (void)state;
+    struct sim *s = with_mobike(29);
+    connect_both(s);
+    ike_rekey(B->e, &B->peers[0], NULL, 2, s->now);
+    sim_for(s, 2 * NS_PER_MS);
+    A->more[0] = ip4(1, 1);
+    s->hook = hold_from_a;
+    sim_addresses(s, 0);
+    s->hook = NULL;
+    assert_non_null(sim_held(s, 0));
+    sim_for(s, 500 * NS_PER_MS);
+    assert_sim(sim_command(B, 2) && sim_command(B, 2)->ok);
+    sim_release(s, sim_held(s, 0));
+    sim_for(s, 20 * NS_PER_S);
+    assert_sim(sim_up(s) && B->e->sas->mobike.peers == 2 && ip_equal(&B->e->sas->mobike.peer[1], &A->more[0]));
+    close_all(s);
+}
+
 /* Sends a request of that node which holds what `put` writes. */
 static void send_request(struct sim *s, unsigned by, void (*put)(struct ike_sa *, struct ike_builder *))
 {
@@ -584,6 +605,22 @@ static void child_sas_follow_when_the_address_is_proven(void **state)
     while (sim_held(s, 0))
         sim_release(s, sim_held(s, 0));
     assert_sim(sim_run(s, s->now + NS_PER_S, settled));
+    close_all(s);
+}
+
+/* A Child SA made meanwhile would send to where nobody has proven to be. */
+static void new_child_sas_wait_for_the_proof_too(void **state)
+{
+    (void)state;
+    struct sim *s = with_mobike(17);
+    connect_both(s);
+    B->e->sas->mobike.unproven = true;
+    ike_rekey(A->e, &A->peers[0], &A->policies[0], 2, s->now);
+    sim_for(s, NS_PER_S);
+    assert_sim(sim_children(B) == 1 && !sim_command(A, 2));
+    B->e->sas->mobike.unproven = false;
+    sim_for(s, 20 * NS_PER_S);
+    assert_sim(sim_command(A, 2) && sim_command(A, 2)->ok && sim_up(s));
     close_all(s);
 }
 
@@ -884,10 +921,12 @@ int main(void)
         cmocka_unit_test(first_initiator_decides_after_rekeys),
         cmocka_unit_test(rekey_in_the_middle_loses_no_update),
         cmocka_unit_test(update_overtaken_by_a_rekey_is_sent_again),
+        cmocka_unit_test(list_overtaken_by_a_rekey_is_told_again),
         cmocka_unit_test(last_of_several_changes_wins),
         cmocka_unit_test(older_update_changes_nothing),
         cmocka_unit_test(wrong_or_missing_cookie_closes),
         cmocka_unit_test(child_sas_follow_when_the_address_is_proven),
+        cmocka_unit_test(new_child_sas_wait_for_the_proof_too),
         cmocka_unit_test(prohibited_nat_is_refused),
         cmocka_unit_test(refusals_are_retried_and_then_end_it),
         cmocka_unit_test(nat_appears_and_disappears),

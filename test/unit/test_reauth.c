@@ -201,6 +201,22 @@ static void failed_attempts_leave_the_old_one(void **state)
     close_all(s);
 }
 
+/* Attempts that failed make a policy wait; the old SA does not go without its Child SAs for that. */
+static void no_policy_is_left_behind_after_failures(void **state)
+{
+    (void)state;
+    struct sim *s = connected(55, 12 * 3600 * NS_PER_S, 0, true);
+    s->traffic = NS_PER_S;
+    s->hook = no_first_messages;
+    sim_for(s, 12 * 3600 * NS_PER_S); /* the last tenth of it */
+    s->hook = NULL;
+    for (unsigned ups = sim_count(A, IKE_EVENT_IKE_UP); sim_count(A, IKE_EVENT_IKE_UP) == ups;)
+        sim_for(s, 10 * NS_PER_MS);
+    sim_for(s, 3 * NS_PER_S);
+    assert_whole(s, 3);
+    close_all(s);
+}
+
 static void both_ends_at_once(void **state)
 {
     (void)state;
@@ -249,6 +265,7 @@ int main(void)
         cmocka_unit_test(responder_sees_to_it_where_the_initiator_does_not),
         cmocka_unit_test(the_limit_goes_over_to_a_rekeyed_sa),
         cmocka_unit_test(failed_attempts_leave_the_old_one),
+        cmocka_unit_test(no_policy_is_left_behind_after_failures),
         cmocka_unit_test(both_ends_at_once),
         cmocka_unit_test(a_lifetime_of_nothing_is_bounded),
     };
