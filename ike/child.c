@@ -7,15 +7,19 @@
 #define ACTIVATE_AFTER (3 * NS_PER_S) /* the peer surely has it then */
 #define SPI_MIN 256                   /* 1..255 are reserved (RFC 4303 section 2.1) */
 
-struct path child_path(const struct ike_sa *sa)
+static struct path esp_path(const struct ike_sa *sa, struct path p)
 {
-    struct path p = sa->path;
     if (!p.marker) { /* IKE stayed on port 500; ESP in UDP lives on the NAT-T ports only (RFC 3948 section 2.1) */
         p.local.port = sa->e->config->host.nat_port;
         p.remote.port = NATT_PORT;
         p.marker = true;
     }
     return p;
+}
+
+struct path child_path(const struct ike_sa *sa)
+{
+    return esp_path(sa, sa->path);
 }
 
 static void add_transform(struct proposal *p, uint8_t type, uint16_t id)
@@ -271,7 +275,7 @@ static enum err install(struct ike_sa *sa, struct child *c, const struct child_t
             .local = c->local,
             .remote = c->remote,
             .mode = c->mode,
-            .path = child_path(sa),
+            .path = esp_path(sa, sa->mobike.unproven ? sa->mobike.proven : sa->path),
             .udp = true,
         };
         err = sa->e->env.child_install(sa->e->env.ctx, &ic, sending);

@@ -263,8 +263,9 @@ struct mobike {
     bool spread; /* the request under way went out on several paths: its answer does not tell which of them works … */
     bool probed; /* … but for the way that the answer took, if they were tried for that */
     bool owed;   /* our addresses have changed, and no answer to an update has come since */
-    bool unproven; /* the peer's new address waits for TASK_ROUTABLE, and the Child SAs for its outcome */
-    bool mapped;   /* `mapping` is known */
+    bool unproven;      /* the peer's new address waits for TASK_ROUTABLE, and the Child SAs for its outcome … */
+    struct path proven; /* … where they were before */
+    bool mapped;        /* `mapping` is known */
     uint8_t mapping[NAT_HASH_LEN];    /* our address as the peer saw it at the last update (section 3.8) */
     struct ip peer[MOBIKE_ADDRESSES]; /* what the peer said it can be reached at */
     unsigned peers;

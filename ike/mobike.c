@@ -285,8 +285,11 @@ void mobike_response(struct ike_sa *sa, const struct ike_message *m)
 /* The initiator's new addresses: the IKE SA takes them now, the Child SAs when it is sure that they are the peer's. */
 static void take_update(struct ike_sa *sa, const struct ike_message *m)
 {
-    if (!endpoint_equal(&sa->path.remote, &sa->rx.path.remote))
+    if (!endpoint_equal(&sa->path.remote, &sa->rx.path.remote)) {
+        if (!sa->mobike.unproven)
+            sa->mobike.proven = sa->path;
         sa->mobike.unproven = true;
+    }
     detect(sa, m, &sa->rx.path);
     mobike_move(sa, &sa->rx.path, !sa->mobike.unproven);
 }

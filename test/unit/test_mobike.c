@@ -608,6 +608,39 @@ static void child_sas_follow_when_the_address_is_proven(void **state)
     close_all(s);
 }
 
+/* A rekey of ours that was out already: its Child SA stays where the old one is until then. */
+static void a_rekey_under_way_does_not_go_ahead_of_the_proof(void **state)
+{
+    (void)state;
+    struct sim *s = with_mobike(18);
+    A->more[0] = ip4(1, 1);
+    connect_both(s);
+    struct ip old = A->ip;
+    uint32_t spi = sim_sending(B, NULL)->spi_out;
+    s->hook = hold_all;
+    ike_rekey(B->e, &B->peers[0], B->config.policies[0], 0, s->now);
+    sim_for(s, 10 * NS_PER_MS);
+    A->ip = want_a = A->more[0];
+    want_b = B->ip;
+    A->more[0].family = 0;
+    sim_addresses(s, 0);
+    sim_release(s, sim_held(s, 1)); /* the update */
+    sim_for(s, 10 * NS_PER_MS);
+    assert_true(B->e->sas->mobike.unproven);
+    for (unsigned i = 0; i < 100 && sim_sending(B, NULL)->spi_out == spi; i++) {
+        if (sim_held(s, 0))
+            sim_release(s, sim_held(s, 0));
+        sim_for(s, 10 * NS_PER_MS);
+    }
+    assert_true(sim_sending(B, NULL)->spi_out != spi);
+    assert_true(ip_equal(&sim_sending(B, NULL)->path.remote.ip, &old));
+    s->hook = NULL;
+    while (sim_held(s, 0))
+        sim_release(s, sim_held(s, 0));
+    assert_sim(sim_run(s, s->now + 5 * NS_PER_S, settled));
+    close_all(s);
+}
+
 /* A Child SA made meanwhile would send to where nobody has proven to be. */
 static void new_child_sas_wait_for_the_proof_too(void **state)
 {
@@ -926,6 +959,7 @@ int main(void)
         cmocka_unit_test(older_update_changes_nothing),
         cmocka_unit_test(wrong_or_missing_cookie_closes),
         cmocka_unit_test(child_sas_follow_when_the_address_is_proven),
+        cmocka_unit_test(a_rekey_under_way_does_not_go_ahead_of_the_proof),
         cmocka_unit_test(new_child_sas_wait_for_the_proof_too),
         cmocka_unit_test(prohibited_nat_is_refused),
         cmocka_unit_test(refusals_are_retried_and_then_end_it),
