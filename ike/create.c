@@ -28,7 +28,7 @@ static bool wanted(const struct ike_sa *sa)
 static void call_off(struct ike_sa *sa, bool made)
 {
     if (made)
-        child_disown(sa, sa->current);
+        sa->current->disowned = true;
     if (sa->run)
         run_later(sa->run, 0);
     task_done(sa);
@@ -199,7 +199,7 @@ static void finish(struct ike_sa *sa, const struct kex_secret *g)
     if (t->collision.seen) {
         const struct nonce *mine = nonce_lower(&t->nonce, &t->peer_nonce);
         if (nonce_lower(mine, &t->collision.lowest) == mine) {
-            child_disown(sa, t);
+            t->disowned = true;
             if (old)
                 child_doom(old);
             task_done(sa);
@@ -213,7 +213,7 @@ static void finish(struct ike_sa *sa, const struct kex_secret *g)
     }
     struct child *c = child_create(sa, &t->terms, &t->nonce, &t->peer_nonce, g, true);
     if (!c) {
-        child_disown(sa, t);
+        t->disowned = true;
         if (t->kind == TASK_CHILD_REKEY)
             commands_end(e, COMMAND_REKEY, sa->run, t->policy, false, "the new Child SA could not be installed");
         task_done(sa);
@@ -238,7 +238,7 @@ static void secret_made(struct ike_sa *sa, struct ike_job *job)
     } else if (job->result == OK) {
         finish(sa, &job->secret);
     } else {
-        child_disown(sa, sa->current);
+        sa->current->disowned = true;
         give_up(sa, err_text(job->result));
     }
 }
@@ -264,7 +264,7 @@ void create_response(struct ike_sa *sa, const struct ike_message *m)
         ok = false;
     }
     if (!ok) {
-        child_disown(sa, t);
+        t->disowned = true;
         give_up(sa, why);
         return;
     }
@@ -275,7 +275,7 @@ void create_response(struct ike_sa *sa, const struct ike_message *m)
     struct kex *kex = t->kex;
     t->kex = NULL;
     if (job_start(sa, JOB_FINISH, ke, kex, m->ke, secret_made) != OK) {
-        child_disown(sa, t);
+        t->disowned = true;
         give_up(sa, "out of memory");
     }
 }
@@ -368,6 +368,10 @@ static void responded(struct ike_sa *sa, struct ike_job *job)
         return;
     }
     pending_drop(sa);
+    if (!job_blames_peer(job)) {
+        reply_error(sa, NOTIFY_TEMPORARY_FAILURE);
+        return;
+    }
     drop(sa->e, STAT_DROP_IKE_SYNTAX);
     reply_error(sa, NOTIFY_INVALID_SYNTAX);
     if (sa->state != SA_DEAD)

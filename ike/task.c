@@ -121,11 +121,23 @@ void task_next(struct ike_sa *sa)
         timer_set(&sa->e->timers, &sa->wake, wake);
 }
 
+/* It becomes the Delete of what it disowns: that must not depend on memory for another task. */
+static void turn_into_delete(struct task *t)
+{
+    kex_free(t->kex);
+    *t = (struct task){.kind = TASK_CHILD_DELETE, .spi = t->spi};
+}
+
 void task_done(struct ike_sa *sa)
 {
     struct task *t = sa->current;
     sa->current = NULL;
-    task_free(sa->e, t);
+    if (t->disowned) {
+        turn_into_delete(t);
+        insert(sa, t, false);
+    } else {
+        task_free(sa->e, t);
+    }
     reauth_continue(sa);
     task_next(sa);
 }
