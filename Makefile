@@ -77,7 +77,8 @@ $(BUILD)/bench/%: $(BUILD)/test/bench/%.o $(BUILD)/test/unit/crowd.o $(BUILD)/li
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS)
 
 # What test_faults makes fail.
-FAULTS := malloc calloc realloc secret_alloc ike_finish ike_finish_sk keyed_new prf ike_job_run sad_publish_in sad_publish_out
+FAULTS := malloc calloc realloc secret_alloc ike_finish ike_finish_sk keyed_new prf ike_job_run \
+	sad_publish_in sad_publish_out dataplane_install dataplane_reserve
 $(BUILD)/unit/test_faults: ALL_LDFLAGS += $(FAULTS:%=-Wl,--wrap=%)
 
 # Without libFuzzer each fuzz target is linked with a driver that replays and mutates its seeds: same code, gcc's reach.

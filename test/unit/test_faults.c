@@ -13,12 +13,15 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "crypto/prf.h"
 #include "esp/sad.h"
 #include "ike/internal.h"
+#include "test/unit/packets.h"
 #include "test/unit/rig.h"
 #include "test/unit/sim.h"
+#include "tun/offload.h"
 
 #define A (&s->node[0])
 #define B (&s->node[1])
@@ -46,7 +49,11 @@ static struct {
     enum kind kind;
     unsigned first, calls;
     bool lasting, armed;
-    unsigned outside; /* depth of what is not ours to break: the simulated world */
+    unsigned outside;  /* depth of what is not ours to break: the simulated world */
+    bool scoped;       /* only in what the data plane does for the engine */
+    unsigned inside;   /* depth of that */
+    uint32_t spi[100]; /* all that were reserved */
+    unsigned spis;
 } fault;
 
 static void fault_arm(enum kind kind, unsigned first, bool lasting)
@@ -60,7 +67,7 @@ static void fault_arm(enum kind kind, unsigned first, bool lasting)
 
 static bool fails(enum kind kind)
 {
-    if (!fault.armed || fault.outside || kind != fault.kind)
+    if (!fault.armed || fault.outside || kind != fault.kind || (fault.scoped && !fault.inside))
         return false;
     unsigned call = fault.calls++;
     return fault.lasting ? call >= fault.first : call == fault.first;
@@ -149,6 +156,31 @@ enum err __wrap_sad_publish_out(struct sad *s, struct sa *sa);
 enum err __wrap_sad_publish_out(struct sad *s, struct sa *sa)
 {
     return fails(PUBLISH_OUT) ? ERR_NOMEM : __real_sad_publish_out(s, sa);
+}
+
+enum err __real_dataplane_install(struct dataplane *d, const struct ike_child *c, const char *engine, bool sending,
+                                  ns_t now);
+enum err __wrap_dataplane_install(struct dataplane *d, const struct ike_child *c, const char *engine, bool sending,
+                                  ns_t now);
+enum err __wrap_dataplane_install(struct dataplane *d, const struct ike_child *c, const char *engine, bool sending,
+                                  ns_t now)
+{
+    fault.inside++;
+    enum err err = __real_dataplane_install(d, c, engine, sending, now);
+    fault.inside--;
+    return err;
+}
+
+enum err __real_dataplane_reserve(struct dataplane *d, uint32_t *spi);
+enum err __wrap_dataplane_reserve(struct dataplane *d, uint32_t *spi);
+enum err __wrap_dataplane_reserve(struct dataplane *d, uint32_t *spi)
+{
+    fault.inside++;
+    enum err err = fails(RESERVE) ? ERR_FULL : __real_dataplane_reserve(d, spi);
+    fault.inside--;
+    if (err == OK && fault.spis < sizeof fault.spi / sizeof *fault.spi)
+        fault.spi[fault.spis++] = *spi;
+    return err;
 }
 
 /* -- the engine's world: it may refuse, but it does not fail by itself -- */
@@ -510,6 +542,123 @@ static void keys_cannot_be_made(void **state)
     each(life_with_rekeys, PRF);
 }
 
+/* -- the data plane: whole tunnels in memory -- */
+
+static struct rig rig;
+
+static bool tunnel_passes(void)
+{
+    static uint8_t frame[2048], taken[2048];
+    struct packet_spec spec = packet_spec_udp(false);
+    memset(frame, 0, sizeof frame);
+    size_t len = TUN_HDR_LEN + packet_build(&spec, (const uint8_t *)"there", 5, frame + TUN_HDR_LEN);
+    uint8_t *ip = frame + TUN_HDR_LEN, source[4];
+    for (unsigned from = 0; from < 2; from++) {
+        if (memory_tun_inject(rig.net, rig.host[from].tun, frame, len) != OK)
+            return false;
+        rig_run(&rig, 5 * NS_PER_MS);
+        if (memory_tun_take(rig.net, rig.host[1 - from].tun, taken, sizeof taken) != len)
+            return false;
+        memcpy(source, ip + 12, 4); /* and back: no checksum changes */
+        memcpy(ip + 12, ip + 16, 4);
+        memcpy(ip + 16, source, 4);
+    }
+    return true;
+}
+
+static bool tunnel_up(uint64_t command)
+{
+    for (unsigned i = 0; i < 40; i++) {
+        struct rig_host *h = &rig.host[0];
+        ike_up(h->engine, h->config->peers[0], NULL, command + i, rig.now);
+        rig_run(&rig, 2 * NS_PER_S);
+        if (tunnel_passes())
+            return true;
+    }
+    return false;
+}
+
+/* Nothing of a Child SA is left: none is known, no SPI is reserved, no policy has an outbound SA. */
+static bool data_plane_empty(const struct rig_host *h)
+{
+    struct child_counters counters;
+    for (uint64_t id = 1; id < 60; id++)
+        if (dataplane_counters(h->dataplane, id, &counters) == OK)
+            return false;
+    for (unsigned i = 0; i < fault.spis; i++) {
+        struct sa probe = {.params = {.dir = SA_IN, .spi = fault.spi[i]}};
+        if (__real_sad_publish_in(h->shared.sad, &probe) != ERR_STATE)
+            return false;
+    }
+    return !sad_find_out(h->shared.sad, 0, 0);
+}
+
+static bool installs(enum kind kind, unsigned n, bool lasting)
+{
+    rig_setup(&rig, 50 + n, "");
+    fault.spis = 0;
+    fault.scoped = true;
+    fault_arm(kind, n, lasting);
+    rig_run(&rig, NS_PER_MS);
+    ike_up(rig.host[0].engine, rig.host[0].config->peers[0], NULL, 1, rig.now);
+    rig_run(&rig, 2 * NS_PER_S);
+    for (unsigned k = 0; k < 2; k++) {
+        struct config *c = rig.host[k].config;
+        ike_rekey(rig.host[k].engine, c->peers[0], c->policies[0], 2 + k, rig.now);
+        rig_run(&rig, NS_PER_S);
+    }
+    fault.armed = fault.scoped = false;
+    bool happened = fault.calls > n;
+    assert_true(tunnel_up(10));
+    for (unsigned k = 0; k < 2; k++)
+        ike_shutdown(rig.host[k].engine, rig.now);
+    rig_run(&rig, 12 * NS_PER_S);
+    for (unsigned k = 0; k < 2; k++)
+        assert_true(ike_idle(rig.host[k].engine) && data_plane_empty(&rig.host[k]));
+    rig_teardown(&rig);
+    return happened;
+}
+
+static void each_install_step_fails(void **state)
+{
+    (void)state;
+    static const enum kind kinds[] = {ALLOCATION, RESERVE, KEYS, PUBLISH_IN, PUBLISH_OUT};
+    for (unsigned k = 0; k < sizeof kinds / sizeof *kinds; k++)
+        for (unsigned lasting = 0; lasting < 2; lasting++) {
+            unsigned n = 0;
+            while (installs(kinds[k], n, lasting))
+                n++;
+            print_message("%u failing one by one%s: %s\n", n, lasting ? ", with all that follow" : "",
+                          kind_name[kinds[k]]);
+            assert_true(n > 2);
+        }
+}
+
+/* What activates can't report a failure, so an installation that sends later already has all that takes memory. */
+static void activation_needs_no_memory(void **state)
+{
+    (void)state;
+    static const uint8_t key[64];
+    const struct transform gcm = {TRANSFORM_ENCR, ENCR_AES_GCM_16, 128}, none = {TRANSFORM_INTEG, INTEG_NONE, 0};
+    rig_setup(&rig, 1, "");
+    struct rig_host *h = &rig.host[0];
+    struct ike_child c = {.id = 1, .policy = h->config->policies[0], .spi_out = 0x1234};
+    assert_int_equal(suite_of(&gcm, &none, &c.suite), OK);
+    c.local = c.policy->local;
+    c.remote = c.policy->remote;
+    c.path.local.ip = h->at.ip;
+    c.path.remote.ip = rig.host[1].at.ip;
+    c.key_in = c.key_out = span_of(key, c.suite.encr_key_len);
+    assert_int_equal(dataplane_reserve(h->dataplane, &c.spi_in), OK);
+    assert_int_equal(dataplane_install(h->dataplane, &c, "auto", false, 0), OK);
+    fault_arm(ALLOCATION, 0, true);
+    dataplane_activate(h->dataplane, c.id);
+    fault.armed = false;
+    assert_non_null(sad_find_out(h->shared.sad, 0, 0));
+    dataplane_remove(h->dataplane, c.id, false, 0);
+    rig_teardown(&rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -527,6 +676,8 @@ int main(void)
         cmocka_unit_test(installations_fail),
         cmocka_unit_test(messages_cannot_be_made),
         cmocka_unit_test(keys_cannot_be_made),
+        cmocka_unit_test(each_install_step_fails),
+        cmocka_unit_test(activation_needs_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
