@@ -92,7 +92,7 @@ def test_a_minute_of_rekeys_by_both_sides(lab, udp_rate):
     print(f'{sent} datagrams sent, {sent - got} lost; {children} rekeys of Child SAs, {ikes} of the IKE SA, '
           f'{collisions} collisions seen by strongSwan')
     assert sent > 60 * 4 * 400 and got == sent, f'{counts}'
-    assert children > 30 and ikes > 8 and collisions > 2
+    assert children > 15 and ikes > 6 and collisions > 1
     assert a.log().count('is down') == 0
     wait_for('the ends to settle', lambda: s.swanctl('--list-sas').stdout.count('ESTABLISHED') == 1, 30)
     assert reach_all(a, s)

@@ -18,9 +18,11 @@
 #include "crypto/prf.h"
 #include "esp/sad.h"
 #include "ike/internal.h"
+#include "test/unit/credential.h"
 #include "test/unit/packets.h"
 #include "test/unit/rig.h"
 #include "test/unit/sim.h"
+#include "test/vectors/auth.h"
 #include "tun/offload.h"
 
 #define A (&s->node[0])
@@ -221,14 +223,21 @@ static enum err env_job(void *ctx, struct ike_job *job)
     return fails(JOB_REFUSED) ? ERR_FULL : world_of(ctx)->job(ctx, job);
 }
 
-static struct sim *link_new(uint64_t seed)
+/* certified: authenticated by certificates, whose messages come in fragments. */
+static struct sim *link_new(uint64_t seed, bool certified)
 {
+    static const char *const key[2] = {VECTOR_A_P256_KEY, VECTOR_B_P256_KEY};
+    static const char *const cert[2] = {VECTOR_A_P256_CRT, VECTOR_B_P256_CRT};
     struct sim *s = sim_new(seed);
     for (unsigned k = 0; k < 2; k++) {
         s->node[k].peers[0].start = START_YES;
         s->node[k].peers[0].dpd = 5 * NS_PER_S;
+        if (!certified)
+            continue;
+        own_cert(&s->node[k].peers[0], key[k], cert[k]);
+        wants_ca(&s->node[k].peers[0], VECTOR_ROOT_CRT);
     }
-    sim_start_engines(s, NULL);
+    sim_start_engines(s, certified ? &(struct ike_limits){.datagram = 400} : NULL);
     for (unsigned k = 0; k < 2; k++) {
         struct ike_env *env = &s->node[k].e->env;
         world[k] = *env;
@@ -240,6 +249,13 @@ static struct sim *link_new(uint64_t seed)
     }
     s->traffic = 100 * NS_PER_MS;
     return s;
+}
+
+static void link_free(struct sim *s)
+{
+    for (unsigned k = 0; k < 2; k++)
+        forget(&s->node[k].peers[0]);
+    sim_free(s);
 }
 
 /* -- lives: armed from the beginning to the end -- */
@@ -265,6 +281,21 @@ static void life_with_rekeys(struct sim *s)
         rekey(s, i % 2, i < 2, 10 + i);
         sim_for(s, 2 * NS_PER_S);
     }
+}
+
+static void life_certified(struct sim *s)
+{
+    start(s);
+    rekey(s, 0, true, 10);
+    sim_for(s, 2 * NS_PER_S);
+}
+
+/* The IKE SA is authenticated anew. */
+static void life_with_reauthentication(struct sim *s)
+{
+    A->peers[0].reauth = 50 * NS_PER_S;
+    start(s);
+    sim_for(s, 55 * NS_PER_S);
 }
 
 /* Both ends at once, so that the steps of collisions fail as well. */
@@ -384,7 +415,7 @@ static bool comes_back(struct sim *s)
         return fail_here(s, "the ends don't agree again");
     if (!commands_over(s))
         return fail_here(s, "a command never ended");
-    if (!agreed(s) || !passes(s))
+    if (!sim_run(s, s->now + 5 * NS_PER_S, agreed) || !passes(s))
         return fail_here(s, "traffic does not pass for good");
     return true;
 }
@@ -400,12 +431,12 @@ static bool ends(struct sim *s)
 /* Lives with the n'th call failing. Returns false when there was no such call any more. */
 static bool live(void (*life)(struct sim *), enum kind kind, unsigned n, bool lasting)
 {
-    struct sim *s = link_new(1000 + n);
+    struct sim *s = link_new(1000 + n, life == life_certified);
     fault_arm(kind, n, lasting);
     life(s);
     fault.armed = false;
     bool happened = fault.calls > n, well = comes_back(s) && ends(s);
-    sim_free(s);
+    link_free(s);
     assert_true(well);
     return happened;
 }
@@ -425,6 +456,21 @@ static void allocations_fail(void **state)
 {
     (void)state;
     each(life_with_rekeys, ALLOCATION);
+}
+static void allocations_fail_with_certificates(void **state)
+{
+    (void)state;
+    each(life_certified, ALLOCATION);
+    each(life_certified, JOB_REFUSED);
+    each(life_certified, JOB_FAILED);
+    each(life_certified, MESSAGE);
+}
+static void allocations_fail_while_reauthenticating(void **state)
+{
+    (void)state;
+    each(life_with_reauthentication, ALLOCATION);
+    each(life_with_reauthentication, INSTALL);
+    each(life_with_reauthentication, MESSAGE);
 }
 static void allocations_fail_in_collisions(void **state)
 {
@@ -453,7 +499,7 @@ static void shutdown_fails(void **state)
     static const enum kind kinds[] = {ALLOCATION, MESSAGE};
     for (unsigned k = 0; k < 2; k++)
         for (unsigned n = 0, calls = 1; n <= calls; n++) {
-            struct sim *s = link_new(8 + n);
+            struct sim *s = link_new(8 + n, false);
             start(s);
             fault_arm(kinds[k], n, true);
             ike_shutdown(A->e, s->now);
@@ -461,14 +507,14 @@ static void shutdown_fails(void **state)
             fault.armed = false;
             calls = fault.calls;
             assert_true(ends(s));
-            sim_free(s);
+            link_free(s);
         }
 }
 
 static void engine_cannot_be_made(void **state)
 {
     (void)state;
-    struct sim *s = link_new(9);
+    struct sim *s = link_new(9, false);
     for (unsigned n = 0;; n++) {
         struct ike_engine *e = NULL;
         fault_arm(ALLOCATION, n, false);
@@ -482,7 +528,7 @@ static void engine_cannot_be_made(void **state)
         assert_int_equal(err, ERR_NOMEM);
         assert_null(e);
     }
-    sim_free(s);
+    link_free(s);
 }
 
 static void jobs_are_refused(void **state)
@@ -502,7 +548,7 @@ static void a_shortage_is_not_blamed_on_the_peer(void **state)
 {
     (void)state;
     for (unsigned child = 0; child < 2; child++) {
-        struct sim *s = link_new(7);
+        struct sim *s = link_new(7, false);
         start(s);
         rekey(s, 0, child, 10);
         fault_arm(JOB_FAILED, 1, false); /* of the offer, the response and the end */
@@ -514,7 +560,7 @@ static void a_shortage_is_not_blamed_on_the_peer(void **state)
         sim_for(s, 20 * NS_PER_S);
         assert_true(sim_command(A, 10)->ok); /* tried again after TEMPORARY_FAILURE */
         assert_true(ends(s));
-        sim_free(s);
+        link_free(s);
     }
 }
 static void spis_run_out(void **state)
@@ -663,6 +709,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(allocations_fail),
+        cmocka_unit_test(allocations_fail_with_certificates),
+        cmocka_unit_test(allocations_fail_while_reauthenticating),
         cmocka_unit_test(allocations_fail_in_collisions),
         cmocka_unit_test(allocations_fail_while_deleting),
         cmocka_unit_test(allocations_fail_at_limits),
