@@ -75,5 +75,5 @@ void forget(struct peer *p)
     free(p->auth.chain);
     public_key_free(p->auth.public_key);
     trust_free(p->auth.trust);
-    p->auth = (struct authentication){AUTH_PSK};
+    p->auth = (struct authentication){.local = AUTH_PSK};
 }
