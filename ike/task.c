@@ -2,7 +2,8 @@
 
 #include "ike/internal.h"
 
-#define REFUSED_WAIT (5 * NS_PER_S) /* before a refused exchange is tried again, plus as much again at random */
+#define REFUSED_WAIT (5 * NS_PER_S)     /* before a refused exchange is tried again, plus as much again at random */
+#define REFUSED_LEAST (100 * NS_PER_MS) /* the same, when a hard limit is near */
 
 struct task *task_new(enum task_kind kind)
 {
@@ -142,6 +143,20 @@ void task_done(struct ike_sa *sa)
     task_next(sa);
 }
 
+/* How long a refused task rests: a rekey comes back several times before the hard limit of what it replaces. */
+static ns_t refused_wait(const struct ike_sa *sa, const struct task *t)
+{
+    struct ike_engine *e = sa->e;
+    const struct child *c = t->kind == TASK_CHILD_REKEY ? child_find(e, t->child) : NULL;
+    ns_t end = c ? c->hard_at : t->kind == TASK_IKE_REKEY ? sa->hard_at : 0;
+    ns_t wait = REFUSED_WAIT + random_below(e, REFUSED_WAIT);
+    if (end <= e->now)
+        return wait;
+    ns_t soon = (end - e->now) / 4;
+    soon = soon < REFUSED_LEAST ? REFUSED_LEAST : soon;
+    return soon < wait ? soon : wait;
+}
+
 void task_later(struct ike_sa *sa)
 {
     struct ike_engine *e = sa->e;
@@ -159,7 +174,7 @@ void task_later(struct ike_sa *sa)
     task_reset(e, t);
     t->retries = 0;
     t->collision = (struct collision){0};
-    t->not_before = e->now + REFUSED_WAIT + random_below(e, REFUSED_WAIT);
+    t->not_before = e->now + refused_wait(sa, t);
     insert(sa, t, false);
     task_next(sa);
 }

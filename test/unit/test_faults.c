@@ -563,6 +563,22 @@ static void a_shortage_is_not_blamed_on_the_peer(void **state)
         link_free(s);
     }
 }
+/* A rekey that the peer refuses for a moment is tried again before the hard limit, however near that is. */
+static void a_refused_rekey_beats_the_hard_limit(void **state)
+{
+    (void)state;
+    struct sim *s = link_new(11, false);
+    A->policies[0].lifetime = 8 * NS_PER_S;
+    start(s);
+    fault_arm(JOB_FAILED, 1, false); /* of the offer, the response and the end */
+    sim_for(s, 6 * NS_PER_S);
+    fault.armed = false;
+    assert_true(fault.calls > 3);
+    assert_int_equal(sim_count(A, IKE_EVENT_CHILD_REKEYED), 1);
+    assert_int_equal(sim_count(A, IKE_EVENT_CHILD_DOWN), 0);
+    assert_true(ends(s));
+    link_free(s);
+}
 static void spis_run_out(void **state)
 {
     (void)state;
@@ -720,6 +736,7 @@ int main(void)
         cmocka_unit_test(jobs_are_refused),
         cmocka_unit_test(jobs_fail),
         cmocka_unit_test(a_shortage_is_not_blamed_on_the_peer),
+        cmocka_unit_test(a_refused_rekey_beats_the_hard_limit),
         cmocka_unit_test(spis_run_out),
         cmocka_unit_test(installations_fail),
         cmocka_unit_test(messages_cannot_be_made),
