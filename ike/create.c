@@ -365,17 +365,17 @@ static void responded(struct ike_sa *sa, struct ike_job *job)
 {
     if (job->result == OK) {
         answer(sa, &job->pub, &job->secret);
-        return;
-    }
-    pending_drop(sa);
-    if (!job_blames_peer(job)) {
+    } else if (!job_blames_peer(job)) {
+        pending_drop(sa);
         reply_error(sa, NOTIFY_TEMPORARY_FAILURE);
-        return;
+    } else {
+        pending_drop(sa);
+        drop(sa->e, STAT_DROP_IKE_SYNTAX);
+        reply_error(sa, NOTIFY_INVALID_SYNTAX);
+        if (sa->state != SA_DEAD)
+            sa_lost(sa, "IKE SA with %s is down: it sent an invalid public value", sa_peer_name(sa));
     }
-    drop(sa->e, STAT_DROP_IKE_SYNTAX);
-    reply_error(sa, NOTIFY_INVALID_SYNTAX);
-    if (sa->state != SA_DEAD)
-        sa_lost(sa, "IKE SA with %s is down: it sent an invalid public value", sa_peer_name(sa));
+    task_next(sa); /* a rekey of the IKE SA has waited for this */
 }
 
 /* Whether this is no moment for a Child SA (section 2.25); or its packets would go where the peer may not be. */
