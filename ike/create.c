@@ -44,6 +44,13 @@ static void give_up(struct ike_sa *sa, const char *why)
     task_done(sa);
 }
 
+/* From here on both ends rekey that Child SA, whichever request came first: the nonces of the peer's two count as well. */
+static void note_collision(const struct ike_sa *sa)
+{
+    const struct pending *p = sa->pending;
+    sa->current->collision = (struct collision){.seen = true, .lowest = *nonce_lower(&p->theirs, &p->ours)};
+}
+
 static void send_request(struct ike_sa *sa)
 {
     struct task *t = sa->current;
@@ -54,6 +61,8 @@ static void send_request(struct ike_sa *sa)
         return;
     }
     t->sent = true;
+    if (old && sa->pending && sa->pending->rekeyed == old->id) /* the peer's request came while it was made */
+        note_collision(sa);
     request_begin(sa, &b, EXCHANGE_CREATE_CHILD_SA);
     if (old) { /* named as the sender receives on it (section 1.3.3) */
         uint8_t spi[4];
@@ -423,7 +432,7 @@ static void respond(struct ike_sa *sa, const struct ike_message *m, const struct
     nonce_make(sa->e, &p->ours);
     sa->pending = p;
     if (collides(sa, p->rekeyed))
-        sa->current->collision = (struct collision){.seen = true, .lowest = *nonce_lower(&p->theirs, &p->ours)};
+        note_collision(sa);
     if (terms.choice.ke.id == KE_NONE) {
         answer(sa, NULL, NULL);
     } else if (job_start(sa, JOB_RESPOND, terms.choice.ke.id, NULL, m->ke, responded) != OK) {

@@ -123,6 +123,29 @@ static void ike_rekey_waits_while_a_child_rekey_is_answered(void **state)
     close_all(s);
 }
 
+/*
+ * Our request leaves while the peer's for the same Child SA is being answered, or just before or after: whoever made the
+ * redundant one deletes it, and nobody has to wait until the other end's patience is over (section 2.8.1).
+ */
+static void a_request_that_leaves_late_collides_as_well(void **state)
+{
+    (void)state;
+    for (unsigned offset = 0; offset < 12; offset++)
+        for (uint64_t seed = 300; seed < 310; seed++) {
+            struct sim *s = connected(seed);
+            s->delay = NS_PER_MS;
+            rekey(s, 1, true, 6);
+            sim_for(s, offset * NS_PER_MS);
+            rekey(s, 0, true, 5);
+            sim_for(s, 10 * NS_PER_S);
+            bool up = sim_up(s);
+            if (!up)
+                sim_dump(s);
+            assert_true(up);
+            close_all(s);
+        }
+}
+
 /* Both ends at once, in many timings; traffic never hits a moment without a receiver. */
 static void both_at_once(bool first_child, bool second_child, unsigned loss)
 {
@@ -363,6 +386,7 @@ int main(void)
         cmocka_unit_test(child_rekeyed_by_either_end),
         cmocka_unit_test(ike_rekeyed_by_either_end),
         cmocka_unit_test(ike_rekey_waits_while_a_child_rekey_is_answered),
+        cmocka_unit_test(a_request_that_leaves_late_collides_as_well),
         cmocka_unit_test(child_rekeyed_by_both),
         cmocka_unit_test(ike_rekeyed_by_both),
         cmocka_unit_test(ike_and_child_at_once),
