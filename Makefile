@@ -38,7 +38,7 @@ endif
 OBJ  := $(SRC:%.c=$(BUILD)/%.o)
 UNIT := $(patsubst test/unit/%.c,$(BUILD)/unit/%,$(wildcard test/unit/test_*.c))
 FUZZ := $(patsubst test/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard test/fuzz/fuzz_*.c))
-UTIL := $(filter-out $(wildcard test/unit/test_*.c),$(wildcard test/unit/*.c))
+UTIL := $(filter-out $(wildcard test/unit/test_*.c) test/unit/fault.c,$(wildcard test/unit/*.c))
 
 .PHONY: all help deps deps-there deps-build deps-test demo check unit bench install uninstall clean asan tsan format compile_commands.json
 .SECONDARY:
@@ -75,6 +75,13 @@ $(BUILD)/bench/%: $(BUILD)/test/bench/%.o $(BUILD)/test/unit/crowd.o $(BUILD)/li
 	@mkdir -p $(@D)
 	@echo '  LINK $@'
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS)
+
+# What the tests of faults make fail.
+FAULTS := malloc calloc realloc secret_alloc ike_finish ike_finish_sk keyed_new prf ike_job_run \
+	sad_publish_in sad_publish_out dataplane_install dataplane_reserve
+FAULTY := $(filter $(BUILD)/unit/test_faults%,$(UNIT))
+$(FAULTY): ALL_LDFLAGS += $(FAULTS:%=-Wl,--wrap=%)
+$(FAULTY): $(BUILD)/test/unit/fault.o
 
 # Without libFuzzer each fuzz target is linked with a driver that replays and mutates its seeds: same code, gcc's reach.
 $(BUILD)/fuzz/%: $(BUILD)/test/fuzz/%.o $(BUILD)/test/fuzz/driver.o $(BUILD)/libadit.a

@@ -34,6 +34,8 @@ struct control {
     int fd;
     struct loop_watch *watch; /* NULL while no descriptor is free for another client */
     ns_t accept_at;           /* when it is set again then */
+    bool starved;             /* no descriptor since the last client: said once */
+    struct log_limit log_limit;
     struct control_client *clients[CONTROL_CLIENTS];
     char path[sizeof((struct sockaddr_un *)0)->sun_path];
 };
@@ -240,8 +242,12 @@ static struct control_client *client_new(struct control *c, int fd)
     return NULL;
 }
 
-static void control_pause(struct control *c)
+/* No descriptor is free: who wants to connect stays in the backlog, and the loop would come back at once. */
+static void control_pause(struct control *c, int error)
 {
+    if (!c->starved)
+        log_limited(&c->log_limit, LOG_WARN, "core", "%s: another client has to wait: %s", c->path, strerror(error));
+    c->starved = true;
     loop_watch_del(c->loop, c->watch);
     c->watch = NULL;
     c->accept_at = clock_now() + ACCEPT_AGAIN;
@@ -254,9 +260,10 @@ static void control_accept(void *ctx, uint32_t events)
     int fd = accept4(c->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0) {
         if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
-            control_pause(c); /* EMFILE and its kin: it stays in the backlog, and the loop would come back at once */
+            control_pause(c, errno);
         return;
     }
+    c->starved = false;
     struct control_client *client = peer_allowed(fd) ? client_new(c, fd) : NULL;
     if (!client) {
         close(fd);

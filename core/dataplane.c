@@ -635,7 +635,9 @@ static enum err child_new(struct dataplane *d, const struct ike_child *ic, const
     }
     struct sa_params in = child_params(ic, SA_IN, c->policy_id, engine);
     struct sa_params outp = child_params(ic, SA_OUT, c->policy_id, engine);
-    e = sa_new(&c->in, &in, now);
+    e = sad_prepare_out(d->p.shared->sad, c->policy_id); /* an activation later on can't say that it failed */
+    if (e == OK)
+        e = sa_new(&c->in, &in, now);
     if (e == OK)
         e = sa_new(&c->out, &outp, now);
     if (e != OK) {

@@ -198,21 +198,27 @@ static void point_out(struct out_page *page, uint32_t policy_id, struct sa *sa)
         atomic_store_explicit(&page->sa[policy_id % OUT_PAGE][w], sa, memory_order_release);
 }
 
+enum err sad_prepare_out(struct sad *s, uint32_t policy_id)
+{
+    if (policy_id >= SAD_POLICIES)
+        return ERR_RANGE;
+    struct out_page *page = atomic_load_explicit(&s->out[policy_id / OUT_PAGE], memory_order_relaxed);
+    if (page)
+        return OK;
+    page = calloc(1, sizeof *page);
+    if (!page)
+        return ERR_NOMEM;
+    atomic_store_explicit(&s->out[policy_id / OUT_PAGE], page, memory_order_release);
+    return OK;
+}
+
 enum err sad_publish_out(struct sad *s, struct sa *sa)
 {
     uint32_t id = sa->params.policy_id;
     if (sa->params.dir != SA_OUT)
         return ERR_STATE;
-    if (id >= SAD_POLICIES)
-        return ERR_RANGE;
-    struct out_page *page = atomic_load_explicit(&s->out[id / OUT_PAGE], memory_order_relaxed);
-    if (!page) {
-        page = calloc(1, sizeof *page);
-        if (!page)
-            return ERR_NOMEM;
-        atomic_store_explicit(&s->out[id / OUT_PAGE], page, memory_order_release);
-    }
-    point_out(page, id, sa);
+    TRY(sad_prepare_out(s, id));
+    point_out(atomic_load_explicit(&s->out[id / OUT_PAGE], memory_order_relaxed), id, sa);
     return OK;
 }
 

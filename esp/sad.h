@@ -44,6 +44,8 @@ void sad_remove_in(struct sad *s, uint32_t spi);
  * Errors: STATE (direction), RANGE (policy), NOMEM.
  */
 MUST_USE enum err sad_publish_out(struct sad *s, struct sa *sa);
+/* Makes room for that policy: publishing its SAs needs no memory from then on. Errors: RANGE, NOMEM. */
+MUST_USE enum err sad_prepare_out(struct sad *s, uint32_t policy_id);
 /* Unlinked if it is the current one of its policy; wiped and freed after all workers passed a quiescent point. */
 void sad_retire_out(struct sad *s, struct sa *sa);
 

@@ -153,7 +153,7 @@ static void first_child(struct ike_sa *sa, const struct ike_message *m)
     const struct ike_notify *error = ike_find_error(m);
     if (t->unwanted) {
         if (!error)
-            child_disown(sa, t);
+            t->disowned = true;
         return;
     }
     if (error && error->type == NOTIFY_SINGLE_PAIR_REQUIRED && child_single(sa, t))
@@ -161,12 +161,12 @@ static void first_child(struct ike_sa *sa, const struct ike_message *m)
     if (!child_accept(sa, m, t, false, &terms, why, sizeof why)) {
         child_failed(sa, t->policy, "%s", why);
         if (!error)
-            child_disown(sa, t);
+            t->disowned = true;
         return;
     }
     struct child *c = child_create(sa, &terms, &sa->nonce_own, &sa->nonce_peer, NULL, true);
     if (!c) {
-        child_disown(sa, t);
+        t->disowned = true;
         return;
     }
     t->spi = 0; /* the Child SA's from here on */

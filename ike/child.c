@@ -235,11 +235,25 @@ bool child_single(struct ike_sa *sa, const struct task *refused)
     return true;
 }
 
+static void queue_delete(struct child *c)
+{
+    struct ike_sa *sa = c->sa;
+    struct task *t = task_new(TASK_CHILD_DELETE);
+    if (!t) { /* the peer must not go on sending into nothing: again, when there may be memory */
+        timer_set(&sa->e->timers, &c->life, sa->e->now + NS_PER_S);
+        return;
+    }
+    t->child = c->id;
+    task_queue(sa, t, false);
+}
+
 static void child_life(struct timer *t, void *ctx, ns_t now)
 {
     struct child *c = CONTAINER_OF(t, struct child, life);
     struct ike_engine *e = ctx;
-    if (c->state == CHILD_DOOMED)
+    if (c->state == CHILD_DELETING)
+        queue_delete(c);
+    else if (c->state == CHILD_DOOMED)
         child_delete(c, true);
     if (c->state != CHILD_LIVE)
         return;
@@ -416,20 +430,14 @@ void child_retire(struct child *c)
 
 void child_delete(struct child *c, bool now)
 {
-    struct ike_sa *sa = c->sa;
-    struct task *t;
     if (c->state == CHILD_DELETING)
         return;
     c->state = CHILD_DELETING;
-    timer_cancel(&sa->e->timers, &c->life);
-    tasks_drop(sa, c->id);
+    timer_cancel(&c->sa->e->timers, &c->life);
+    tasks_drop(c->sa, c->id);
     if (now)
         uninstall(c, true);
-    t = task_new(TASK_CHILD_DELETE);
-    if (!t)
-        return; /* it goes with its IKE SA */
-    t->child = c->id;
-    task_queue(sa, t, false);
+    queue_delete(c);
 }
 
 void child_doom(struct child *c)
@@ -438,16 +446,6 @@ void child_doom(struct child *c)
         return;
     c->state = CHILD_DOOMED;
     timer_set(&c->sa->e->timers, &c->life, c->sa->e->now + REPLACED_LIFE);
-}
-
-void child_disown(struct ike_sa *sa, struct task *from)
-{
-    struct task *t = task_new(TASK_CHILD_DELETE);
-    if (!t)
-        return;
-    t->spi = from->spi;
-    from->spi = 0;
-    task_queue(sa, t, false);
 }
 
 bool child_rekey(struct child *c)

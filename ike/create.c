@@ -28,7 +28,7 @@ static bool wanted(const struct ike_sa *sa)
 static void call_off(struct ike_sa *sa, bool made)
 {
     if (made)
-        child_disown(sa, sa->current);
+        sa->current->disowned = true;
     if (sa->run)
         run_later(sa->run, 0);
     task_done(sa);
@@ -44,6 +44,13 @@ static void give_up(struct ike_sa *sa, const char *why)
     task_done(sa);
 }
 
+/* From here on both ends rekey that Child SA, whichever request came first: the nonces of the peer's two count as well. */
+static void note_collision(const struct ike_sa *sa)
+{
+    const struct pending *p = sa->pending;
+    sa->current->collision = (struct collision){.seen = true, .lowest = *nonce_lower(&p->theirs, &p->ours)};
+}
+
 static void send_request(struct ike_sa *sa)
 {
     struct task *t = sa->current;
@@ -54,6 +61,8 @@ static void send_request(struct ike_sa *sa)
         return;
     }
     t->sent = true;
+    if (old && sa->pending && sa->pending->rekeyed == old->id) /* the peer's request came while it was made */
+        note_collision(sa);
     request_begin(sa, &b, EXCHANGE_CREATE_CHILD_SA);
     if (old) { /* named as the sender receives on it (section 1.3.3) */
         uint8_t spi[4];
@@ -199,7 +208,7 @@ static void finish(struct ike_sa *sa, const struct kex_secret *g)
     if (t->collision.seen) {
         const struct nonce *mine = nonce_lower(&t->nonce, &t->peer_nonce);
         if (nonce_lower(mine, &t->collision.lowest) == mine) {
-            child_disown(sa, t);
+            t->disowned = true;
             if (old)
                 child_doom(old);
             task_done(sa);
@@ -213,7 +222,7 @@ static void finish(struct ike_sa *sa, const struct kex_secret *g)
     }
     struct child *c = child_create(sa, &t->terms, &t->nonce, &t->peer_nonce, g, true);
     if (!c) {
-        child_disown(sa, t);
+        t->disowned = true;
         if (t->kind == TASK_CHILD_REKEY)
             commands_end(e, COMMAND_REKEY, sa->run, t->policy, false, "the new Child SA could not be installed");
         task_done(sa);
@@ -238,7 +247,7 @@ static void secret_made(struct ike_sa *sa, struct ike_job *job)
     } else if (job->result == OK) {
         finish(sa, &job->secret);
     } else {
-        child_disown(sa, sa->current);
+        sa->current->disowned = true;
         give_up(sa, err_text(job->result));
     }
 }
@@ -264,7 +273,7 @@ void create_response(struct ike_sa *sa, const struct ike_message *m)
         ok = false;
     }
     if (!ok) {
-        child_disown(sa, t);
+        t->disowned = true;
         give_up(sa, why);
         return;
     }
@@ -275,7 +284,7 @@ void create_response(struct ike_sa *sa, const struct ike_message *m)
     struct kex *kex = t->kex;
     t->kex = NULL;
     if (job_start(sa, JOB_FINISH, ke, kex, m->ke, secret_made) != OK) {
-        child_disown(sa, t);
+        t->disowned = true;
         give_up(sa, "out of memory");
     }
 }
@@ -365,13 +374,17 @@ static void responded(struct ike_sa *sa, struct ike_job *job)
 {
     if (job->result == OK) {
         answer(sa, &job->pub, &job->secret);
-        return;
+    } else if (!job_blames_peer(job)) {
+        pending_drop(sa);
+        reply_error(sa, NOTIFY_TEMPORARY_FAILURE);
+    } else {
+        pending_drop(sa);
+        drop(sa->e, STAT_DROP_IKE_SYNTAX);
+        reply_error(sa, NOTIFY_INVALID_SYNTAX);
+        if (sa->state != SA_DEAD)
+            sa_lost(sa, "IKE SA with %s is down: it sent an invalid public value", sa_peer_name(sa));
     }
-    pending_drop(sa);
-    drop(sa->e, STAT_DROP_IKE_SYNTAX);
-    reply_error(sa, NOTIFY_INVALID_SYNTAX);
-    if (sa->state != SA_DEAD)
-        sa_lost(sa, "IKE SA with %s is down: it sent an invalid public value", sa_peer_name(sa));
+    task_next(sa); /* a rekey of the IKE SA has waited for this */
 }
 
 /* Whether this is no moment for a Child SA (section 2.25); or its packets would go where the peer may not be. */
@@ -419,7 +432,7 @@ static void respond(struct ike_sa *sa, const struct ike_message *m, const struct
     nonce_make(sa->e, &p->ours);
     sa->pending = p;
     if (collides(sa, p->rekeyed))
-        sa->current->collision = (struct collision){.seen = true, .lowest = *nonce_lower(&p->theirs, &p->ours)};
+        note_collision(sa);
     if (terms.choice.ke.id == KE_NONE) {
         answer(sa, NULL, NULL);
     } else if (job_start(sa, JOB_RESPOND, terms.choice.ke.id, NULL, m->ke, responded) != OK) {

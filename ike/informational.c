@@ -201,6 +201,7 @@ void poll_fire(struct timer *t, void *ctx, ns_t now)
         sa->last_out = now;
         e->env.keepalive(e->env.ctx, &path);
     }
+    mobike_resume(sa); /* what there was no memory for when it was due */
     if (fragments_expired(sa->request_parts, now))
         fragments_free(&sa->request_parts);
     if (sa->state == SA_UP && (sa->tx.next > MESSAGE_ID_SOFT || sa->rx.expected > MESSAGE_ID_SOFT))

@@ -150,7 +150,8 @@ struct task {
     struct kex_public pub;
     bool sent; /* the request is out, or was answered */
     struct nonce nonce, peer_nonce;
-    uint32_t spi; /* reserved for a Child SA */
+    uint32_t spi;  /* reserved for a Child SA */
+    bool disowned; /* the peer has set up a Child SA to that SPI and we can't: it is to be deleted there */
     uint64_t ike_spi;
     struct child_terms terms; /* what was agreed, while the secret is being computed */
     uint32_t deleted;         /* the peer's SPI of a Child SA that it has deleted, and that we don't know (yet) */
@@ -413,6 +414,8 @@ MUST_USE enum err job_start(struct ike_sa *sa, enum job_kind kind, uint16_t grou
 MUST_USE enum err job_start_proof(struct ike_sa *sa, enum job_kind kind, struct proof *proof,
                                   void (*done)(struct ike_sa *, struct ike_job *));
 void jobs_detach(struct ike_sa *sa);
+/* Whether a key exchange failed for what the peer sent (RFC 6989), not for a shortage of ours. */
+bool job_blames_peer(const struct ike_job *job);
 
 /* -- sa.c -- */
 struct ike_sa *ike_sa_new(struct ike_engine *e, bool initiator, uint64_t own_spi); /* NULL: no memory */
@@ -586,7 +589,7 @@ void child_put_answer(struct ike_builder *b, const struct child_terms *t);
 /* Initiator: reads the answer. False: why says what is wrong with it. */
 bool child_accept(struct ike_sa *sa, const struct ike_message *m, const struct task *task, bool with_ke,
                   struct child_terms *out, char *why, size_t why_size);
-/* Derives keys and installs. NULL: failed, and said so; a responder's SPI is released, an initiator disowns it. */
+/* Derives keys and installs. NULL: failed, and said so; a responder's SPI is released, an initiator's task disowns it. */
 struct child *child_create(struct ike_sa *sa, const struct child_terms *t, const struct nonce *ni,
                            const struct nonce *nr, const struct kex_secret *g, bool sending);
 /* Out of the data plane and out of its SA. */
@@ -595,8 +598,6 @@ void child_drop(struct child *c, bool linger);
 void child_delete(struct child *c, bool now);
 /* SINGLE_PAIR_REQUIRED (section 2.9): asks again for one pair. False: there is none left to ask for. */
 bool child_single(struct ike_sa *sa, const struct task *refused);
-/* What the peer set up for an answer that we can't take: a Delete for the SPI that `from` had offered. */
-void child_disown(struct ike_sa *sa, struct task *from);
 void child_expired(struct child *c);
 void child_doom(struct child *c); /* the peer is about to delete it; if it does not, we do */
 void child_activate(struct child *c);

@@ -104,6 +104,11 @@ void ike_complete(struct ike_engine *e, struct ike_job *job, ns_t now)
     engine_leave(e);
 }
 
+bool job_blames_peer(const struct ike_job *job)
+{
+    return job->result == ERR_AUTH || job->result == ERR_RANGE;
+}
+
 void ike_job_free(struct ike_job *job)
 {
     kex_free(job->kex); /* unless its SA took it */

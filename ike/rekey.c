@@ -371,7 +371,7 @@ static void responded(struct ike_sa *sa, struct ike_job *job)
     struct task *t = sa->current;
     struct ike_builder b;
     struct span none = span_of(NULL, 0);
-    if (job->result != OK) {
+    if (job->result != OK && job_blames_peer(job)) {
         free(p);
         drop(sa->e, STAT_DROP_IKE_SYNTAX);
         reply_error(sa, NOTIFY_INVALID_SYNTAX, none);
@@ -379,9 +379,10 @@ static void responded(struct ike_sa *sa, struct ike_job *job)
             sa_lost(sa, "IKE SA with %s is down: it sent an invalid public value", sa_peer_name(sa));
         return;
     }
-    struct ike_sa *made = sa->state != SA_UP ? NULL
-                                             : successor(sa, false, sa_spi_make(sa->e), &p->terms.choice, &p->ours,
-                                                         &p->theirs, &job->secret);
+    struct ike_sa *made =
+        job->result != OK || sa->state != SA_UP
+            ? NULL
+            : successor(sa, false, sa_spi_make(sa->e), &p->terms.choice, &p->ours, &p->theirs, &job->secret);
     if (!made) {
         free(p);
         reply_error(sa, NOTIFY_TEMPORARY_FAILURE, none);

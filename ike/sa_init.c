@@ -398,10 +398,12 @@ static void responded(struct ike_sa *sa, struct ike_job *job)
         send_response(sa, &job->pub);
         return;
     }
-    drop(sa->e, STAT_DROP_IKE_SYNTAX); /* a public value that isn't one (RFC 6989) */
-    struct ike_header h = {.spi_i = sa->spi_i, .flags = IKE_FLAG_INITIATOR};
-    plain_notify(sa->e, &sa->rx.path, &h, EXCHANGE_SA_INIT, NOTIFY_INVALID_SYNTAX, span_of(NULL, 0), true);
-    sa_kill(sa);
+    if (job_blames_peer(job)) { /* a public value that isn't one (RFC 6989) */
+        drop(sa->e, STAT_DROP_IKE_SYNTAX);
+        struct ike_header h = {.spi_i = sa->spi_i, .flags = IKE_FLAG_INITIATOR};
+        plain_notify(sa->e, &sa->rx.path, &h, EXCHANGE_SA_INIT, NOTIFY_INVALID_SYNTAX, span_of(NULL, 0), true);
+    }
+    sa_kill(sa); /* a shortage of ours has passed, maybe, when the request comes again */
 }
 
 /* Whether a peer that this may be, as far as its address tells, is to have fragments. */

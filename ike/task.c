@@ -2,7 +2,8 @@
 
 #include "ike/internal.h"
 
-#define REFUSED_WAIT (5 * NS_PER_S) /* before a refused exchange is tried again, plus as much again at random */
+#define REFUSED_WAIT (5 * NS_PER_S)     /* before a refused exchange is tried again, plus as much again at random */
+#define REFUSED_LEAST (100 * NS_PER_MS) /* the same, when a hard limit is near */
 
 struct task *task_new(enum task_kind kind)
 {
@@ -64,6 +65,9 @@ static bool runnable(const struct ike_sa *sa, const struct task *t)
 {
     if (t->not_before > sa->e->now)
         return false;
+    /* A Child SA of the peer's that is being answered must not change its IKE SA meanwhile (section 2.25.2). */
+    if (t->kind == TASK_IKE_REKEY && sa->pending)
+        return false;
     switch (sa->state) {
     case SA_UP: /* while a rekey is undecided or being answered, the Child SAs are about to move */
         return !(sa->undecided_of || (sa->pending && sa->pending->ike)) || t->kind == TASK_IKE_DELETE;
@@ -121,13 +125,39 @@ void task_next(struct ike_sa *sa)
         timer_set(&sa->e->timers, &sa->wake, wake);
 }
 
+/* It becomes the Delete of what it disowns: that must not depend on memory for another task. */
+static void turn_into_delete(struct task *t)
+{
+    kex_free(t->kex);
+    *t = (struct task){.kind = TASK_CHILD_DELETE, .spi = t->spi};
+}
+
 void task_done(struct ike_sa *sa)
 {
     struct task *t = sa->current;
     sa->current = NULL;
-    task_free(sa->e, t);
+    if (t->disowned) {
+        turn_into_delete(t);
+        insert(sa, t, false);
+    } else {
+        task_free(sa->e, t);
+    }
     reauth_continue(sa);
     task_next(sa);
+}
+
+/* How long a refused task rests: a rekey comes back several times before the hard limit of what it replaces. */
+static ns_t refused_wait(const struct ike_sa *sa, const struct task *t)
+{
+    struct ike_engine *e = sa->e;
+    const struct child *c = t->kind == TASK_CHILD_REKEY ? child_find(e, t->child) : NULL;
+    ns_t end = c ? c->hard_at : t->kind == TASK_IKE_REKEY ? sa->hard_at : 0;
+    ns_t wait = REFUSED_WAIT + random_below(e, REFUSED_WAIT);
+    if (end <= e->now)
+        return wait;
+    ns_t soon = (end - e->now) / 4;
+    soon = soon < REFUSED_LEAST ? REFUSED_LEAST : soon;
+    return soon < wait ? soon : wait;
 }
 
 void task_later(struct ike_sa *sa)
@@ -147,7 +177,7 @@ void task_later(struct ike_sa *sa)
     task_reset(e, t);
     t->retries = 0;
     t->collision = (struct collision){0};
-    t->not_before = e->now + REFUSED_WAIT + random_below(e, REFUSED_WAIT);
+    t->not_before = e->now + refused_wait(sa, t);
     insert(sa, t, false);
     task_next(sa);
 }

@@ -101,6 +101,51 @@ static void ike_rekeyed_by_either_end(void **state)
     }
 }
 
+static bool a_answers(struct sim *s)
+{
+    return A->e->sas->pending;
+}
+
+/* Some peers would answer our rekey of the IKE SA at once, and lose the answer to theirs. */
+static void ike_rekey_waits_while_a_child_rekey_is_answered(void **state)
+{
+    (void)state;
+    struct sim *s = connected(25);
+    rekey(s, 1, true, 5);
+    assert_true(sim_run(s, s->now + NS_PER_S, a_answers));
+    rekey(s, 0, false, 6);
+    assert_null(A->e->sas->current);
+    assert_non_null(A->e->sas->queue);
+    sim_for(s, 20 * NS_PER_S); /* it may meet the Delete of the old Child SA, and be refused once */
+    assert_true(sim_command(B, 5) && sim_command(B, 5)->ok);
+    assert_true(sim_command(A, 6) && sim_command(A, 6)->ok);
+    settle(s);
+    close_all(s);
+}
+
+/*
+ * Our request leaves while the peer's for the same Child SA is being answered, or just before or after: whoever made the
+ * redundant one deletes it, and nobody has to wait until the other end's patience is over (section 2.8.1).
+ */
+static void a_request_that_leaves_late_collides_as_well(void **state)
+{
+    (void)state;
+    for (unsigned offset = 0; offset < 12; offset++)
+        for (uint64_t seed = 300; seed < 310; seed++) {
+            struct sim *s = connected(seed);
+            s->delay = NS_PER_MS;
+            rekey(s, 1, true, 6);
+            sim_for(s, offset * NS_PER_MS);
+            rekey(s, 0, true, 5);
+            sim_for(s, 10 * NS_PER_S);
+            bool up = sim_up(s);
+            if (!up)
+                sim_dump(s);
+            assert_true(up);
+            close_all(s);
+        }
+}
+
 /* Both ends at once, in many timings; traffic never hits a moment without a receiver. */
 static void both_at_once(bool first_child, bool second_child, unsigned loss)
 {
@@ -340,6 +385,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(child_rekeyed_by_either_end),
         cmocka_unit_test(ike_rekeyed_by_either_end),
+        cmocka_unit_test(ike_rekey_waits_while_a_child_rekey_is_answered),
+        cmocka_unit_test(a_request_that_leaves_late_collides_as_well),
         cmocka_unit_test(child_rekeyed_by_both),
         cmocka_unit_test(ike_rekeyed_by_both),
         cmocka_unit_test(ike_and_child_at_once),
