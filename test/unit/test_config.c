@@ -584,19 +584,19 @@ static void a_shadowed_policy_is_a_warning(void **state)
     good(*state, LINK "[policy p]\naction = bypass\nlocal = 10.1.0.0/25, 10.1.1.1\nremote = 10.9.0.7\n", "");
 }
 
-/* Of one network's ports: whether one covers another took minutes to say when each was held against all. */
+/* Of one network's ports, and half of them of a common port too: whether one covers another is not asked of all. */
 static void a_hundred_thousand_policies_are_loaded_in_no_time(void **state)
 {
     const unsigned n = 100000;
-    size_t room = (size_t)n * 80 + 1000, used;
+    size_t room = (size_t)n * 120 + 1000, used;
     char *text = malloc(room), log[200];
     struct timespec start, end;
     assert_non_null(text);
     used = (size_t)snprintf(text, room, "%s", PEER NETS);
     for (unsigned i = 0; i < n; i++)
-        used += (size_t)snprintf(text + used, room - used,
-                                 "[policy p%u]\npeer = a\nlocal = 10.1.0.0/16\nremote = 10.%u.0.0/16[%s/%u]\n", i,
-                                 3 + i / 50000, i & 1 ? "tcp" : "udp", i / 2 % 25000);
+        used += (size_t)snprintf(
+            text + used, room - used, "[policy p%u]\npeer = a\nlocal = 10.1.0.0/16\nremote = %s10.%u.0.0/16[%s/%u]\n",
+            i, i & 1 ? "10.3.0.0/16[tcp/65535], " : "", 3 + i / 50000, i & 1 ? "tcp" : "udp", i / 2 % 25000);
     snprintf(text + used, room - used, "[policy last]\npeer = a\nlocal = 10.1.3.0/24\nremote = 10.4.9.0/24[tcp/7]\n");
     snprintf(log, sizeof(log),
              "%u: warning: policy 'last' never matches: 'p50015' on line %u comes first and covers it\n", 5 + 4 * n + 1,
