@@ -10,7 +10,6 @@
 #include "crypto/siphash.h"
 
 #define CHILD_BUCKETS 4096
-#define POLICY_BUCKETS 1024
 /* How long the inbound SA of a deleted pair still receives: what the peer sent before it heard of the deletion. */
 #define LINGER (5 * NS_PER_S)
 
@@ -29,7 +28,8 @@ struct policy_slot {
     const struct policy *policy; /* in the configuration in force; NULL when it is gone */
     struct instance *instances;  /* of the policy, newest first: it stands before the others in the SPD */
     struct instance *instance;   /* whose number it is */
-    struct policy_slot *next;    /* of its bucket, or of the free ones */
+    struct policy_slot *next;    /* of the free ones */
+    struct hash_link by_name;    /* if it has one */
 };
 
 /*
@@ -76,7 +76,7 @@ struct dataplane {
     struct policy_slot **slots; /* by id */
     struct policy_slot *free_slots;
     uint32_t slot_count, slot_cap;
-    struct policy_slot *by_name[POLICY_BUCKETS];
+    struct hash by_name;
     struct child *children[CHILD_BUCKETS];
     unsigned next_worker;
 };
@@ -128,6 +128,7 @@ void dataplane_free(struct dataplane *d)
     }
     free(d->slots);
     hash_free(&d->owners);
+    hash_free(&d->by_name);
     struct spd *spd = atomic_exchange(&d->p.shared->spd, NULL);
     if (spd)
         spd_free(spd);
@@ -136,20 +137,14 @@ void dataplane_free(struct dataplane *d)
 
 /* -- policies -- */
 
-static unsigned name_bucket(const char *name)
-{
-    uint32_t h = 2166136261u; /* FNV-1a */
-    for (; *name; name++)
-        h = (h ^ (uint8_t)*name) * 16777619u;
-    return h % POLICY_BUCKETS;
-}
-
 static struct policy_slot *slot_find(const struct dataplane *d, const char *name)
 {
-    struct policy_slot *s = d->by_name[name_bucket(name)];
-    while (s && strcmp(s->name, name) != 0)
-        s = s->next;
-    return s;
+    for (struct hash_link *l = hash_find(&d->by_name, hash_text(name)); l; l = hash_next(l)) {
+        struct policy_slot *s = CONTAINER_OF(l, struct policy_slot, by_name);
+        if (strcmp(s->name, name) == 0)
+            return s;
+    }
+    return NULL;
 }
 
 /* Another number, at the end of the list. */
@@ -180,9 +175,7 @@ static enum err slot_get(struct dataplane *d, const char *name, uint32_t *id)
     if (!s) {
         TRY(slot_new(d, &s));
         memcpy(s->name, name, strnlen(name, sizeof s->name - 1));
-        unsigned bucket = name_bucket(s->name);
-        s->next = d->by_name[bucket];
-        d->by_name[bucket] = s;
+        hash_add(&d->by_name, &s->by_name, hash_text(s->name));
     }
     *id = s->id;
     return OK;

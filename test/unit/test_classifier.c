@@ -370,6 +370,17 @@ static void nests(uint32_t i, uint32_t n, struct side *local, struct side *remot
     *remote = (struct side){at, at | low, 6, (uint16_t)(i % 5), (uint16_t)(i % 5 + bits)};
 }
 
+/* Services of all hosts behind those of single ones: none meets another, but that takes a look at every host to tell. */
+static void services(uint32_t i, uint32_t n, struct side *local, struct side *remote)
+{
+    uint8_t proto = i & 1 ? 6 : 17;
+    *local = (struct side){0, WHOLE, 0, ANY_PORT};
+    uint16_t port = i & 2 ? 5 : 60000;
+    *remote = (struct side){i >> 1, i >> 1, proto, port, port};
+    if (i >= n / 2)
+        *remote = (struct side){0, WHOLE, proto, (uint16_t)(6 + i / 2 % 50000), (uint16_t)(6 + i / 2 % 50000)};
+}
+
 static const struct hard sets[] = {
     {"hosts", hosts, 10, MANY + 100, 10},
     {"ports", ports, 10, 10, UINT16_MAX},
@@ -379,6 +390,7 @@ static const struct hard sets[] = {
     {"diagonal", diagonal, MANY + 100, MANY + 100, 10},
     {"crosses", crosses, 3 * MANY, 3 * MANY, 3},
     {"nested prefixes", nests, MANY, MANY, 30},
+    {"services", services, 10, MANY, 50000},
 };
 #define SETS (sizeof(sets) / sizeof(sets[0]))
 

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "policy/config.h"
@@ -583,6 +584,37 @@ static void a_shadowed_policy_is_a_warning(void **state)
     good(*state, LINK "[policy p]\naction = bypass\nlocal = 10.1.0.0/25, 10.1.1.1\nremote = 10.9.0.7\n", "");
 }
 
+#ifdef __SANITIZE_ADDRESS__ /* many times slower */
+#define MANY 20000
+#else
+#define MANY 100000
+#endif
+
+/* Of one network's ports, and half of them of a common port too: whether one covers another is not asked of all. */
+static void very_many_policies_are_loaded_in_no_time(void **state)
+{
+    const unsigned n = MANY;
+    size_t room = (size_t)n * 120 + 1000, used;
+    char *text = malloc(room), log[200];
+    struct timespec start, end;
+    assert_non_null(text);
+    used = (size_t)snprintf(text, room, "%s", PEER NETS);
+    for (unsigned i = 0; i < n; i++)
+        used += (size_t)snprintf(
+            text + used, room - used, "[policy p%u]\npeer = a\nlocal = 10.1.0.0/16\nremote = %s10.%u.0.0/16[%s/%u]\n",
+            i, i & 1 ? "10.3.0.0/16[tcp/65535], " : "", 3 + i / 50000, i & 1 ? "tcp" : "udp", i / 2 % 25000);
+    snprintf(text + used, room - used,
+             "[policy last]\npeer = a\nlocal = 10.1.3.0/24\nremote = 10.3.9.0/24[tcp/9007]\n");
+    snprintf(log, sizeof(log),
+             "%u: warning: policy 'last' never matches: 'p18015' on line %u comes first and covers it\n", 5 + 4 * n + 1,
+             5 + 4 * 18015 + 1);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &start);
+    assert_int_equal(good(*state, text, log)->policy_count, n + 2);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &end);
+    assert_true(end.tv_sec - start.tv_sec < 20); /* it takes one */
+    free(text);
+}
+
 static void an_uncovered_address_is_a_warning(void **state)
 {
     good(*state, "[host]\naddress = 10.1.0.1/24, 10.8.0.1/24\n" LINK,
@@ -912,6 +944,7 @@ int main(void)
         TEST(duplicates_are_errors),
         TEST(an_unused_peer_is_a_warning),
         TEST(a_shadowed_policy_is_a_warning),
+        TEST(very_many_policies_are_loaded_in_no_time),
         TEST(an_uncovered_address_is_a_warning),
         TEST(sides_that_never_meet_are_an_error),
         TEST(host_bits_in_a_network_are_a_warning),
