@@ -12,7 +12,6 @@
 #include "crypto/transform.h"
 
 #define NONCE_LEN 12
-#define ICV_LEN_AEAD 16
 #define WIDE (IMB_FEATURE_AVX512_SKX | IMB_FEATURE_SHANI)
 #define NEEDED (IMB_FEATURE_AESNI | IMB_FEATURE_PCLMULQDQ) /* without them the library emulates, slowly */
 
@@ -44,7 +43,7 @@ struct state {
         struct mac_keys mac;
     };
     aes_gcm_enc_dec_t gcm_run;
-    uint8_t salt[4];
+    uint8_t salt[TRANSFORM_SALT];
 };
 
 /* -- managers -- */
@@ -201,17 +200,16 @@ static enum err mb_key(void **state, const struct suite *s, enum transform_dir d
     struct state *st = secret_alloc(sizeof *st);
     if (!st)
         return ERR_NOMEM;
-    if (s->aead)
-        memcpy(st->salt, key.data + key.len - sizeof st->salt, sizeof st->salt);
-    switch (s->encr.id) {
-    case ENCR_AES_GCM_16:
+    transform_salt(s, key, st->salt);
+    switch (s->mode) {
+    case CIPHER_GCM:
         gcm_key(&st->gcm, s->encr.key_bits, key.data);
         st->gcm_run = gcm_function(s->encr.key_bits, dir);
         break;
-    case ENCR_CHACHA20_POLY1305:
+    case CIPHER_CHACHA20_POLY1305:
         memcpy(st->chacha, key.data, sizeof st->chacha);
         break;
-    case ENCR_AES_CBC:
+    case CIPHER_CBC:
         cbc_key(&st->mac, s->encr.key_bits, key.data);
         hmac_key(&st->mac, s->integ.id, integ_key);
         break;
@@ -231,29 +229,22 @@ static void mb_unkey(void *state, const struct suite *s)
 
 /* -- AEADs -- */
 
-/* RFC 4106 section 4, RFC 7634 section 2: salt, then the IV of the packet. */
-static void nonce_of(const struct state *st, const struct transform_op *op, uint8_t nonce[NONCE_LEN])
-{
-    memcpy(nonce, st->salt, 4);
-    memcpy(nonce + 4, op->iv, 8);
-}
-
 /* One packet in the direction of the key; tag is what was computed over it. */
-static bool gcm_run(const struct state *st, const struct transform_op *op, uint8_t tag[ICV_LEN_AEAD])
+static bool gcm_run(const struct state *st, const struct suite *s, const struct transform_op *op, uint8_t *tag)
 {
     struct gcm_context_data ctx;
     uint8_t nonce[NONCE_LEN];
-    nonce_of(st, op, nonce);
-    st->gcm_run(&st->gcm, &ctx, op->dst, op->src, op->len, nonce, op->aad, op->aad_len, tag, ICV_LEN_AEAD);
+    transform_nonce(s, st->salt, op, nonce);
+    st->gcm_run(&st->gcm, &ctx, op->dst, op->src, op->len, nonce, op->aad, op->aad_len, tag, s->icv_len);
     return true;
 }
 
 /* As a job, which takes two thirds of the time of the library's init, update and finalize functions. */
-static bool chacha_run(IMB_MGR *m, const struct state *st, const struct transform_op *op, bool seal,
-                       uint8_t tag[ICV_LEN_AEAD])
+static bool chacha_run(IMB_MGR *m, const struct state *st, const struct suite *s, const struct transform_op *op,
+                       bool seal, uint8_t *tag)
 {
     uint8_t nonce[NONCE_LEN];
-    nonce_of(st, op, nonce);
+    transform_nonce(s, st->salt, op, nonce);
     IMB_JOB *job = IMB_GET_NEXT_JOB(m);
     *job = (IMB_JOB){
         .cipher_mode = IMB_CIPHER_CHACHA20_POLY1305,
@@ -270,7 +261,7 @@ static bool chacha_run(IMB_MGR *m, const struct state *st, const struct transfor
         .msg_len_to_cipher_in_bytes = op->len,
         .msg_len_to_hash_in_bytes = op->len,
         .auth_tag_output = tag,
-        .auth_tag_output_len_in_bytes = ICV_LEN_AEAD,
+        .auth_tag_output_len_in_bytes = s->icv_len,
         .u.CHACHA20_POLY1305.aad = op->aad,
         .u.CHACHA20_POLY1305.aad_len_in_bytes = op->aad_len,
     };
@@ -278,23 +269,23 @@ static bool chacha_run(IMB_MGR *m, const struct state *st, const struct transfor
     return job && job->status == IMB_STATUS_COMPLETED;
 }
 
-static enum err aead_seal(struct state *st, struct transform_op *ops, unsigned n)
+static enum err aead_seal(struct state *st, const struct suite *s, struct transform_op *ops, unsigned n)
 {
     IMB_MGR *m = st->gcm_run ? NULL : manager_of_thread(false);
     for (unsigned i = 0; i < n; i++)
-        if (!(st->gcm_run ? gcm_run(st, &ops[i], ops[i].icv) : m && chacha_run(m, st, &ops[i], true, ops[i].icv)))
+        if (!(st->gcm_run ? gcm_run(st, s, &ops[i], ops[i].icv) : m && chacha_run(m, st, s, &ops[i], true, ops[i].icv)))
             return ERR_CRYPTO;
     return OK;
 }
 
-static void aead_open(struct state *st, struct transform_op *ops, unsigned n)
+static void aead_open(struct state *st, const struct suite *s, struct transform_op *ops, unsigned n)
 {
     IMB_MGR *m = st->gcm_run ? NULL : manager_of_thread(false);
     for (unsigned i = 0; i < n; i++) {
         struct transform_op *op = &ops[i];
-        uint8_t tag[ICV_LEN_AEAD];
-        op->ok = (st->gcm_run ? gcm_run(st, op, tag) : m && chacha_run(m, st, op, false, tag)) &&
-                 secret_equal(tag, op->icv, sizeof tag);
+        uint8_t tag[TRANSFORM_ICV_MAX];
+        op->ok = (st->gcm_run ? gcm_run(st, s, op, tag) : m && chacha_run(m, st, s, op, false, tag)) &&
+                 secret_equal(tag, op->icv, s->icv_len);
     }
 }
 
@@ -388,7 +379,7 @@ static enum err mac_seal(struct state *st, const struct suite *s, struct transfo
             return ERR_CRYPTO;
         ops[i].ok = true;
     }
-    if (s->encr.id == ENCR_NULL)
+    if (s->mode == CIPHER_NULL)
         null_run(ops, n);
     else if (!cbc_run(m, st, s, ops, n, true))
         return ERR_CRYPTO;
@@ -410,7 +401,7 @@ static void mac_open(struct state *st, const struct suite *s, struct transform_o
     for (unsigned i = 0; i < n; i++)
         ops[i].ok = done && ops[i].ok && secret_equal(mac[i], ops[i].icv, s->icv_len);
 
-    if (s->encr.id == ENCR_NULL)
+    if (s->mode == CIPHER_NULL)
         null_run(ops, n);
     else if (done && !cbc_run(m, st, s, ops, n, false))
         for (unsigned i = 0; i < n; i++)
@@ -421,13 +412,13 @@ static void mac_open(struct state *st, const struct suite *s, struct transform_o
 
 static enum err mb_seal(void *state, const struct suite *s, struct transform_op *ops, unsigned n)
 {
-    return s->aead ? aead_seal(state, ops, n) : mac_seal(state, s, ops, n);
+    return s->aead ? aead_seal(state, s, ops, n) : mac_seal(state, s, ops, n);
 }
 
 static void mb_open(void *state, const struct suite *s, struct transform_op *ops, unsigned n)
 {
     if (s->aead)
-        aead_open(state, ops, n);
+        aead_open(state, s, ops, n);
     else
         mac_open(state, s, ops, n);
 }

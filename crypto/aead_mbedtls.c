@@ -16,7 +16,7 @@ struct state {
         mbedtls_aes_context aes;
     };
     mbedtls_md_context_t hmac; /* keyed, for MAC suites */
-    uint8_t salt[4];
+    uint8_t salt[TRANSFORM_SALT];
 };
 
 static mbedtls_md_type_t hash_of(uint16_t integ)
@@ -35,12 +35,12 @@ static mbedtls_md_type_t hash_of(uint16_t integ)
 
 static bool mbed_has(const struct suite *s)
 {
-    switch (s->encr.id) {
-    case ENCR_AES_GCM_16:
-    case ENCR_CHACHA20_POLY1305:
+    switch (s->mode) {
+    case CIPHER_GCM:
+    case CIPHER_CHACHA20_POLY1305:
         return true;
-    case ENCR_AES_CBC:
-    case ENCR_NULL:
+    case CIPHER_CBC:
+    case CIPHER_NULL:
         return hash_of(s->integ.id) != MBEDTLS_MD_NONE;
     default:
         return false;
@@ -49,14 +49,14 @@ static bool mbed_has(const struct suite *s)
 
 static int key_cipher(struct state *st, const struct suite *s, enum transform_dir dir, struct span key)
 {
-    switch (s->encr.id) {
-    case ENCR_AES_GCM_16:
+    switch (s->mode) {
+    case CIPHER_GCM:
         mbedtls_gcm_init(&st->gcm);
         return mbedtls_gcm_setkey(&st->gcm, MBEDTLS_CIPHER_ID_AES, key.data, s->encr.key_bits);
-    case ENCR_CHACHA20_POLY1305:
+    case CIPHER_CHACHA20_POLY1305:
         mbedtls_chachapoly_init(&st->chachapoly);
         return mbedtls_chachapoly_setkey(&st->chachapoly, key.data);
-    case ENCR_AES_CBC:
+    case CIPHER_CBC:
         mbedtls_aes_init(&st->aes);
         return dir == TRANSFORM_SEAL ? mbedtls_aes_setkey_enc(&st->aes, key.data, s->encr.key_bits)
                                      : mbedtls_aes_setkey_dec(&st->aes, key.data, s->encr.key_bits);
@@ -67,14 +67,14 @@ static int key_cipher(struct state *st, const struct suite *s, enum transform_di
 
 static void free_cipher(struct state *st, const struct suite *s)
 {
-    switch (s->encr.id) {
-    case ENCR_AES_GCM_16:
+    switch (s->mode) {
+    case CIPHER_GCM:
         mbedtls_gcm_free(&st->gcm);
         break;
-    case ENCR_CHACHA20_POLY1305:
+    case CIPHER_CHACHA20_POLY1305:
         mbedtls_chachapoly_free(&st->chachapoly);
         break;
-    case ENCR_AES_CBC:
+    case CIPHER_CBC:
         mbedtls_aes_free(&st->aes);
         break;
     default:
@@ -98,9 +98,8 @@ static enum err mbed_key(void **state, const struct suite *s, enum transform_dir
         return ERR_NOMEM;
     mbedtls_md_init(&st->hmac);
     int failed = key_cipher(st, s, dir, key);
-    if (s->aead) {
-        memcpy(st->salt, key.data + key.len - sizeof st->salt, sizeof st->salt);
-    } else if (!failed) {
+    transform_salt(s, key, st->salt);
+    if (!s->aead && !failed) {
         failed = mbedtls_md_setup(&st->hmac, mbedtls_md_info_from_type(hash_of(s->integ.id)), 1);
         if (!failed)
             failed = mbedtls_md_hmac_starts(&st->hmac, integ_key.data, integ_key.len);
@@ -113,18 +112,11 @@ static enum err mbed_key(void **state, const struct suite *s, enum transform_dir
     return OK;
 }
 
-/* RFC 4106 section 4, RFC 7634 section 2: salt, then the IV of the packet. */
-static void nonce_of(const struct state *st, const struct transform_op *op, uint8_t nonce[NONCE_LEN])
-{
-    memcpy(nonce, st->salt, 4);
-    memcpy(nonce + 4, op->iv, 8);
-}
-
 static int aead_seal(struct state *st, const struct suite *s, struct transform_op *op)
 {
     uint8_t nonce[NONCE_LEN];
-    nonce_of(st, op, nonce);
-    if (s->encr.id == ENCR_AES_GCM_16)
+    transform_nonce(s, st->salt, op, nonce);
+    if (s->mode == CIPHER_GCM)
         return mbedtls_gcm_crypt_and_tag(&st->gcm, MBEDTLS_GCM_ENCRYPT, op->len, nonce, NONCE_LEN, op->aad, op->aad_len,
                                          op->src, op->dst, s->icv_len, op->icv);
     return mbedtls_chachapoly_encrypt_and_tag(&st->chachapoly, op->len, nonce, op->aad, op->aad_len, op->src, op->dst,
@@ -134,8 +126,8 @@ static int aead_seal(struct state *st, const struct suite *s, struct transform_o
 static int aead_open(struct state *st, const struct suite *s, struct transform_op *op)
 {
     uint8_t nonce[NONCE_LEN];
-    nonce_of(st, op, nonce);
-    if (s->encr.id == ENCR_AES_GCM_16)
+    transform_nonce(s, st->salt, op, nonce);
+    if (s->mode == CIPHER_GCM)
         return mbedtls_gcm_auth_decrypt(&st->gcm, op->len, nonce, NONCE_LEN, op->aad, op->aad_len, op->icv, s->icv_len,
                                         op->src, op->dst);
     return mbedtls_chachapoly_auth_decrypt(&st->chachapoly, op->len, nonce, op->aad, op->aad_len, op->icv, op->src,
@@ -157,7 +149,7 @@ static int mac_of(struct state *st, const struct suite *s, const struct transfor
 
 static int cipher_run(struct state *st, const struct suite *s, int mode, const struct transform_op *op)
 {
-    if (s->encr.id == ENCR_NULL) {
+    if (s->mode == CIPHER_NULL) {
         if (op->len && op->dst != op->src)
             memcpy(op->dst, op->src, op->len);
         return 0;

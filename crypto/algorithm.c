@@ -3,21 +3,25 @@
 #include <stdio.h>
 #include <string.h>
 
-#define CBC(bits)                                                                                               \
-    {                                                                                                           \
-        .t = {TRANSFORM_ENCR, ENCR_AES_CBC, bits}, .keyword = "aes" #bits, .key_len = (bits) / 8, .iv_len = 16, \
-        .block = 16                                                                                             \
+#define CBC(bits)                                                                                           \
+    {                                                                                                       \
+        .t = {TRANSFORM_ENCR, ENCR_AES_CBC, bits}, .keyword = "aes" #bits, .mode = CIPHER_CBC, .aes = true, \
+        .key_len = (bits) / 8, .iv_len = 16, .block = 16                                                    \
     }
-/* RFC 4106: a salt of 4 bytes follows the key, the IV on the wire has 8, the ICV 16. */
-#define GCM(bits)                                                                                            \
-    {                                                                                                        \
-        .t = {TRANSFORM_ENCR, ENCR_AES_GCM_16, bits}, .keyword = "aes" #bits "gcm16", .aead = true,          \
-        .counter_iv = true, .key_len = (bits) / 8 + 4, .salt_len = 4, .iv_len = 8, .block = 1, .icv_len = 16 \
+/* A counter mode of AES: a salt of so many bytes follows the key, the IV on the wire has 8. */
+#define COUNTER(num, bits, name, how, salt)                                                                      \
+    .t = {TRANSFORM_ENCR, num, bits}, .keyword = "aes" #bits name, .mode = how, .aes = true, .counter_iv = true, \
+    .key_len = (bits) / 8 + (salt), .salt_len = salt, .iv_len = COUNTER_IV, .block = 1
+/* RFC 4106 */
+#define GCM(bits, icv)                                                                             \
+    {                                                                                              \
+        COUNTER(ENCR_AES_GCM_##icv, bits, "gcm" #icv, CIPHER_GCM, 4), .aead = true, .icv_len = icv \
     }
+#define KEYS(row, ...) row(256, __VA_ARGS__), row(192, __VA_ARGS__), row(128, __VA_ARGS__)
 /* RFC 4868 section 2.3: the key is as long as the hash, the ICV half of it. */
-#define INTEG(num, hash, bytes)                                                                   \
-    {                                                                                             \
-        .t = {TRANSFORM_INTEG, num, 0}, .keyword = hash, .key_len = bytes, .icv_len = (bytes) / 2 \
+#define HMAC(num, name, bytes, hmac)                                                                           \
+    {                                                                                                          \
+        .t = {TRANSFORM_INTEG, num, 0}, .keyword = name, .key_len = bytes, .icv_len = (bytes) / 2, .prf = hmac \
     }
 #define PRF(num, name, bytes)                                                             \
     {                                                                                     \
@@ -33,26 +37,27 @@
     }
 
 static const struct algorithm table[] = {
-    GCM(256),
-    GCM(192),
-    GCM(128),
+    KEYS(GCM, 16),
     /* RFC 7634: a key of 32 bytes and a salt of 4; the IV has 8, as AES-GCM's. */
     {.t = {TRANSFORM_ENCR, ENCR_CHACHA20_POLY1305, 0},
      .keyword = "chacha20poly1305",
+     .mode = CIPHER_CHACHA20_POLY1305,
      .aead = true,
      .counter_iv = true,
      .key_len = 36,
      .salt_len = 4,
-     .iv_len = 8,
+     .iv_len = COUNTER_IV,
      .block = 1,
      .icv_len = 16},
+    KEYS(GCM, 12),
+    KEYS(GCM, 8),
     CBC(256),
     CBC(192),
     CBC(128),
     {.t = {TRANSFORM_ENCR, ENCR_NULL, 0}, .keyword = "null", .block = 1}, /* RFC 2410 */
-    INTEG(INTEG_HMAC_SHA2_256_128, "sha256", 32),
-    INTEG(INTEG_HMAC_SHA2_384_192, "sha384", 48),
-    INTEG(INTEG_HMAC_SHA2_512_256, "sha512", 64),
+    HMAC(INTEG_HMAC_SHA2_256_128, "sha256", 32, PRF_HMAC_SHA2_256),
+    HMAC(INTEG_HMAC_SHA2_384_192, "sha384", 48, PRF_HMAC_SHA2_384),
+    HMAC(INTEG_HMAC_SHA2_512_256, "sha512", 64, PRF_HMAC_SHA2_512),
     PRF(PRF_HMAC_SHA2_256, "prfsha256", 32),
     PRF(PRF_HMAC_SHA2_384, "prfsha384", 48),
     PRF(PRF_HMAC_SHA2_512, "prfsha512", 64),
@@ -75,6 +80,12 @@ static const struct {
     {"aes128cbc", "aes128"},
     {"aes192cbc", "aes192"},
     {"aes256cbc", "aes256"},
+    {"aes128gcm64", "aes128gcm8"},
+    {"aes192gcm64", "aes192gcm8"},
+    {"aes256gcm64", "aes256gcm8"},
+    {"aes128gcm96", "aes128gcm12"},
+    {"aes192gcm96", "aes192gcm12"},
+    {"aes256gcm96", "aes256gcm12"},
     {"aes128gcm128", "aes128gcm16"},
     {"aes192gcm128", "aes192gcm16"},
     {"aes256gcm128", "aes256gcm16"},

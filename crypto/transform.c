@@ -35,9 +35,12 @@ enum err suite_of(const struct transform *encr, const struct transform *integ, s
 
     *out = (struct suite){
         .encr = e->t,
+        .mode = e->mode,
         .aead = e->aead,
         .counter_iv = e->counter_iv,
+        .aes = e->aes || (i && i->aes),
         .encr_key_len = e->key_len,
+        .salt_len = e->salt_len,
         .iv_len = e->iv_len,
         .block = e->block,
         .icv_len = e->icv_len,
@@ -46,6 +49,7 @@ enum err suite_of(const struct transform *encr, const struct transform *integ, s
         out->integ = i->t;
         out->integ_key_len = i->key_len;
         out->icv_len = i->icv_len;
+        out->mac = i->prf;
     }
     return OK;
 }

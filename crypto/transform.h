@@ -23,10 +23,13 @@
 /* What a suite means for a packet's layout: [aad][iv][text ... padded to block][icv]. */
 struct suite {
     struct transform encr, integ; /* integ.id 0 with an AEAD */
+    enum cipher_mode mode;
     bool aead, counter_iv;
+    bool aes;              /* cipher or MAC is made of it */
     uint16_t encr_key_len; /* cipher key with salt */
     uint16_t integ_key_len;
-    uint16_t iv_len, block, icv_len;
+    uint16_t salt_len, iv_len, block, icv_len;
+    uint16_t mac; /* the PRF whose output, cut to icv_len, is the ICV; 0 with an AEAD */
 };
 
 /* Errors: UNSUPPORTED; MISMATCH (a cipher without integrity, an AEAD with one: RFC 4303 section 3.2.3 forbids them). */
@@ -88,6 +91,27 @@ const char *engine_for(const struct suite *s);
 MUST_USE enum err engines_start(void);
 
 /* For the files that hold a backend. */
+
+#define TRANSFORM_SALT 4 /* room for any suite's */
+
+/* The salt, which stands behind the cipher's key. */
+static inline void transform_salt(const struct suite *s, struct span key, uint8_t salt[TRANSFORM_SALT])
+{
+    if (s->salt_len)
+        memcpy(salt, key.data + key.len - s->salt_len, s->salt_len);
+}
+
+/*
+ * The nonce of a counter mode: salt, then the IV of the packet (RFC 4106 section 4, RFC 7634 section 2). All of the
+ * salt's room is copied, as that is one instruction; the IV takes back what is too much.
+ */
+static inline void transform_nonce(const struct suite *s, const uint8_t salt[TRANSFORM_SALT],
+                                   const struct transform_op *op, uint8_t nonce[TRANSFORM_SALT + COUNTER_IV])
+{
+    memcpy(nonce, salt, TRANSFORM_SALT);
+    memcpy(nonce + s->salt_len, op->iv, COUNTER_IV);
+}
+
 struct backend {
     const char *name;
     enum err (*start)(void);            /* from engines_start; NULL when there is nothing to do */

@@ -7,7 +7,7 @@
 /* Extended sequence numbers lengthen the AAD of AEADs to SPI, high half, low half (RFC 4106 section 5, RFC 7634 2.1). */
 #define AAD_ESN 12
 
-/* RFC 4303 section 2.4. One block, since sa_new saw to it that padding is shorter and the ICV after it at least as long. */
+/* RFC 4303 section 2.4. */
 static const uint8_t padding[16] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
 
 /*
@@ -40,6 +40,16 @@ static void random_iv(struct sa *sa, uint8_t *iv, unsigned len)
     sa->iv_left -= len;
 }
 
+/* In blocks of 8 bytes: sa_new saw to it that there are no more than 15, and that an ICV of 8 or more follows. */
+static void put_trailer(uint8_t *at, uint32_t pad, uint8_t next_header)
+{
+    memcpy(at, padding, 8);
+    if (pad > 8)
+        memcpy(at + 8, padding + 8, 8);
+    at[pad] = (uint8_t)pad;
+    at[pad + 1] = next_header;
+}
+
 /* Writes header, IV and trailer around the inner packet, and the operation that seals it. */
 static void frame(struct sa *sa, const struct esp_packet *p, uint64_t seq, struct transform_op *op,
                   uint8_t aad[AAD_ESN])
@@ -54,10 +64,7 @@ static void frame(struct sa *sa, const struct esp_packet *p, uint64_t seq, struc
         random_iv(sa, header + 8, s->iv_len);
 
     uint32_t pad = (0u - (p->len + 2)) & (esp_align(s) - 1);
-    uint8_t *trailer = p->data + p->len;
-    memcpy(trailer, padding, sizeof padding);
-    trailer[pad] = (uint8_t)pad;
-    trailer[pad + 1] = p->next_header;
+    put_trailer(p->data + p->len, pad, p->next_header);
 
     op->aad = header;
     op->aad_len = 8;

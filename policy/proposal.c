@@ -167,21 +167,14 @@ static void count_ciphers(const struct proposal *p, unsigned *aead, unsigned *cl
     }
 }
 
-/* The PRF of the same hash as each integrity algorithm, in its order. */
+/* The PRF that is the same MAC as each integrity algorithm, in its order. */
 static bool add_prfs_of_integrity(struct proposal *p)
 {
     bool fits = true;
     for (unsigned i = 0, n = p->n; i < n; i++) {
-        struct transform prf = {.type = TRANSFORM_PRF};
-        if (p->t[i].type != TRANSFORM_INTEG)
-            continue;
-        if (p->t[i].id == INTEG_HMAC_SHA2_512_256)
-            prf.id = PRF_HMAC_SHA2_512;
-        else if (p->t[i].id == INTEG_HMAC_SHA2_384_192)
-            prf.id = PRF_HMAC_SHA2_384;
-        else
-            prf.id = PRF_HMAC_SHA2_256;
-        fits = add(p, prf) && fits;
+        const struct algorithm *a = algorithm_find(p->t[i].type, p->t[i].id, p->t[i].key_bits);
+        if (p->t[i].type == TRANSFORM_INTEG && a)
+            fits = add(p, (struct transform){TRANSFORM_PRF, a->prf, 0}) && fits;
     }
     return fits;
 }

@@ -19,9 +19,9 @@
 static const struct {
     const char *encr, *integ;
 } suites[] = {
-    {"aes128gcm16", NULL}, {"aes256gcm16", NULL}, {"chacha20poly1305", NULL},
-    {"aes128", "sha256"},  {"aes256", "sha256"},  {"aes256", "sha384"},
-    {"aes256", "sha512"},  {"null", "sha256"},    {"aes128", "sha512"},
+    {"aes128gcm16", NULL}, {"aes256gcm16", NULL}, {"chacha20poly1305", NULL}, {"aes128", "sha256"},
+    {"aes256", "sha256"},  {"aes256", "sha384"},  {"aes256", "sha512"},       {"null", "sha256"},
+    {"aes128", "sha512"},  {"aes192gcm12", NULL}, {"aes128gcm8", NULL},
 };
 #define SUITES (sizeof suites / sizeof suites[0])
 enum { GCM128, GCM256, CHACHA, CBC128_SHA256, CBC256_SHA256, CBC256_SHA384, CBC256_SHA512, NULL_SHA256 };
@@ -50,7 +50,7 @@ static inline void selector_of(struct selectors *s, const char *text)
 static inline struct sa_params params_of(unsigned suite)
 {
     struct sa_params p = {.dir = SA_IN, .spi = SPI, .suite = suite_at(suite), .engine = "auto", .replay_window = 1024};
-    unsigned salt = p.suite.aead ? 4 : 0, key = p.suite.encr_key_len - salt;
+    unsigned key = p.suite.encr_key_len - p.suite.salt_len;
     for (unsigned i = 0; i < sizeof encr_key; i++) {
         encr_key[i] = (uint8_t)(i < key ? i : 0xa0 + i - key);
         integ_key[i] = (uint8_t)(0x80 + i);

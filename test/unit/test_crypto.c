@@ -254,6 +254,8 @@ static void keywords_and_aliases(void **state)
         {"aes256cbc", TRANSFORM_ENCR, ENCR_AES_CBC, 256},
         {"aes256gcm128", TRANSFORM_ENCR, ENCR_AES_GCM_16, 256},
         {"aes128gcm", TRANSFORM_ENCR, ENCR_AES_GCM_16, 128},
+        {"aes192gcm64", TRANSFORM_ENCR, ENCR_AES_GCM_8, 192},
+        {"aes256gcm12", TRANSFORM_ENCR, ENCR_AES_GCM_12, 256},
         {"sha2_384", TRANSFORM_INTEG, INTEG_HMAC_SHA2_384_192, 0},
         {"prfsha512", TRANSFORM_PRF, PRF_HMAC_SHA2_512, 0},
         {"curve25519", TRANSFORM_KE, KE_CURVE25519, 0},

@@ -27,6 +27,9 @@ static const struct {
     {ENCR_AES_CBC, 128, INTEG_HMAC_SHA2_256_128},
     {ENCR_AES_CBC, 256, INTEG_HMAC_SHA2_384_192},
     {ENCR_AES_CBC, 256, INTEG_HMAC_SHA2_512_256},
+    {ENCR_AES_CBC, 192, INTEG_HMAC_SHA2_256_128},
+    {ENCR_AES_GCM_8, 192, 0},
+    {ENCR_AES_GCM_12, 256, 0},
 };
 #define SUITES (sizeof suites / sizeof *suites)
 
