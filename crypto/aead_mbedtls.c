@@ -1,5 +1,6 @@
 /* Every suite by mbedTLS: not fast, but portable C; what the other backends lack falls to it. */
 #include <mbedtls/aes.h>
+#include <mbedtls/ccm.h>
 #include <mbedtls/chachapoly.h>
 #include <mbedtls/gcm.h>
 #include <mbedtls/md.h>
@@ -7,11 +8,10 @@
 #include "crypto/secret.h"
 #include "crypto/transform.h"
 
-#define NONCE_LEN 12
-
 struct state {
     union {
         mbedtls_gcm_context gcm;
+        mbedtls_ccm_context ccm;
         mbedtls_chachapoly_context chachapoly;
         mbedtls_aes_context aes;
     };
@@ -37,6 +37,7 @@ static bool mbed_has(const struct suite *s)
 {
     switch (s->mode) {
     case CIPHER_GCM:
+    case CIPHER_CCM:
     case CIPHER_CHACHA20_POLY1305:
         return true;
     case CIPHER_CBC:
@@ -53,6 +54,9 @@ static int key_cipher(struct state *st, const struct suite *s, enum transform_di
     case CIPHER_GCM:
         mbedtls_gcm_init(&st->gcm);
         return mbedtls_gcm_setkey(&st->gcm, MBEDTLS_CIPHER_ID_AES, key.data, s->encr.key_bits);
+    case CIPHER_CCM:
+        mbedtls_ccm_init(&st->ccm);
+        return mbedtls_ccm_setkey(&st->ccm, MBEDTLS_CIPHER_ID_AES, key.data, s->encr.key_bits);
     case CIPHER_CHACHA20_POLY1305:
         mbedtls_chachapoly_init(&st->chachapoly);
         return mbedtls_chachapoly_setkey(&st->chachapoly, key.data);
@@ -70,6 +74,9 @@ static void free_cipher(struct state *st, const struct suite *s)
     switch (s->mode) {
     case CIPHER_GCM:
         mbedtls_gcm_free(&st->gcm);
+        break;
+    case CIPHER_CCM:
+        mbedtls_ccm_free(&st->ccm);
         break;
     case CIPHER_CHACHA20_POLY1305:
         mbedtls_chachapoly_free(&st->chachapoly);
@@ -114,24 +121,38 @@ static enum err mbed_key(void **state, const struct suite *s, enum transform_dir
 
 static int aead_seal(struct state *st, const struct suite *s, struct transform_op *op)
 {
-    uint8_t nonce[NONCE_LEN];
+    const size_t nonce_len = (size_t)s->salt_len + COUNTER_IV;
+    uint8_t nonce[TRANSFORM_SALT + COUNTER_IV];
     transform_nonce(s, st->salt, op, nonce);
-    if (s->mode == CIPHER_GCM)
-        return mbedtls_gcm_crypt_and_tag(&st->gcm, MBEDTLS_GCM_ENCRYPT, op->len, nonce, NONCE_LEN, op->aad, op->aad_len,
+    switch (s->mode) {
+    case CIPHER_GCM:
+        return mbedtls_gcm_crypt_and_tag(&st->gcm, MBEDTLS_GCM_ENCRYPT, op->len, nonce, nonce_len, op->aad, op->aad_len,
                                          op->src, op->dst, s->icv_len, op->icv);
-    return mbedtls_chachapoly_encrypt_and_tag(&st->chachapoly, op->len, nonce, op->aad, op->aad_len, op->src, op->dst,
-                                              op->icv);
+    case CIPHER_CCM:
+        return mbedtls_ccm_encrypt_and_tag(&st->ccm, op->len, nonce, nonce_len, op->aad, op->aad_len, op->src, op->dst,
+                                           op->icv, s->icv_len);
+    default:
+        return mbedtls_chachapoly_encrypt_and_tag(&st->chachapoly, op->len, nonce, op->aad, op->aad_len, op->src,
+                                                  op->dst, op->icv);
+    }
 }
 
 static int aead_open(struct state *st, const struct suite *s, struct transform_op *op)
 {
-    uint8_t nonce[NONCE_LEN];
+    const size_t nonce_len = (size_t)s->salt_len + COUNTER_IV;
+    uint8_t nonce[TRANSFORM_SALT + COUNTER_IV];
     transform_nonce(s, st->salt, op, nonce);
-    if (s->mode == CIPHER_GCM)
-        return mbedtls_gcm_auth_decrypt(&st->gcm, op->len, nonce, NONCE_LEN, op->aad, op->aad_len, op->icv, s->icv_len,
+    switch (s->mode) {
+    case CIPHER_GCM:
+        return mbedtls_gcm_auth_decrypt(&st->gcm, op->len, nonce, nonce_len, op->aad, op->aad_len, op->icv, s->icv_len,
                                         op->src, op->dst);
-    return mbedtls_chachapoly_auth_decrypt(&st->chachapoly, op->len, nonce, op->aad, op->aad_len, op->icv, op->src,
-                                           op->dst);
+    case CIPHER_CCM:
+        return mbedtls_ccm_auth_decrypt(&st->ccm, op->len, nonce, nonce_len, op->aad, op->aad_len, op->src, op->dst,
+                                        op->icv, s->icv_len);
+    default:
+        return mbedtls_chachapoly_auth_decrypt(&st->chachapoly, op->len, nonce, op->aad, op->aad_len, op->icv, op->src,
+                                               op->dst);
+    }
 }
 
 /* The MAC over aad, IV, ciphertext and tail (RFC 4303 section 3.3.2.1). */

@@ -17,6 +17,11 @@
     {                                                                                              \
         COUNTER(ENCR_AES_GCM_##icv, bits, "gcm" #icv, CIPHER_GCM, 4), .aead = true, .icv_len = icv \
     }
+/* RFC 4309: the salt has 3 bytes. */
+#define CCM(bits, icv)                                                                             \
+    {                                                                                              \
+        COUNTER(ENCR_AES_CCM_##icv, bits, "ccm" #icv, CIPHER_CCM, 3), .aead = true, .icv_len = icv \
+    }
 #define KEYS(row, ...) row(256, __VA_ARGS__), row(192, __VA_ARGS__), row(128, __VA_ARGS__)
 /* RFC 4868 section 2.3: the key is as long as the hash, the ICV half of it. */
 #define HMAC(num, name, bytes, hmac)                                                                           \
@@ -51,6 +56,8 @@ static const struct algorithm table[] = {
      .icv_len = 16},
     KEYS(GCM, 12),
     KEYS(GCM, 8),
+    KEYS(CCM, 16),
+    KEYS(CCM, 8),
     CBC(256),
     CBC(192),
     CBC(128),
@@ -92,6 +99,15 @@ static const struct {
     {"aes128gcm", "aes128gcm16"},
     {"aes192gcm", "aes192gcm16"},
     {"aes256gcm", "aes256gcm16"},
+    {"aes128ccm64", "aes128ccm8"},
+    {"aes192ccm64", "aes192ccm8"},
+    {"aes256ccm64", "aes256ccm8"},
+    {"aes128ccm128", "aes128ccm16"},
+    {"aes192ccm128", "aes192ccm16"},
+    {"aes256ccm128", "aes256ccm16"},
+    {"aes128ccm", "aes128ccm16"},
+    {"aes192ccm", "aes192ccm16"},
+    {"aes256ccm", "aes256ccm16"},
     {"sha2_256", "sha256"},
     {"sha2_384", "sha384"},
     {"sha2_512", "sha512"},

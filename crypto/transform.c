@@ -171,7 +171,8 @@ const char *keyed_engine(const struct keyed *k)
 
 static bool fits(const struct suite *s, const struct transform_op *op)
 {
-    return op->len % s->block == 0 && op->tail_len <= (s->aead ? 0 : sizeof op->tail);
+    return op->len % s->block == 0 && op->tail_len <= (s->aead ? 0 : sizeof op->tail) &&
+           (s->mode != CIPHER_CCM || op->aad_len <= TRANSFORM_CCM_AAD_MAX);
 }
 
 enum err keyed_seal(struct keyed *k, struct transform_op *ops, unsigned n)
@@ -190,7 +191,7 @@ void keyed_open(struct keyed *k, struct transform_op *ops, unsigned n)
         ops[i].ok = false;
     if (k->dir != TRANSFORM_OPEN || n > TRANSFORM_BATCH)
         return;
-    /* Lengths come from the wire: one that isn't of whole blocks fails alone and parts the batch in two. */
+    /* Lengths come from the wire: one that doesn't fit fails alone and parts the batch in two. */
     for (unsigned i = 0; i < n;) {
         unsigned run = 0;
         while (i + run < n && fits(&k->suite, &ops[i + run]))
