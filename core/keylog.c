@@ -57,6 +57,7 @@ struct keylog_name {
 static const struct keylog_name encr_names[] = {
     {ENCR_NULL, "NULL"},
     {ENCR_AES_CBC, "AES-CBC [RFC3602]"},
+    {ENCR_AES_CTR, "AES-CTR [RFC3686]"},
     {ENCR_AES_GCM_8, "AES-GCM with 8 octet ICV [RFC4106]"},
     {ENCR_AES_GCM_12, "AES-GCM with 12 octet ICV [RFC4106]"},
     {ENCR_AES_GCM_16, "AES-GCM with 16 octet ICV [RFC4106]"},

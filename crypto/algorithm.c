@@ -12,6 +12,11 @@
 #define COUNTER(num, bits, name, how, salt)                                                                      \
     .t = {TRANSFORM_ENCR, num, bits}, .keyword = "aes" #bits name, .mode = how, .aes = true, .counter_iv = true, \
     .key_len = (bits) / 8 + (salt), .salt_len = salt, .iv_len = COUNTER_IV, .block = 1
+/* RFC 3686: confidentiality alone; what it calls the nonce is the salt. */
+#define CTR(bits)                                         \
+    {                                                     \
+        COUNTER(ENCR_AES_CTR, bits, "ctr", CIPHER_CTR, 4) \
+    }
 /* RFC 4106 */
 #define GCM(bits, icv)                                                                             \
     {                                                                                              \
@@ -61,6 +66,9 @@ static const struct algorithm table[] = {
     CBC(256),
     CBC(192),
     CBC(128),
+    CTR(256),
+    CTR(192),
+    CTR(128),
     {.t = {TRANSFORM_ENCR, ENCR_NULL, 0}, .keyword = "null", .block = 1}, /* RFC 2410 */
     HMAC(INTEG_HMAC_SHA2_256_128, "sha256", 32, PRF_HMAC_SHA2_256),
     HMAC(INTEG_HMAC_SHA2_384_192, "sha384", 48, PRF_HMAC_SHA2_384),

@@ -18,6 +18,7 @@ enum encr_id {
     ENCR_NONE = 0,
     ENCR_NULL = 11,
     ENCR_AES_CBC = 12,
+    ENCR_AES_CTR = 13,
     ENCR_AES_CCM_8 = 14,
     ENCR_AES_CCM_16 = 16,
     ENCR_AES_GCM_8 = 18,
@@ -52,7 +53,7 @@ struct transform {
 };
 
 /* How a cipher works, whatever its number, key length and ICV: what the backends go by. */
-enum cipher_mode { CIPHER_NULL, CIPHER_CBC, CIPHER_GCM, CIPHER_CCM, CIPHER_CHACHA20_POLY1305 };
+enum cipher_mode { CIPHER_NULL, CIPHER_CBC, CIPHER_CTR, CIPHER_GCM, CIPHER_CCM, CIPHER_CHACHA20_POLY1305 };
 
 #define COUNTER_IV 8 /* bytes of the IV that follows the salt in the nonce of a counter mode */
 

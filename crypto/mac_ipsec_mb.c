@@ -13,19 +13,22 @@
  */
 #define FEW 8
 
+#define NONCE_ROOM (TRANSFORM_SALT + COUNTER_IV)
+
 struct mac_keys {
     IMB_HASH_ALG hash;
     uint8_t ipad[IMB_SHA512_DIGEST_SIZE_IN_BYTES] __attribute__((aligned(16))); /* inner and outer state after the */
     uint8_t opad[IMB_SHA512_DIGEST_SIZE_IN_BYTES] __attribute__((aligned(16))); /* key's block (RFC 2104) */
     uint8_t enc[MB_AES_KEY] __attribute__((aligned(16)));
     uint8_t dec[MB_AES_KEY] __attribute__((aligned(16)));
+    uint8_t salt[TRANSFORM_SALT];
 };
 
 /* -- keys -- */
 
 bool mb_mac_has(const struct suite *s)
 {
-    return s->mode == CIPHER_CBC || s->mode == CIPHER_NULL;
+    return s->mode == CIPHER_CBC || s->mode == CIPHER_CTR || s->mode == CIPHER_NULL;
 }
 
 /* HMAC's first blocks are the key xored with 36 36 … and 5c 5c … (RFC 2104); our keys never exceed a block. */
@@ -66,7 +69,8 @@ enum err mb_mac_key(void **state, const struct suite *s, struct span key, struct
     struct mac_keys *k = secret_alloc(sizeof *k);
     if (!k)
         return ERR_NOMEM;
-    if (s->mode == CIPHER_CBC)
+    transform_salt(s, key, k->salt);
+    if (s->mode != CIPHER_NULL)
         mb_aes_key(s->encr.key_bits, key.data, k->enc, k->dec);
     hmac_key(k, s->integ.id, integ_key);
     *state = k;
@@ -82,27 +86,32 @@ static bool contiguous(const struct suite *s, const struct transform_op *op, con
 }
 
 /* Ciphers all ops of a batch whose `ok` is set. */
-static bool cbc_run(IMB_MGR *m, const struct mac_keys *k, const struct suite *s, const struct transform_op *ops,
-                    unsigned n, bool seal)
+static bool cipher_run(IMB_MGR *m, const struct mac_keys *k, const struct suite *s, const struct transform_op *ops,
+                       unsigned n, bool seal)
 {
     IMB_JOB jobs[TRANSFORM_BATCH];
+    uint8_t nonce[TRANSFORM_BATCH][NONCE_ROOM];
+    const bool ctr = s->mode == CIPHER_CTR;
     unsigned used = 0;
     for (unsigned i = 0; i < n; i++) {
         const struct transform_op *op = &ops[i];
         if (!op->ok || op->len == 0)
             continue;
+        if (ctr) /* to which the library adds a block counter that begins at 1, as RFC 3686 section 4 does */
+            transform_nonce(s, k->salt, op, nonce[i]);
         jobs[used++] = (IMB_JOB){
             .enc_keys = k->enc,
             .dec_keys = k->dec,
             .key_len_in_bytes = s->encr.key_bits / 8u,
             .src = op->src,
             .dst = op->dst,
-            .iv = op->iv,
-            .iv_len_in_bytes = 16,
+            .iv = ctr ? nonce[i] : op->iv,
+            .iv_len_in_bytes = ctr ? NONCE_ROOM : s->iv_len,
             .msg_len_to_cipher_in_bytes = op->len,
         };
     }
-    return used == 0 || IMB_SUBMIT_CIPHER_BURST(m, jobs, used, IMB_CIPHER_CBC, seal ? IMB_DIR_ENCRYPT : IMB_DIR_DECRYPT,
+    return used == 0 || IMB_SUBMIT_CIPHER_BURST(m, jobs, used, ctr ? IMB_CIPHER_CNTR : IMB_CIPHER_CBC,
+                                                seal ? IMB_DIR_ENCRYPT : IMB_DIR_DECRYPT,
                                                 (IMB_KEY_SIZE_BYTES)(s->encr.key_bits / 8)) == used;
 }
 
@@ -166,7 +175,7 @@ enum err mb_mac_seal(const void *state, const struct suite *s, struct transform_
     }
     if (s->mode == CIPHER_NULL)
         null_run(ops, n);
-    else if (!cbc_run(m, k, s, ops, n, true))
+    else if (!cipher_run(m, k, s, ops, n, true))
         return ERR_CRYPTO;
     if (!hmac_run(m, k, s, ops, n, mac))
         return ERR_CRYPTO;
@@ -189,7 +198,7 @@ void mb_mac_open(const void *state, const struct suite *s, struct transform_op *
 
     if (s->mode == CIPHER_NULL)
         null_run(ops, n);
-    else if (done && !cbc_run(m, k, s, ops, n, false))
+    else if (done && !cipher_run(m, k, s, ops, n, false))
         for (unsigned i = 0; i < n; i++)
             ops[i].ok = false;
 }

@@ -12,6 +12,7 @@ static const struct keylog_name {
 } encr_names[] =
     {
         {ENCR_AES_CBC, "AES-CBC-%u [RFC3602]"},
+        {ENCR_AES_CTR, "AES-CTR-%u [RFC5930]"},
         {ENCR_AES_CCM_8, "AES-CCM-%u with 8 octet ICV [RFC5282]"},
         {ENCR_AES_CCM_16, "AES-CCM-%u with 16 octet ICV [RFC5282]"},
         {ENCR_AES_GCM_8, "AES-GCM-%u with 8 octet ICV [RFC5282]"},

@@ -30,6 +30,7 @@ static const struct {
     {ENCR_AES_CBC, 192, INTEG_HMAC_SHA2_256_128},
     {ENCR_AES_GCM_8, 192, 0},
     {ENCR_AES_GCM_12, 256, 0},
+    {ENCR_AES_CTR, 128, INTEG_HMAC_SHA2_256_128},
     {ENCR_AES_CCM_8, 128, 0},
     {ENCR_AES_CCM_16, 256, 0},
 };
