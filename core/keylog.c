@@ -65,6 +65,9 @@ static const struct keylog_name encr_names[] = {
 };
 static const struct keylog_name integ_names[] = {
     {INTEG_NONE, "NULL"},
+    {INTEG_HMAC_SHA1_96, "HMAC-SHA-1-96 [RFC2404]"},
+    {INTEG_AES_XCBC_96, "ANY 96 bit authentication [no checking]"},
+    {INTEG_AES_CMAC_96, "ANY 96 bit authentication [no checking]"},
     {INTEG_HMAC_SHA2_256_128, "HMAC-SHA-256-128 [RFC4868]"},
     {INTEG_HMAC_SHA2_384_192, "HMAC-SHA-384-192 [RFC4868]"},
     {INTEG_HMAC_SHA2_512_256, "HMAC-SHA-512-256 [RFC4868]"},

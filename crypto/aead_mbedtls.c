@@ -3,8 +3,9 @@
 #include <mbedtls/ccm.h>
 #include <mbedtls/chachapoly.h>
 #include <mbedtls/gcm.h>
-#include <mbedtls/md.h>
 
+#include "crypto/mac.h"
+#include "crypto/prf.h"
 #include "crypto/secret.h"
 #include "crypto/transform.h"
 
@@ -15,38 +16,13 @@ struct state {
         mbedtls_chachapoly_context chachapoly;
         mbedtls_aes_context aes;
     };
-    mbedtls_md_context_t hmac; /* keyed, for MAC suites */
+    struct mac *mac; /* of suites with one */
     uint8_t salt[TRANSFORM_SALT];
 };
 
-static mbedtls_md_type_t hash_of(uint16_t integ)
-{
-    switch (integ) {
-    case INTEG_HMAC_SHA2_256_128:
-        return MBEDTLS_MD_SHA256;
-    case INTEG_HMAC_SHA2_384_192:
-        return MBEDTLS_MD_SHA384;
-    case INTEG_HMAC_SHA2_512_256:
-        return MBEDTLS_MD_SHA512;
-    default:
-        return MBEDTLS_MD_NONE;
-    }
-}
-
 static bool mbed_has(const struct suite *s)
 {
-    switch (s->mode) {
-    case CIPHER_GCM:
-    case CIPHER_CCM:
-    case CIPHER_CHACHA20_POLY1305:
-        return true;
-    case CIPHER_CBC:
-    case CIPHER_CTR:
-    case CIPHER_NULL:
-        return hash_of(s->integ.id) != MBEDTLS_MD_NONE;
-    default:
-        return false;
-    }
+    return s->encr.id != ENCR_NONE;
 }
 
 static int key_cipher(struct state *st, const struct suite *s, enum transform_dir dir, struct span key)
@@ -98,7 +74,7 @@ static void mbed_unkey(void *state, const struct suite *s)
 {
     struct state *st = state;
     free_cipher(st, s);
-    mbedtls_md_free(&st->hmac);
+    mac_free(st->mac);
     secret_free(st);
 }
 
@@ -108,17 +84,13 @@ static enum err mbed_key(void **state, const struct suite *s, enum transform_dir
     struct state *st = secret_alloc(sizeof *st);
     if (!st)
         return ERR_NOMEM;
-    mbedtls_md_init(&st->hmac);
-    int failed = key_cipher(st, s, dir, key);
     transform_salt(s, key, st->salt);
-    if (!s->aead && !failed) {
-        failed = mbedtls_md_setup(&st->hmac, mbedtls_md_info_from_type(hash_of(s->integ.id)), 1);
-        if (!failed)
-            failed = mbedtls_md_hmac_starts(&st->hmac, integ_key.data, integ_key.len);
-    }
-    if (failed) {
+    enum err e = key_cipher(st, s, dir, key) == 0 ? OK : ERR_CRYPTO;
+    if (e == OK && !s->aead)
+        e = mac_new(&st->mac, s->mac, integ_key);
+    if (e != OK) {
         mbed_unkey(st, s);
-        return ERR_CRYPTO;
+        return e;
     }
     *state = st;
     return OK;
@@ -161,16 +133,15 @@ static int aead_open(struct state *st, const struct suite *s, struct transform_o
 }
 
 /* The MAC over aad, IV, ciphertext and tail (RFC 4303 section 3.3.2.1). */
-static int mac_of(struct state *st, const struct suite *s, const struct transform_op *op, const uint8_t *text,
-                  uint8_t *mac)
+static enum err mac_of(struct state *st, const struct suite *s, const struct transform_op *op, const uint8_t *text,
+                       uint8_t *mac)
 {
-    int failed = mbedtls_md_hmac_reset(&st->hmac);
     const struct span parts[] = {
         {op->aad, op->aad_len}, {op->iv, s->iv_len}, {text, op->len}, {op->tail, op->tail_len}};
-    for (size_t i = 0; i < sizeof parts / sizeof parts[0] && !failed; i++)
-        if (parts[i].len)
-            failed = mbedtls_md_hmac_update(&st->hmac, parts[i].data, parts[i].len);
-    return failed ? failed : mbedtls_md_hmac_finish(&st->hmac, mac);
+    TRY(mac_again(st->mac));
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
+        TRY(mac_add(st->mac, parts[i]));
+    return mac_finish(st->mac, mac);
 }
 
 /* RFC 3686 section 4: nonce, IV, and a block counter that begins at 1. */
@@ -201,19 +172,17 @@ static int cipher_run(struct state *st, const struct suite *s, int mode, const s
 
 static int mac_seal(struct state *st, const struct suite *s, struct transform_op *op)
 {
-    uint8_t mac[MBEDTLS_MD_MAX_SIZE];
-    int failed = cipher_run(st, s, MBEDTLS_AES_ENCRYPT, op);
-    if (!failed)
-        failed = mac_of(st, s, op, op->dst, mac);
-    if (!failed)
-        memcpy(op->icv, mac, s->icv_len);
-    return failed;
+    uint8_t mac[PRF_MAX];
+    if (cipher_run(st, s, MBEDTLS_AES_ENCRYPT, op) != 0 || mac_of(st, s, op, op->dst, mac) != OK)
+        return -1;
+    memcpy(op->icv, mac, s->icv_len);
+    return 0;
 }
 
 static bool mac_open(struct state *st, const struct suite *s, struct transform_op *op)
 {
-    uint8_t mac[MBEDTLS_MD_MAX_SIZE];
-    return mac_of(st, s, op, op->src, mac) == 0 && secret_equal(mac, op->icv, s->icv_len) &&
+    uint8_t mac[PRF_MAX];
+    return mac_of(st, s, op, op->src, mac) == OK && secret_equal(mac, op->icv, s->icv_len) &&
            cipher_run(st, s, MBEDTLS_AES_DECRYPT, op) == 0;
 }
 

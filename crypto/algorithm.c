@@ -33,9 +33,17 @@
     {                                                                                                          \
         .t = {TRANSFORM_INTEG, num, 0}, .keyword = name, .key_len = bytes, .icv_len = (bytes) / 2, .prf = hmac \
     }
+#define AES_MAC(num, name, whole)                                                                                \
+    {                                                                                                            \
+        .t = {TRANSFORM_INTEG, num, 0}, .keyword = name, .aes = true, .key_len = 16, .icv_len = 12, .prf = whole \
+    }
 #define PRF(num, name, bytes)                                                             \
     {                                                                                     \
         .t = {TRANSFORM_PRF, num, 0}, .keyword = name, .key_len = bytes, .out_len = bytes \
+    }
+#define AES_PRF(num, name)                                                                       \
+    {                                                                                            \
+        .t = {TRANSFORM_PRF, num, 0}, .keyword = name, .aes = true, .key_len = 16, .out_len = 16 \
     }
 #define KE(num, name, bytes)                                           \
     {                                                                  \
@@ -73,10 +81,20 @@ static const struct algorithm table[] = {
     HMAC(INTEG_HMAC_SHA2_256_128, "sha256", 32, PRF_HMAC_SHA2_256),
     HMAC(INTEG_HMAC_SHA2_384_192, "sha384", 48, PRF_HMAC_SHA2_384),
     HMAC(INTEG_HMAC_SHA2_512_256, "sha512", 64, PRF_HMAC_SHA2_512),
+    AES_MAC(INTEG_AES_XCBC_96, "aesxcbc", PRF_AES128_XCBC), /* RFC 3566 */
+    AES_MAC(INTEG_AES_CMAC_96, "aescmac", PRF_AES128_CMAC), /* RFC 4494 */
+    /* RFC 2404; RFC 8221 section 6: for old peers; never offered unless it is configured */
+    {.t = {TRANSFORM_INTEG, INTEG_HMAC_SHA1_96, 0},
+     .keyword = "sha1",
+     .key_len = 20,
+     .icv_len = 12,
+     .prf = PRF_HMAC_SHA1},
     PRF(PRF_HMAC_SHA2_256, "prfsha256", 32),
     PRF(PRF_HMAC_SHA2_384, "prfsha384", 48),
     PRF(PRF_HMAC_SHA2_512, "prfsha512", 64),
-    PRF(PRF_HMAC_SHA1, "prfsha1", 20), /* RFC 8247: for old peers; never offered unless it is configured */
+    AES_PRF(PRF_AES128_XCBC, "prfaesxcbc"), /* RFC 4434 */
+    AES_PRF(PRF_AES128_CMAC, "prfaescmac"), /* RFC 4615 */
+    PRF(PRF_HMAC_SHA1, "prfsha1", 20),      /* RFC 8247: for old peers; never offered unless it is configured */
     KE(KE_CURVE25519, "x25519", 32),
     KE(KE_ECP_256, "ecp256", 64),
     KE(KE_ECP_384, "ecp384", 96),
@@ -116,6 +134,7 @@ static const struct {
     {"aes128ccm", "aes128ccm16"},
     {"aes192ccm", "aes192ccm16"},
     {"aes256ccm", "aes256ccm16"},
+    {"sha", "sha1"},
     {"sha2_256", "sha256"},
     {"sha2_384", "sha384"},
     {"sha2_512", "sha512"},

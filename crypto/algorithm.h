@@ -26,12 +26,22 @@ enum encr_id {
     ENCR_AES_GCM_16 = 20,
     ENCR_CHACHA20_POLY1305 = 28,
 };
-enum prf_id { PRF_HMAC_SHA1 = 2, PRF_HMAC_SHA2_256 = 5, PRF_HMAC_SHA2_384 = 6, PRF_HMAC_SHA2_512 = 7 };
+enum prf_id {
+    PRF_HMAC_SHA1 = 2,
+    PRF_AES128_XCBC = 4,
+    PRF_HMAC_SHA2_256 = 5,
+    PRF_HMAC_SHA2_384 = 6,
+    PRF_HMAC_SHA2_512 = 7,
+    PRF_AES128_CMAC = 8,
+};
 enum integ_id {
     INTEG_NONE = 0,
+    INTEG_HMAC_SHA1_96 = 2,
+    INTEG_AES_XCBC_96 = 5,
+    INTEG_AES_CMAC_96 = 8,
     INTEG_HMAC_SHA2_256_128 = 12,
     INTEG_HMAC_SHA2_384_192 = 13,
-    INTEG_HMAC_SHA2_512_256 = 14
+    INTEG_HMAC_SHA2_512_256 = 14,
 };
 enum ke_id {
     KE_NONE = 0,
@@ -63,7 +73,7 @@ struct algorithm {
     enum cipher_mode mode; /* ENCR */
     bool aead;             /* ENCR: authenticates by itself */
     bool counter_iv;       /* ENCR: the IV is a counter that must not repeat (RFC 4106, 7634), not random */
-    bool aes;              /* ENCR, INTEG: made of AES, whose blocks of 128 bits limit what one key may do */
+    bool aes;              /* ENCR, INTEG, PRF: made of AES; its blocks of 128 bits limit what one key may do */
     uint16_t key_len;      /* bytes of key material, the salt of counter modes included */
     uint16_t salt_len;     /* ENCR: trailing bytes of the key material that are the nonce's salt */
     uint16_t iv_len;       /* ENCR: bytes of explicit IV in the packet */

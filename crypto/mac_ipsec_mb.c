@@ -17,8 +17,17 @@
 
 struct mac_keys {
     IMB_HASH_ALG hash;
-    uint8_t ipad[IMB_SHA512_DIGEST_SIZE_IN_BYTES] __attribute__((aligned(16))); /* inner and outer state after the */
-    uint8_t opad[IMB_SHA512_DIGEST_SIZE_IN_BYTES] __attribute__((aligned(16))); /* key's block (RFC 2104) */
+    union {
+        struct { /* inner and outer state after the key's block (RFC 2104) */
+            uint8_t ipad[IMB_SHA512_DIGEST_SIZE_IN_BYTES] __attribute__((aligned(16)));
+            uint8_t opad[IMB_SHA512_DIGEST_SIZE_IN_BYTES] __attribute__((aligned(16)));
+        } hmac;
+        struct { /* AES-XCBC's three keys; AES-CMAC's key and what the last block is xored with */
+            uint8_t k1[MB_AES_KEY] __attribute__((aligned(16)));
+            uint8_t k2[16] __attribute__((aligned(16)));
+            uint8_t k3[16] __attribute__((aligned(16)));
+        } aes;
+    };
     uint8_t enc[MB_AES_KEY] __attribute__((aligned(16)));
     uint8_t dec[MB_AES_KEY] __attribute__((aligned(16)));
     uint8_t salt[TRANSFORM_SALT];
@@ -32,18 +41,23 @@ bool mb_mac_has(const struct suite *s)
 }
 
 /* HMAC's first blocks are the key xored with 36 36 … and 5c 5c … (RFC 2104); our keys never exceed a block. */
-static void hmac_key(struct mac_keys *out, uint16_t integ, struct span key)
+static void hmac_key(struct mac_keys *out, uint16_t prf, struct span key)
 {
     const IMB_MGR *f = mb_functions();
     hash_one_block_t hash;
     size_t block = IMB_SHA_512_BLOCK_SIZE;
-    switch (integ) {
-    case INTEG_HMAC_SHA2_256_128:
+    switch (prf) {
+    case PRF_HMAC_SHA1:
+        out->hash = IMB_AUTH_HMAC_SHA_1;
+        hash = f->sha1_one_block;
+        block = IMB_SHA1_BLOCK_SIZE;
+        break;
+    case PRF_HMAC_SHA2_256:
         out->hash = IMB_AUTH_HMAC_SHA_256;
         hash = f->sha256_one_block;
         block = IMB_SHA_256_BLOCK_SIZE;
         break;
-    case INTEG_HMAC_SHA2_384_192:
+    case PRF_HMAC_SHA2_384:
         out->hash = IMB_AUTH_HMAC_SHA_384;
         hash = f->sha384_one_block;
         break;
@@ -58,10 +72,31 @@ static void hmac_key(struct mac_keys *out, uint16_t integ, struct span key)
         inner[i] = k ^ 0x36;
         outer[i] = k ^ 0x5c;
     }
-    hash(inner, out->ipad);
-    hash(outer, out->opad);
+    hash(inner, out->hmac.ipad);
+    hash(outer, out->hmac.opad);
     secret_wipe(inner, sizeof inner);
     secret_wipe(outer, sizeof outer);
+}
+
+static void integ_key_of(struct mac_keys *out, uint16_t prf, struct span key)
+{
+    const IMB_MGR *f = mb_functions();
+    uint8_t unused[MB_AES_KEY] __attribute__((aligned(16)));
+    switch (prf) {
+    case PRF_AES128_XCBC:
+        out->hash = IMB_AUTH_AES_XCBC;
+        IMB_AES_XCBC_KEYEXP(f, key.data, out->aes.k1, out->aes.k2, out->aes.k3);
+        break;
+    case PRF_AES128_CMAC:
+        out->hash = IMB_AUTH_AES_CMAC;
+        mb_aes_key(128, key.data, out->aes.k1, unused);
+        IMB_AES_CMAC_SUBKEY_GEN_128(f, out->aes.k1, out->aes.k2, out->aes.k3);
+        secret_wipe(unused, sizeof unused);
+        break;
+    default:
+        hmac_key(out, prf, key);
+        break;
+    }
 }
 
 enum err mb_mac_key(void **state, const struct suite *s, struct span key, struct span integ_key)
@@ -72,7 +107,7 @@ enum err mb_mac_key(void **state, const struct suite *s, struct span key, struct
     transform_salt(s, key, k->salt);
     if (s->mode != CIPHER_NULL)
         mb_aes_key(s->encr.key_bits, key.data, k->enc, k->dec);
-    hmac_key(k, s->integ.id, integ_key);
+    integ_key_of(k, s->mac, integ_key);
     *state = k;
     return OK;
 }
@@ -122,12 +157,40 @@ static void null_run(const struct transform_op *ops, unsigned n)
             memcpy(ops[i].dst, ops[i].src, ops[i].len);
 }
 
+static void mac_keys_of(const struct mac_keys *k, IMB_JOB *job)
+{
+    switch (k->hash) {
+    case IMB_AUTH_AES_XCBC:
+        job->u.XCBC._k1_expanded = (const uint32_t *)(const void *)k->aes.k1;
+        job->u.XCBC._k2 = k->aes.k2;
+        job->u.XCBC._k3 = k->aes.k3;
+        break;
+    case IMB_AUTH_AES_CMAC:
+        job->u.CMAC._key_expanded = k->aes.k1;
+        job->u.CMAC._skey1 = k->aes.k2;
+        job->u.CMAC._skey2 = k->aes.k3;
+        break;
+    default:
+        job->u.HMAC._hashed_auth_key_xor_ipad = k->hmac.ipad;
+        job->u.HMAC._hashed_auth_key_xor_opad = k->hmac.opad;
+        break;
+    }
+}
+
+/* Bursts, which skip the library's queue, are for HMAC only. */
+static bool mac_jobs(IMB_MGR *m, const struct mac_keys *k, IMB_JOB *jobs, unsigned n)
+{
+    if (k->hash == IMB_AUTH_AES_XCBC || k->hash == IMB_AUTH_AES_CMAC)
+        return mb_run(m, jobs, n);
+    return IMB_SUBMIT_HASH_BURST(m, jobs, n, k->hash) == n;
+}
+
 /*
  * The MACs of all ops whose `ok` is set, over aad, IV, ciphertext and tail (RFC 4303 section 3.3.2.1). The library
  * takes only contiguous bytes, so the tail stands in for the first bytes of the ICV while it runs.
  */
-static bool hmac_run(IMB_MGR *m, const struct mac_keys *k, const struct suite *s, const struct transform_op *ops,
-                     unsigned n, uint8_t mac[][TRANSFORM_ICV_MAX])
+static bool mac_run(IMB_MGR *m, const struct mac_keys *k, const struct suite *s, const struct transform_op *ops,
+                    unsigned n, uint8_t mac[][TRANSFORM_ICV_MAX])
 {
     IMB_JOB jobs[TRANSFORM_BATCH];
     uint8_t kept[TRANSFORM_BATCH][sizeof ops->tail];
@@ -140,16 +203,19 @@ static bool hmac_run(IMB_MGR *m, const struct mac_keys *k, const struct suite *s
             memcpy(kept[i], op->icv, op->tail_len);
             memcpy(op->icv, op->tail, op->tail_len);
         }
-        jobs[used++] = (IMB_JOB){
+        jobs[used] = (IMB_JOB){
+            .cipher_mode = IMB_CIPHER_NULL,
+            .cipher_direction = IMB_DIR_ENCRYPT,
+            .chain_order = IMB_ORDER_CIPHER_HASH,
+            .hash_alg = k->hash,
             .src = op->aad,
             .msg_len_to_hash_in_bytes = (uint64_t)op->aad_len + s->iv_len + op->len + op->tail_len,
             .auth_tag_output = mac[i],
             .auth_tag_output_len_in_bytes = s->icv_len,
-            .u.HMAC._hashed_auth_key_xor_ipad = k->ipad,
-            .u.HMAC._hashed_auth_key_xor_opad = k->opad,
         };
+        mac_keys_of(k, &jobs[used++]);
     }
-    bool done = used == 0 || IMB_SUBMIT_HASH_BURST(m, jobs, used, k->hash) == used;
+    bool done = used == 0 || mac_jobs(m, k, jobs, used);
     for (unsigned i = 0; i < n; i++)
         if (ops[i].ok && ops[i].tail_len)
             memcpy(ops[i].icv, kept[i], ops[i].tail_len);
@@ -177,7 +243,7 @@ enum err mb_mac_seal(const void *state, const struct suite *s, struct transform_
         null_run(ops, n);
     else if (!cipher_run(m, k, s, ops, n, true))
         return ERR_CRYPTO;
-    if (!hmac_run(m, k, s, ops, n, mac))
+    if (!mac_run(m, k, s, ops, n, mac))
         return ERR_CRYPTO;
     for (unsigned i = 0; i < n; i++)
         memcpy(ops[i].icv, mac[i], s->icv_len);
@@ -192,7 +258,7 @@ void mb_mac_open(const void *state, const struct suite *s, struct transform_op *
     for (unsigned i = 0; i < n; i++)
         ops[i].ok = m && contiguous(s, &ops[i], ops[i].src);
 
-    bool done = m && hmac_run(m, k, s, ops, n, mac);
+    bool done = m && mac_run(m, k, s, ops, n, mac);
     for (unsigned i = 0; i < n; i++)
         ops[i].ok = done && ops[i].ok && secret_equal(mac[i], ops[i].icv, s->icv_len);
 

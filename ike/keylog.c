@@ -21,6 +21,9 @@ static const struct keylog_name {
 },
   integ_names[] = {
       {INTEG_NONE, "NONE [RFC4306]"},
+      {INTEG_HMAC_SHA1_96, "HMAC_SHA1_96 [RFC2404]"},
+      {INTEG_AES_XCBC_96, "ANY 96-bits of Authentication [No Checking]"},
+      {INTEG_AES_CMAC_96, "ANY 96-bits of Authentication [No Checking]"},
       {INTEG_HMAC_SHA2_256_128, "HMAC_SHA2_256_128 [RFC4868]"},
       {INTEG_HMAC_SHA2_384_192, "HMAC_SHA2_384_192 [RFC4868]"},
       {INTEG_HMAC_SHA2_512_256, "HMAC_SHA2_512_256 [RFC4868]"},

@@ -42,6 +42,9 @@ static void ike_proposals_are_completed(void **state)
     check("aes256gcm16-sha512-x25519", PROTOCOL_IKE, "aes256gcm16-x25519-prfsha512"); /* strongSwan's habit */
     check(" aes128-sha256-x25519 , aes128gcm16-curve25519 ", PROTOCOL_IKE,
           "aes128-sha256-x25519-prfsha256, aes128gcm16-x25519-prfsha256");
+    check("aes128ctr-aesxcbc-aescmac-sha1-modp2048", PROTOCOL_IKE,
+          "aes128ctr-aesxcbc-aescmac-sha1-modp2048-prfaesxcbc-prfaescmac-prfsha1");
+    check("aes192ccm64-aes256gcm12-prfaesxcbc-x25519", PROTOCOL_IKE, "aes192ccm8-aes256gcm12-prfaesxcbc-x25519");
     check("aes128-aes128-sha256-sha2_256-x25519", PROTOCOL_IKE, "aes128-sha256-x25519-prfsha256");
 }
 

@@ -393,7 +393,7 @@ static void every_suite_has_an_engine(void **state)
         assert_true(engine_has("mbedtls", &s));
         assert_true(engine_has(engine_for(&s), &s));
     }
-    assert_int_equal(suites, 16 + 7 * 3);
+    assert_int_equal(suites, 16 + 7 * 6);
     assert_false(engine_has("openssl", &s));
 }
 
