@@ -9,6 +9,13 @@
 
 #define NONCE_ROOM (TRANSFORM_SALT + COUNTER_IV)
 
+struct gcm_functions {
+    aes_gcm_enc_dec_t gcm; /* in the direction of the key */
+    aes_gmac_init_t gmac_init;
+    aes_gmac_update_t gmac_update;
+    aes_gmac_finalize_t gmac_finalize;
+};
+
 struct state {
     union {
         struct gcm_key_data gcm;
@@ -18,7 +25,7 @@ struct state {
             uint8_t dec[MB_AES_KEY] __attribute__((aligned(16))); /* the library makes both */
         } aes;
     };
-    aes_gcm_enc_dec_t gcm_run;
+    struct gcm_functions run; /* with gcm */
     uint8_t salt[TRANSFORM_SALT];
 };
 
@@ -29,32 +36,28 @@ bool mb_aead_has(const struct suite *s)
     return s->mode != CIPHER_CCM || s->encr.key_bits != 192; /* its one gap */
 }
 
-static aes_gcm_enc_dec_t gcm_function(uint16_t key_bits, enum transform_dir dir)
-{
-    const IMB_MGR *functions = mb_functions();
-    const bool seal = dir == TRANSFORM_SEAL;
-    switch (key_bits) {
-    case 128:
-        return seal ? functions->gcm128_enc : functions->gcm128_dec;
-    case 192:
-        return seal ? functions->gcm192_enc : functions->gcm192_dec;
-    default:
-        return seal ? functions->gcm256_enc : functions->gcm256_dec;
+#define GCM_FUNCTIONS(f, bits, seal)                                                                            \
+    (struct gcm_functions)                                                                                      \
+    {                                                                                                           \
+        (seal) ? (f)->gcm##bits##_enc : (f)->gcm##bits##_dec, (f)->gmac##bits##_init, (f)->gmac##bits##_update, \
+            (f)->gmac##bits##_finalize                                                                          \
     }
-}
 
-static void gcm_key(struct gcm_key_data *out, uint16_t key_bits, const uint8_t *key)
+static void gcm_key(struct state *st, uint16_t key_bits, bool seal, const uint8_t *key)
 {
-    const IMB_MGR *functions = mb_functions();
+    const IMB_MGR *f = mb_functions();
     switch (key_bits) {
     case 128:
-        IMB_AES128_GCM_PRE(functions, key, out);
+        IMB_AES128_GCM_PRE(f, key, &st->gcm);
+        st->run = GCM_FUNCTIONS(f, 128, seal);
         break;
     case 192:
-        IMB_AES192_GCM_PRE(functions, key, out);
+        IMB_AES192_GCM_PRE(f, key, &st->gcm);
+        st->run = GCM_FUNCTIONS(f, 192, seal);
         break;
     default:
-        IMB_AES256_GCM_PRE(functions, key, out);
+        IMB_AES256_GCM_PRE(f, key, &st->gcm);
+        st->run = GCM_FUNCTIONS(f, 256, seal);
         break;
     }
 }
@@ -67,8 +70,8 @@ enum err mb_aead_key(void **state, const struct suite *s, enum transform_dir dir
     transform_salt(s, key, st->salt);
     switch (s->mode) {
     case CIPHER_GCM:
-        gcm_key(&st->gcm, s->encr.key_bits, key.data);
-        st->gcm_run = gcm_function(s->encr.key_bits, dir);
+    case CIPHER_GMAC:
+        gcm_key(st, s->encr.key_bits, dir == TRANSFORM_SEAL, key.data);
         break;
     case CIPHER_CCM:
         mb_aes_key(s->encr.key_bits, key.data, st->aes.enc, st->aes.dec);
@@ -102,8 +105,28 @@ static bool gcm_run(const struct state *st, const struct suite *s, const struct 
         struct gcm_context_data ctx;
         uint8_t nonce[NONCE_ROOM];
         transform_nonce(s, st->salt, op, nonce);
-        st->gcm_run(&st->gcm, &ctx, op->dst, op->src, op->len, nonce, op->aad, op->aad_len, tag_of(tags, ops, i),
+        st->run.gcm(&st->gcm, &ctx, op->dst, op->src, op->len, nonce, op->aad, op->aad_len, tag_of(tags, ops, i),
                     s->icv_len);
+    }
+    return true;
+}
+
+/* RFC 4543 section 3.3: all of the packet is associated data. In three parts, as a long sequence number is elsewhere. */
+static bool gmac_run(const struct state *st, const struct suite *s, const struct transform_op *ops, unsigned n,
+                     struct tags *tags)
+{
+    for (unsigned i = 0; i < n; i++) {
+        const struct transform_op *op = &ops[i];
+        struct gcm_context_data ctx;
+        uint8_t nonce[NONCE_ROOM];
+        transform_nonce(s, st->salt, op, nonce);
+        st->run.gmac_init(&st->gcm, &ctx, nonce, sizeof nonce);
+        st->run.gmac_update(&st->gcm, &ctx, op->aad, op->aad_len);
+        st->run.gmac_update(&st->gcm, &ctx, op->iv, COUNTER_IV);
+        st->run.gmac_update(&st->gcm, &ctx, op->src, op->len);
+        st->run.gmac_finalize(&st->gcm, &ctx, tag_of(tags, ops, i), s->icv_len);
+        if (op->len && op->dst != op->src)
+            memcpy(op->dst, op->src, op->len);
     }
     return true;
 }
@@ -181,6 +204,8 @@ static bool aead_run(const struct state *st, const struct suite *s, const struct
     switch (s->mode) {
     case CIPHER_GCM:
         return gcm_run(st, s, ops, n, tags);
+    case CIPHER_GMAC:
+        return gmac_run(st, s, ops, n, tags);
     case CIPHER_CCM:
         return ccm_run(st, s, ops, n, tags);
     default:

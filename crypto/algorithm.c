@@ -22,6 +22,11 @@
     {                                                                                              \
         COUNTER(ENCR_AES_GCM_##icv, bits, "gcm" #icv, CIPHER_GCM, 4), .aead = true, .icv_len = icv \
     }
+/* RFC 4543 section 3: an AEAD that hides nothing. */
+#define GMAC(bits)                                                                                  \
+    {                                                                                               \
+        COUNTER(ENCR_NULL_AUTH_AES_GMAC, bits, "gmac", CIPHER_GMAC, 4), .aead = true, .icv_len = 16 \
+    }
 /* RFC 4309: the salt has 3 bytes. */
 #define CCM(bits, icv)                                                                             \
     {                                                                                              \
@@ -77,6 +82,9 @@ static const struct algorithm table[] = {
     CTR(256),
     CTR(192),
     CTR(128),
+    GMAC(256),
+    GMAC(192),
+    GMAC(128),
     {.t = {TRANSFORM_ENCR, ENCR_NULL, 0}, .keyword = "null", .block = 1}, /* RFC 2410 */
     HMAC(INTEG_HMAC_SHA2_256_128, "sha256", 32, PRF_HMAC_SHA2_256),
     HMAC(INTEG_HMAC_SHA2_384_192, "sha384", 48, PRF_HMAC_SHA2_384),
@@ -178,6 +186,11 @@ const struct algorithm *algorithm_by_keyword(const char *keyword, size_t len)
 const struct algorithm *algorithm_at(unsigned i)
 {
     return i < COUNT(table) ? &table[i] : NULL;
+}
+
+bool algorithm_encrypts_ike(const struct algorithm *a)
+{
+    return a->t.type == TRANSFORM_ENCR && a->mode != CIPHER_NULL && a->mode != CIPHER_GMAC;
 }
 
 const char *transform_text(const struct transform *t, char *text, size_t size)

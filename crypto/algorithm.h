@@ -24,6 +24,7 @@ enum encr_id {
     ENCR_AES_GCM_8 = 18,
     ENCR_AES_GCM_12 = 19,
     ENCR_AES_GCM_16 = 20,
+    ENCR_NULL_AUTH_AES_GMAC = 21,
     ENCR_CHACHA20_POLY1305 = 28,
 };
 enum prf_id {
@@ -63,7 +64,7 @@ struct transform {
 };
 
 /* How a cipher works, whatever its number, key length and ICV: what the backends go by. */
-enum cipher_mode { CIPHER_NULL, CIPHER_CBC, CIPHER_CTR, CIPHER_GCM, CIPHER_CCM, CIPHER_CHACHA20_POLY1305 };
+enum cipher_mode { CIPHER_NULL, CIPHER_CBC, CIPHER_CTR, CIPHER_GCM, CIPHER_GMAC, CIPHER_CCM, CIPHER_CHACHA20_POLY1305 };
 
 #define COUNTER_IV 8 /* bytes of the IV that follows the salt in the nonce of a counter mode */
 
@@ -89,6 +90,8 @@ const struct algorithm *algorithm_find(uint8_t type, uint16_t id, uint16_t key_b
 const struct algorithm *algorithm_by_keyword(const char *keyword, size_t len);
 /* Row i of the table, NULL past its end: for tables and spelling hints. */
 const struct algorithm *algorithm_at(unsigned i);
+/* May this cipher protect an IKE SA? Not if it hides nothing. False for what is no cipher. */
+bool algorithm_encrypts_ike(const struct algorithm *a);
 /* The keyword, or "encr:99" style text (16 bytes of buffer at least) for one we don't know. */
 const char *transform_text(const struct transform *t, char *text, size_t size);
 

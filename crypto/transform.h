@@ -42,6 +42,7 @@ const char *suite_text(const struct suite *s, char *text, size_t size);
  * One packet. For MAC suites aad, iv and ciphertext must be contiguous in memory, as they are in ESP and SK.
  * `tail` are bytes that the MAC covers after the ciphertext but that aren't in the packet (the high half of an extended
  * sequence number, RFC 4303 section 2.2.1); AEADs get it inside aad instead and leave tail_len 0.
+ * AES-GMAC leaves the text as it is and takes IV and text for associated data, too (RFC 4543 section 3.3).
  *   seal: reads iv and src, writes dst (len bytes) and icv (suite's icv_len). src may equal dst, otherwise no overlap.
  *   open: reads iv, src and icv; writes dst; sets ok. dst is undefined when !ok, and the caller must not look at it.
  * The ICV is compared in constant time. For MAC suites nothing is decrypted before the ICV was found right.

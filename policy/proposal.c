@@ -126,6 +126,12 @@ static bool type_allowed(uint8_t protocol, uint8_t type)
     }
 }
 
+/* May this cipher stand in the proposal? ESP may go without secrecy, IKE may not. */
+static bool encrypts(const struct proposal *p, const struct algorithm *a)
+{
+    return p->protocol != PROTOCOL_IKE || algorithm_encrypts_ike(a);
+}
+
 static enum err unknown_keyword(const struct proposal *p, const char *word, size_t len, struct why *why)
 {
     struct spelling s = spelling_of(word, len);
@@ -134,7 +140,7 @@ static enum err unknown_keyword(const struct proposal *p, const char *word, size
         return refuse(why, "found an empty keyword, expected for example '%s'",
                       p->protocol == PROTOCOL_IKE ? "aes256gcm16-prfsha384-x25519" : "aes256gcm16");
     for (unsigned i = 0; (a = algorithm_at(i)) != NULL; i++)
-        if (type_allowed(p->protocol, a->t.type))
+        if (type_allowed(p->protocol, a->t.type) && (a->t.type != TRANSFORM_ENCR || encrypts(p, a)))
             spelling_offer(&s, a->keyword);
     if (s.nearest)
         return refuse(why, "found '%.*s', expected an %s algorithm, perhaps '%s'", (int)(len < 40 ? len : 40), word,
@@ -147,8 +153,8 @@ static enum err take_keyword(struct proposal *p, const char *word, size_t len, s
     const struct algorithm *a = algorithm_by_keyword(word, len);
     if (!a)
         return unknown_keyword(p, word, len, why);
-    if (a->t.type == TRANSFORM_ENCR && a->t.id == ENCR_NULL && p->protocol == PROTOCOL_IKE)
-        return refuse(why, "found 'null', expected a cipher: IKE is always encrypted");
+    if (a->t.type == TRANSFORM_ENCR && !encrypts(p, a))
+        return refuse(why, "found '%s', expected a cipher: IKE is always encrypted", a->keyword);
     if (!type_allowed(p->protocol, a->t.type))
         return refuse(why, "found '%s', which %s proposals don't have", a->keyword, protocol_name(p));
     if (!add(p, a->t))

@@ -24,6 +24,7 @@ static const struct {
     {"aes128", "sha512"},  {"aes192gcm12", NULL}, {"aes128gcm8", NULL},       {"aes256ccm16", NULL},
     {"aes192ccm8", NULL},  {"aes128ccm8", NULL},  {"aes128ctr", "sha256"},    {"aes256ctr", "sha512"},
     {"aes256", "sha1"},    {"aes192", "aesxcbc"}, {"aes128ctr", "aescmac"},   {"null", "aesxcbc"},
+    {"aes128gmac", NULL},  {"aes256gmac", NULL},
 };
 #define SUITES (sizeof suites / sizeof suites[0])
 enum { GCM128, GCM256, CHACHA, CBC128_SHA256, CBC256_SHA256, CBC256_SHA384, CBC256_SHA512, NULL_SHA256 };

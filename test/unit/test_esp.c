@@ -24,7 +24,7 @@ static void round_trip(struct sa *out, struct sa *in, unsigned n, uint32_t first
         assert_int_equal(w.v[i].len, esp_sealed_len(&out->params.suite, w.inner_len[i]));
         assert_ptr_equal(w.v[i].data, w.sent[i] + HEAD - esp_headroom(&out->params.suite));
         assert_int_equal(get_be32(w.v[i].data), SPI);
-        if (out->params.suite.encr.id != ENCR_NULL)
+        if (out->params.suite.mode != CIPHER_NULL && out->params.suite.mode != CIPHER_GMAC)
             assert_memory_not_equal(w.v[i].data + esp_headroom(&out->params.suite), w.inner[i], 16);
     }
     assert_int_equal(open_all(in, n), n);

@@ -75,6 +75,9 @@ static void what_must_not_be_is_refused(void **state)
 {
     (void)state;
     refuse("null-sha256-x25519", PROTOCOL_IKE, "found 'null', expected a cipher: IKE is always encrypted");
+    refuse("aes128gmac-x25519", PROTOCOL_IKE, "found 'aes128gmac', expected a cipher: IKE is always encrypted");
+    refuse("aes128gmac-sha256", PROTOCOL_ESP,
+           "found an integrity algorithm beside an AEAD cipher, expected the cipher alone");
     refuse("aes128-x25519", PROTOCOL_IKE,
            "found a cipher without integrity, expected an algorithm such as 'sha256' beside it");
     refuse("aes128", PROTOCOL_ESP,
