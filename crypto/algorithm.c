@@ -3,34 +3,49 @@
 #include <stdio.h>
 #include <string.h>
 
-#define CBC(bits)                                                                                           \
-    {                                                                                                       \
-        .t = {TRANSFORM_ENCR, ENCR_AES_CBC, bits}, .keyword = "aes" #bits, .mode = CIPHER_CBC, .aes = true, \
-        .key_len = (bits) / 8, .iv_len = 16, .block = 16                                                    \
+/* A counter mode: a salt of so many bytes follows the key; the IV has 8, on the wire or not (RFC 8750). */
+#define COUNTER(how, key_bits, salt, iv) \
+    .mode = how, .counter_iv = true, .key_len = (key_bits) / 8 + (salt), .salt_len = salt, .block = 1, iv
+#define EXPLICIT .iv_len = COUNTER_IV
+#define IMPLICIT .implicit_iv = true
+#define AES(num, bits, name) .t = {TRANSFORM_ENCR, num, bits}, .keyword = "aes" #bits name, .aes = true
+#define AEAD(icv) .aead = true, .icv_len = icv
+#define CBC(bits)                                                                                         \
+    {                                                                                                     \
+        AES(ENCR_AES_CBC, bits, ""), .mode = CIPHER_CBC, .key_len = (bits) / 8, .iv_len = 16, .block = 16 \
     }
-/* A counter mode of AES: a salt of so many bytes follows the key, the IV on the wire has 8. */
-#define COUNTER(num, bits, name, how, salt)                                                                      \
-    .t = {TRANSFORM_ENCR, num, bits}, .keyword = "aes" #bits name, .mode = how, .aes = true, .counter_iv = true, \
-    .key_len = (bits) / 8 + (salt), .salt_len = salt, .iv_len = COUNTER_IV, .block = 1
 /* RFC 3686: confidentiality alone; what it calls the nonce is the salt. */
-#define CTR(bits)                                         \
-    {                                                     \
-        COUNTER(ENCR_AES_CTR, bits, "ctr", CIPHER_CTR, 4) \
+#define CTR(bits)                                                              \
+    {                                                                          \
+        AES(ENCR_AES_CTR, bits, "ctr"), COUNTER(CIPHER_CTR, bits, 4, EXPLICIT) \
     }
 /* RFC 4106 */
-#define GCM(bits, icv)                                                                             \
-    {                                                                                              \
-        COUNTER(ENCR_AES_GCM_##icv, bits, "gcm" #icv, CIPHER_GCM, 4), .aead = true, .icv_len = icv \
+#define GCM(bits, icv)                                                                               \
+    {                                                                                                \
+        AES(ENCR_AES_GCM_##icv, bits, "gcm" #icv), COUNTER(CIPHER_GCM, bits, 4, EXPLICIT), AEAD(icv) \
+    }
+#define GCM_IIV(bits)                                                                                \
+    {                                                                                                \
+        AES(ENCR_AES_GCM_16_IIV, bits, "gcm16iiv"), COUNTER(CIPHER_GCM, bits, 4, IMPLICIT), AEAD(16) \
     }
 /* RFC 4543 section 3: an AEAD that hides nothing. */
-#define GMAC(bits)                                                                                  \
-    {                                                                                               \
-        COUNTER(ENCR_NULL_AUTH_AES_GMAC, bits, "gmac", CIPHER_GMAC, 4), .aead = true, .icv_len = 16 \
+#define GMAC(bits)                                                                                    \
+    {                                                                                                 \
+        AES(ENCR_NULL_AUTH_AES_GMAC, bits, "gmac"), COUNTER(CIPHER_GMAC, bits, 4, EXPLICIT), AEAD(16) \
     }
 /* RFC 4309: the salt has 3 bytes. */
-#define CCM(bits, icv)                                                                             \
-    {                                                                                              \
-        COUNTER(ENCR_AES_CCM_##icv, bits, "ccm" #icv, CIPHER_CCM, 3), .aead = true, .icv_len = icv \
+#define CCM(bits, icv)                                                                               \
+    {                                                                                                \
+        AES(ENCR_AES_CCM_##icv, bits, "ccm" #icv), COUNTER(CIPHER_CCM, bits, 3, EXPLICIT), AEAD(icv) \
+    }
+#define CCM_IIV(bits)                                                                             \
+    {                                                                                             \
+        AES(ENCR_AES_CCM_8_IIV, bits, "ccm8iiv"), COUNTER(CIPHER_CCM, bits, 3, IMPLICIT), AEAD(8) \
+    }
+/* RFC 7634: one length of key. */
+#define CHACHA(num, name, iv)                                                                                   \
+    {                                                                                                           \
+        .t = {TRANSFORM_ENCR, num, 0}, .keyword = name, COUNTER(CIPHER_CHACHA20_POLY1305, 256, 4, iv), AEAD(16) \
     }
 #define KEYS(row, ...) row(256, __VA_ARGS__), row(192, __VA_ARGS__), row(128, __VA_ARGS__)
 /* RFC 4868 section 2.3: the key is as long as the hash, the ICV half of it. */
@@ -61,21 +76,18 @@
 
 static const struct algorithm table[] = {
     KEYS(GCM, 16),
-    /* RFC 7634: a key of 32 bytes and a salt of 4; the IV has 8, as AES-GCM's. */
-    {.t = {TRANSFORM_ENCR, ENCR_CHACHA20_POLY1305, 0},
-     .keyword = "chacha20poly1305",
-     .mode = CIPHER_CHACHA20_POLY1305,
-     .aead = true,
-     .counter_iv = true,
-     .key_len = 36,
-     .salt_len = 4,
-     .iv_len = COUNTER_IV,
-     .block = 1,
-     .icv_len = 16},
+    CHACHA(ENCR_CHACHA20_POLY1305, "chacha20poly1305", EXPLICIT),
     KEYS(GCM, 12),
     KEYS(GCM, 8),
     KEYS(CCM, 16),
     KEYS(CCM, 8),
+    GCM_IIV(256),
+    GCM_IIV(192),
+    GCM_IIV(128),
+    CHACHA(ENCR_CHACHA20_POLY1305_IIV, "chacha20poly1305iiv", IMPLICIT),
+    CCM_IIV(256),
+    CCM_IIV(192),
+    CCM_IIV(128),
     CBC(256),
     CBC(192),
     CBC(128),
@@ -190,7 +202,7 @@ const struct algorithm *algorithm_at(unsigned i)
 
 bool algorithm_encrypts_ike(const struct algorithm *a)
 {
-    return a->t.type == TRANSFORM_ENCR && a->mode != CIPHER_NULL && a->mode != CIPHER_GMAC;
+    return a->t.type == TRANSFORM_ENCR && a->mode != CIPHER_NULL && a->mode != CIPHER_GMAC && !a->implicit_iv;
 }
 
 const char *transform_text(const struct transform *t, char *text, size_t size)

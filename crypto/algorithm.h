@@ -26,6 +26,9 @@ enum encr_id {
     ENCR_AES_GCM_16 = 20,
     ENCR_NULL_AUTH_AES_GMAC = 21,
     ENCR_CHACHA20_POLY1305 = 28,
+    ENCR_AES_CCM_8_IIV = 29,
+    ENCR_AES_GCM_16_IIV = 30,
+    ENCR_CHACHA20_POLY1305_IIV = 31,
 };
 enum prf_id {
     PRF_HMAC_SHA1 = 2,
@@ -74,6 +77,7 @@ struct algorithm {
     enum cipher_mode mode; /* ENCR */
     bool aead;             /* ENCR: authenticates by itself */
     bool counter_iv;       /* ENCR: the IV is a counter that must not repeat (RFC 4106, 7634), not random */
+    bool implicit_iv;      /* ENCR: that counter is the sequence number, and not sent again (RFC 8750) */
     bool aes;              /* ENCR, INTEG, PRF: made of AES; its blocks of 128 bits limit what one key may do */
     uint16_t key_len;      /* bytes of key material, the salt of counter modes included */
     uint16_t salt_len;     /* ENCR: trailing bytes of the key material that are the nonce's salt */
@@ -90,7 +94,10 @@ const struct algorithm *algorithm_find(uint8_t type, uint16_t id, uint16_t key_b
 const struct algorithm *algorithm_by_keyword(const char *keyword, size_t len);
 /* Row i of the table, NULL past its end: for tables and spelling hints. */
 const struct algorithm *algorithm_at(unsigned i);
-/* May this cipher protect an IKE SA? Not if it hides nothing. False for what is no cipher. */
+/*
+ * May this cipher protect an IKE SA? Not if it hides nothing, nor if its nonces come from ESP's sequence numbers (RFC 8750
+ * section 7). False for what is no cipher.
+ */
 bool algorithm_encrypts_ike(const struct algorithm *a);
 /* The keyword, or "encr:99" style text (16 bytes of buffer at least) for one we don't know. */
 const char *transform_text(const struct transform *t, char *text, size_t size);

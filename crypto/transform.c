@@ -38,6 +38,7 @@ enum err suite_of(const struct transform *encr, const struct transform *integ, s
         .mode = e->mode,
         .aead = e->aead,
         .counter_iv = e->counter_iv,
+        .implicit_iv = e->implicit_iv,
         .aes = e->aes || (i && i->aes),
         .encr_key_len = e->key_len,
         .salt_len = e->salt_len,

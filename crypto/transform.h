@@ -25,7 +25,7 @@
 struct suite {
     struct transform encr, integ; /* integ.id 0 with an AEAD */
     enum cipher_mode mode;
-    bool aead, counter_iv;
+    bool aead, counter_iv, implicit_iv;
     bool aes;              /* cipher or MAC is made of it */
     uint16_t encr_key_len; /* cipher key with salt */
     uint16_t integ_key_len;
@@ -39,7 +39,7 @@ MUST_USE enum err suite_of(const struct transform *encr, const struct transform 
 const char *suite_text(const struct suite *s, char *text, size_t size);
 
 /*
- * One packet. For MAC suites aad, iv and ciphertext must be contiguous in memory, as they are in ESP and SK.
+ * One packet. Where the IV is implicit, iv has the COUNTER_IV bytes that it would have, from anywhere. For MAC suites aad, iv and ciphertext must be contiguous in memory, as they are in ESP and SK.
  * `tail` are bytes that the MAC covers after the ciphertext but that aren't in the packet (the high half of an extended
  * sequence number, RFC 4303 section 2.2.1); AEADs get it inside aad instead and leave tail_len 0.
  * AES-GMAC leaves the text as it is and takes IV and text for associated data, too (RFC 4543 section 3.3).

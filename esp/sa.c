@@ -76,7 +76,7 @@ static enum err check_params(const struct sa_params *p)
     uint32_t align = esp_align(s);
     /* What seal.c counts on: masks instead of division, and padding written in blocks of 8 bytes before the ICV. */
     if ((align & (align - 1)) != 0 || align > 16 || s->icv_len < 8 || s->icv_len > TRANSFORM_ICV_MAX ||
-        s->iv_len > TRANSFORM_IV_MAX || (s->counter_iv && s->iv_len != COUNTER_IV))
+        s->iv_len > TRANSFORM_IV_MAX || (s->counter_iv && s->iv_len != (s->implicit_iv ? 0 : COUNTER_IV)))
         return ERR_UNSUPPORTED;
     if (p->dir == SA_IN && p->esn && p->replay_window == 0)
         return ERR_RANGE;

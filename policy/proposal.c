@@ -154,7 +154,10 @@ static enum err take_keyword(struct proposal *p, const char *word, size_t len, s
     if (!a)
         return unknown_keyword(p, word, len, why);
     if (a->t.type == TRANSFORM_ENCR && !encrypts(p, a))
-        return refuse(why, "found '%s', expected a cipher: IKE is always encrypted", a->keyword);
+        return refuse(why,
+                      a->implicit_iv ? "found '%s', expected a cipher with IVs of its own: this one is for ESP only"
+                                     : "found '%s', expected a cipher: IKE is always encrypted",
+                      a->keyword);
     if (!type_allowed(p->protocol, a->t.type))
         return refuse(why, "found '%s', which %s proposals don't have", a->keyword, protocol_name(p));
     if (!add(p, a->t))

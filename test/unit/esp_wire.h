@@ -19,12 +19,15 @@
 static const struct {
     const char *encr, *integ;
 } suites[] = {
-    {"aes128gcm16", NULL}, {"aes256gcm16", NULL}, {"chacha20poly1305", NULL}, {"aes128", "sha256"},
-    {"aes256", "sha256"},  {"aes256", "sha384"},  {"aes256", "sha512"},       {"null", "sha256"},
-    {"aes128", "sha512"},  {"aes192gcm12", NULL}, {"aes128gcm8", NULL},       {"aes256ccm16", NULL},
-    {"aes192ccm8", NULL},  {"aes128ccm8", NULL},  {"aes128ctr", "sha256"},    {"aes256ctr", "sha512"},
-    {"aes256", "sha1"},    {"aes192", "aesxcbc"}, {"aes128ctr", "aescmac"},   {"null", "aesxcbc"},
-    {"aes128gmac", NULL},  {"aes256gmac", NULL},
+    {"aes128gcm16", NULL},         {"aes256gcm16", NULL},    {"chacha20poly1305", NULL},
+    {"aes128", "sha256"},          {"aes256", "sha256"},     {"aes256", "sha384"},
+    {"aes256", "sha512"},          {"null", "sha256"},       {"aes128", "sha512"},
+    {"aes192gcm12", NULL},         {"aes128gcm8", NULL},     {"aes256ccm16", NULL},
+    {"aes192ccm8", NULL},          {"aes128ccm8", NULL},     {"aes128ctr", "sha256"},
+    {"aes256ctr", "sha512"},       {"aes256", "sha1"},       {"aes192", "aesxcbc"},
+    {"aes128ctr", "aescmac"},      {"null", "aesxcbc"},      {"aes128gmac", NULL},
+    {"aes256gmac", NULL},          {"aes256gcm16iiv", NULL}, {"aes128ccm8iiv", NULL},
+    {"chacha20poly1305iiv", NULL},
 };
 #define SUITES (sizeof suites / sizeof suites[0])
 enum { GCM128, GCM256, CHACHA, CBC128_SHA256, CBC256_SHA256, CBC256_SHA384, CBC256_SHA512, NULL_SHA256 };
@@ -176,8 +179,15 @@ static inline void craft(unsigned i, const struct sa_params *p, uint32_t seq, co
     put_be32(at + 4, seq);
     uint8_t *body = at + 8 + s->iv_len;
     memcpy(body, text, len);
-    struct transform_op op = {
-        .aad = at, .aad_len = 8, .iv = at + 8, .src = body, .dst = body, .icv = body + len, .len = len};
+    uint8_t implicit[COUNTER_IV];
+    put_be64(implicit, seq);
+    struct transform_op op = {.aad = at,
+                              .aad_len = 8,
+                              .iv = s->implicit_iv ? implicit : at + 8,
+                              .src = body,
+                              .dst = body,
+                              .icv = body + len,
+                              .len = len};
     assert_int_equal(keyed_seal(k, &op, 1), OK);
     keyed_free(k);
     w.v[i] = (struct esp_packet){.data = at, .len = 8u + s->iv_len + len + s->icv_len};

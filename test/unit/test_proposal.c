@@ -76,6 +76,8 @@ static void what_must_not_be_is_refused(void **state)
     (void)state;
     refuse("null-sha256-x25519", PROTOCOL_IKE, "found 'null', expected a cipher: IKE is always encrypted");
     refuse("aes128gmac-x25519", PROTOCOL_IKE, "found 'aes128gmac', expected a cipher: IKE is always encrypted");
+    refuse("aes256gcm16iiv-x25519", PROTOCOL_IKE,
+           "found 'aes256gcm16iiv', expected a cipher with IVs of its own: this one is for ESP only");
     refuse("aes128gmac-sha256", PROTOCOL_ESP,
            "found an integrity algorithm beside an AEAD cipher, expected the cipher alone");
     refuse("aes128-x25519", PROTOCOL_IKE,

@@ -28,6 +28,7 @@ static uint8_t key_bytes[128];
 struct traffic {
     struct suite suite;
     uint8_t plain[PACKETS][ROOM], wire[PACKETS][ROOM], opened[PACKETS][ROOM];
+    uint8_t implicit[PACKETS][COUNTER_IV];
     struct transform_op seal[PACKETS], open[PACKETS];
 };
 
@@ -48,6 +49,7 @@ static struct traffic *traffic_new(const struct suite *s, unsigned fixed)
     assert_non_null(t);
     t->suite = *s;
     random_bytes(t->plain, sizeof t->plain);
+    random_bytes(t->implicit, sizeof t->implicit);
     memset(t->wire, GUARD, sizeof t->wire);
     memset(t->opened, GUARD, sizeof t->opened);
     for (unsigned i = 0; i < PACKETS; i++) {
@@ -57,7 +59,7 @@ static struct traffic *traffic_new(const struct suite *s, unsigned fixed)
         t->seal[i] = (struct transform_op){
             .aad = wire,
             .aad_len = AAD_LEN,
-            .iv = wire + AAD_LEN,
+            .iv = s->implicit_iv ? t->implicit[i] : wire + AAD_LEN,
             .src = t->plain[i],
             .dst = text,
             .icv = text + len,
@@ -185,7 +187,7 @@ static void pair_seals_alike(const struct suite *s, const char *sealer, const ch
         *op = t->seal[i];
         memcpy(u->wire[i], t->wire[i], AAD_LEN + s->iv_len);
         op->aad = u->wire[i];
-        op->iv = u->wire[i] + AAD_LEN;
+        op->iv = s->implicit_iv ? t->implicit[i] : u->wire[i] + AAD_LEN;
         op->src = t->plain[i];
         op->dst = u->wire[i] + AAD_LEN + s->iv_len;
         op->icv = op->dst + op->len;
@@ -225,6 +227,8 @@ static void engine_refuses_each_flip(const struct suite *s, const char *engine)
         flip_fails(k, op, byte);
     for (unsigned i = 0; i < op->tail_len; i++)
         flip_fails(k, op, &op->tail[i]);
+    for (unsigned i = 0; s->implicit_iv && i < COUNTER_IV; i++)
+        flip_fails(k, op, &t->implicit[0][i]);
     keyed_open(k, op, 1);
     assert_true(op->ok);
     assert_memory_equal(op->dst, t->plain[0], op->len);
@@ -393,7 +397,7 @@ static void every_suite_has_an_engine(void **state)
         assert_true(engine_has("mbedtls", &s));
         assert_true(engine_has(engine_for(&s), &s));
     }
-    assert_int_equal(suites, 19 + 7 * 6);
+    assert_int_equal(suites, 26 + 7 * 6);
     assert_false(engine_has("openssl", &s));
 }
 
