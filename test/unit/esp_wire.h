@@ -32,6 +32,16 @@ static const struct {
 #define SUITES (sizeof suites / sizeof suites[0])
 enum { GCM128, GCM256, CHACHA, CBC128_SHA256, CBC256_SHA256, CBC256_SHA384, CBC256_SHA512, NULL_SHA256 };
 
+static inline unsigned suite_index(const char *encr, const char *integ)
+{
+    for (unsigned i = 0; i < SUITES; i++)
+        if (strcmp(suites[i].encr, encr) == 0 &&
+            strcmp(suites[i].integ ? suites[i].integ : "", integ ? integ : "") == 0)
+            return i;
+    fail_msg("%s and %s are none of the suites above", encr, integ ? integ : "nothing");
+    return 0;
+}
+
 static inline struct suite suite_at(unsigned i)
 {
     const struct algorithm *encr = algorithm_by_keyword(suites[i].encr, strlen(suites[i].encr));
