@@ -49,7 +49,7 @@ static IMB_MGR *manager_new(bool few)
     (void)madvise(room, size, MADV_DONTDUMP);
     IMB_MGR *m = imb_set_pointers_mb_mgr(room, 0, 1);
     if (m && few)
-        init_mb_mgr_avx2(m);
+        init_mb_mgr_avx(m);
     else if (m)
         init_mb_mgr_auto(m, NULL);
     if (!m || imb_get_errno(m) != 0) {
