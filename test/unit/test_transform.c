@@ -332,6 +332,35 @@ static void texts_of_partial_blocks_fail_alone(void **state)
     each_engine(engine_refuses_partial_blocks);
 }
 
+static void engine_limits_aad_of_ccm(const struct suite *s, const char *engine)
+{
+    if (s->mode != CIPHER_CCM)
+        return;
+    static uint8_t aad[TRANSFORM_CCM_AAD_MAX + 1];
+    struct traffic *t = traffic_new(s, 64);
+    for (unsigned i = 0; i < 3; i++) {
+        t->seal[i].aad = t->open[i].aad = aad;
+        t->seal[i].aad_len = t->open[i].aad_len = TRANSFORM_CCM_AAD_MAX;
+    }
+    struct keyed *k = keyed(s, TRANSFORM_SEAL, engine);
+    assert_int_equal(keyed_seal(k, t->seal, 3), OK);
+    t->seal[1].aad_len++;
+    assert_int_equal(keyed_seal(k, t->seal, 3), ERR_RANGE);
+    keyed_free(k);
+    k = keyed(s, TRANSFORM_OPEN, engine);
+    t->open[1].aad_len++;
+    keyed_open(k, t->open, 3);
+    assert_true(t->open[0].ok && !t->open[1].ok && t->open[2].ok);
+    keyed_free(k);
+    free(t);
+}
+
+static void too_much_associated_data_fails_alone(void **state)
+{
+    (void)state;
+    each_engine(engine_limits_aad_of_ccm);
+}
+
 /* -- contract -- */
 
 static void suites_that_esp_forbids_are_refused(void **state)
@@ -459,6 +488,7 @@ int main(void)
         cmocka_unit_test(bad_packets_fail_alone_in_a_batch),
         cmocka_unit_test(opening_leaves_the_received_packet_as_it_was),
         cmocka_unit_test(texts_of_partial_blocks_fail_alone),
+        cmocka_unit_test(too_much_associated_data_fails_alone),
         cmocka_unit_test(suites_that_esp_forbids_are_refused),
         cmocka_unit_test(wrong_keys_engines_and_batches_are_refused),
         cmocka_unit_test(every_suite_has_an_engine),
