@@ -33,7 +33,7 @@ ALL_LDFLAGS := -pthread $(CFLAGS_$(VARIANT)) $(LDFLAGS)
 
 SRC  := $(filter-out core/main.c,$(wildcard core/base/*.c crypto/*.c policy/*.c tun/*.c esp/*.c ike/*.c core/*.c))
 ifneq ($(IPSEC_MB),yes)
-SRC  := $(filter-out crypto/aead_ipsec_mb.c,$(SRC))
+SRC  := $(filter-out $(wildcard crypto/*ipsec_mb.c),$(SRC))
 endif
 OBJ  := $(SRC:%.c=$(BUILD)/%.o)
 UNIT := $(patsubst test/unit/%.c,$(BUILD)/unit/%,$(wildcard test/unit/test_*.c))

@@ -48,33 +48,39 @@ void keylog_ike(struct keylog *k, const char *line)
     secret_wipe(out, sizeof out);
 }
 
-/* The names that Wireshark's ESP dissector gives to algorithms. */
-static const char *keylog_encr(const struct suite *s)
-{
-    switch (s->encr.id) {
-    case ENCR_AES_GCM_16:
-        return "AES-GCM with 16 octet ICV [RFC4106]";
-    case ENCR_CHACHA20_POLY1305:
-        return "ChaCha20 with Poly1305 [RFC7634]";
-    case ENCR_AES_CBC:
-        return "AES-CBC [RFC3602]";
-    default:
-        return "NULL";
-    }
-}
+/* What Wireshark's ESP dissector calls the algorithms. */
+struct keylog_name {
+    uint16_t id;
+    const char *name;
+};
 
-static const char *keylog_integ(const struct suite *s)
+static const struct keylog_name encr_names[] = {
+    {ENCR_NULL, "NULL"},
+    {ENCR_AES_CBC, "AES-CBC [RFC3602]"},
+    {ENCR_AES_CTR, "AES-CTR [RFC3686]"},
+    {ENCR_AES_GCM_8, "AES-GCM with 8 octet ICV [RFC4106]"},
+    {ENCR_AES_GCM_12, "AES-GCM with 12 octet ICV [RFC4106]"},
+    {ENCR_AES_GCM_16, "AES-GCM with 16 octet ICV [RFC4106]"},
+    {ENCR_CHACHA20_POLY1305, "ChaCha20 with Poly1305 [RFC7634]"},
+};
+static const struct keylog_name integ_names[] = {
+    {INTEG_NONE, "NULL"},
+    {INTEG_HMAC_SHA1_96, "HMAC-SHA-1-96 [RFC2404]"},
+    {INTEG_AES_XCBC_96, "ANY 96 bit authentication [no checking]"},
+    {INTEG_AES_CMAC_96, "ANY 96 bit authentication [no checking]"},
+    {INTEG_HMAC_SHA2_256_128, "HMAC-SHA-256-128 [RFC4868]"},
+    {INTEG_HMAC_SHA2_384_192, "HMAC-SHA-384-192 [RFC4868]"},
+    {INTEG_HMAC_SHA2_512_256, "HMAC-SHA-512-256 [RFC4868]"},
+};
+
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+static const char *keylog_name(const struct keylog_name *names, size_t n, uint16_t id)
 {
-    switch (s->integ.id) {
-    case INTEG_HMAC_SHA2_256_128:
-        return "HMAC-SHA-256-128 [RFC4868]";
-    case INTEG_HMAC_SHA2_384_192:
-        return "HMAC-SHA-384-192 [RFC4868]";
-    case INTEG_HMAC_SHA2_512_256:
-        return "HMAC-SHA-512-256 [RFC4868]";
-    default:
-        return "NULL";
-    }
+    for (size_t i = 0; i < n; i++)
+        if (names[i].id == id)
+            return names[i].name;
+    return NULL;
 }
 
 static void keylog_hex(struct span key, char *out, size_t size)
@@ -87,7 +93,11 @@ static void keylog_hex(struct span key, char *out, size_t size)
 static void keylog_sa(struct keylog *k, const struct ike_child *c, const struct endpoint *from,
                       const struct endpoint *to, uint32_t spi, struct span key, struct span integ)
 {
-    char src[IP_TEXT] = "*", dst[IP_TEXT] = "*", key_hex[160], integ_hex[160], line[KEYLOG_LINE];
+    char src[IP_TEXT] = "*", dst[IP_TEXT] = "*", key_hex[160], integ_hex[160], line[KEYLOG_LINE], ours[2][32];
+    const char *encr_name = keylog_name(encr_names, COUNT(encr_names), c->suite.encr.id);
+    const char *integ_name = keylog_name(integ_names, COUNT(integ_names), c->suite.integ.id);
+    /* One bad line spoils the whole table: what Wireshark has no name for is a comment in it, for other readers. */
+    const bool known = encr_name && integ_name;
     /* Our own side may not be known yet; Wireshark takes a star for any address. */
     if (!ip_is_any(&from->ip))
         ip_format(&from->ip, src);
@@ -95,9 +105,10 @@ static void keylog_sa(struct keylog *k, const struct ike_child *c, const struct 
         ip_format(&to->ip, dst);
     keylog_hex(key, key_hex, sizeof key_hex);
     keylog_hex(integ, integ_hex, sizeof integ_hex);
-    int n = snprintf(line, sizeof line, "\"%s\",\"%s\",\"%s\",\"0x%08x\",\"%s\",\"%s\",\"%s\",\"%s\"\n",
-                     c->path.remote.ip.family == 6 ? "IPv6" : "IPv4", src, dst, spi, keylog_encr(&c->suite), key_hex,
-                     keylog_integ(&c->suite), integ_hex);
+    int n = snprintf(line, sizeof line, "%s\"%s\",\"%s\",\"%s\",\"0x%08x\",\"%s\",\"%s\",\"%s\",\"%s\"\n",
+                     known ? "" : "# ", c->path.remote.ip.family == 6 ? "IPv6" : "IPv4", src, dst, spi,
+                     encr_name ? encr_name : transform_text(&c->suite.encr, ours[0], sizeof ours[0]), key_hex,
+                     integ_name ? integ_name : transform_text(&c->suite.integ, ours[1], sizeof ours[1]), integ_hex);
     if (n > 0 && (size_t)n < sizeof line)
         keylog_write(k->esp_fd, line, (size_t)n);
     secret_wipe(key_hex, sizeof key_hex);

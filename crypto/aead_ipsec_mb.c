@@ -1,444 +1,230 @@
 /*
- * The fast backend: intel-ipsec-mb. AES-GCM runs packet by packet through functions that touch nothing but the key and
- * the packet. AES-CBC and HMAC are sequential within a packet, so they are run for many packets at once, a lane each.
- * The library's managers that do it (and ChaCha20-Poly1305's jobs) are big, 200 kB, and busy while they run: a thread
- * that uses such a suite has its own, not each SA.
+ * AEADs by intel-ipsec-mb. AES-GCM runs packet by packet through functions that touch nothing but the key and the packet;
+ * AES-CCM, whose MAC is sequential within a packet, for many packets at once.
  */
 #include <intel-ipsec-mb.h>
-#include <pthread.h>
-#include <sys/mman.h>
 
+#include "crypto/ipsec_mb.h"
 #include "crypto/secret.h"
-#include "crypto/transform.h"
 
-#define NONCE_LEN 12
-#define ICV_LEN_AEAD 16
-#define WIDE (IMB_FEATURE_AVX512_SKX | IMB_FEATURE_SHANI)
-#define NEEDED (IMB_FEATURE_AESNI | IMB_FEATURE_PCLMULQDQ) /* without them the library emulates, slowly */
+#define NONCE_ROOM (TRANSFORM_SALT + COUNTER_IV)
 
-/*
- * SHA-256 for few packets: sixteen lanes of AVX-512 take as long for one packet as for sixteen, the CPU's own SHA-256
- * instructions a fifth of that. From FEW packets on the lanes win.
- */
-#define FEW 8
-
-/* Set by mb_start before any thread, only read afterwards. */
-static const IMB_MGR *functions; /* those that fit this CPU; NULL: unusable here */
-static bool few_differs;         /* there are both such lanes and such instructions */
-
-/* The thread's own managers, wiped and freed at its end. */
-static pthread_key_t many_key, few_key;
-
-struct mac_keys {
-    IMB_HASH_ALG hash;
-    uint8_t ipad[IMB_SHA512_DIGEST_SIZE_IN_BYTES] __attribute__((aligned(16))); /* inner and outer state after the */
-    uint8_t opad[IMB_SHA512_DIGEST_SIZE_IN_BYTES] __attribute__((aligned(16))); /* key's block (RFC 2104) */
-    uint8_t enc[15 * 16] __attribute__((aligned(16)));
-    uint8_t dec[15 * 16] __attribute__((aligned(16)));
+struct gcm_functions {
+    aes_gcm_enc_dec_t gcm; /* in the direction of the key */
+    aes_gmac_init_t gmac_init;
+    aes_gmac_update_t gmac_update;
+    aes_gmac_finalize_t gmac_finalize;
 };
 
 struct state {
     union {
         struct gcm_key_data gcm;
         uint8_t chacha[32];
-        struct mac_keys mac;
+        struct {
+            uint8_t enc[MB_AES_KEY] __attribute__((aligned(16)));
+            uint8_t dec[MB_AES_KEY] __attribute__((aligned(16))); /* the library makes both */
+        } aes;
     };
-    aes_gcm_enc_dec_t gcm_run;
-    uint8_t salt[4];
+    struct gcm_functions run; /* with gcm */
+    uint8_t salt[TRANSFORM_SALT];
 };
-
-/* -- managers -- */
-
-static void manager_free(void *m)
-{
-    const size_t size = imb_get_mb_mgr_size();
-    secret_wipe(m, size);
-    munmap(m, size);
-}
-
-/*
- * Its lanes hold states of hashes that began with a key, so it isn't dumped; unlike keys (crypto/secret.h) it outlives
- * a fork, for a child that makes keys of its own.
- */
-static IMB_MGR *manager_new(bool few)
-{
-    const size_t size = imb_get_mb_mgr_size();
-    void *room = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (room == MAP_FAILED)
-        return NULL;
-    (void)madvise(room, size, MADV_DONTDUMP);
-    IMB_MGR *m = imb_set_pointers_mb_mgr(room, 0, 1);
-    if (m && few)
-        init_mb_mgr_avx2(m);
-    else if (m)
-        init_mb_mgr_auto(m, NULL);
-    if (!m || imb_get_errno(m) != 0) {
-        manager_free(room);
-        return NULL;
-    }
-    return m;
-}
-
-static IMB_MGR *manager_of_thread(bool few)
-{
-    const pthread_key_t key = few ? few_key : many_key;
-    IMB_MGR *m = pthread_getspecific(key);
-    if (!m) {
-        m = manager_new(few);
-        if (m && pthread_setspecific(key, m) != 0) {
-            manager_free(m);
-            m = NULL;
-        }
-    }
-    return m;
-}
-
-static enum err mb_start(void)
-{
-    if (functions)
-        return OK;
-    IMB_MGR *m = manager_new(false);
-    if (!m)
-        return OK; /* the other backends do without */
-    if ((m->features & NEEDED) != NEEDED) {
-        manager_free(m);
-        return OK;
-    }
-    if (pthread_key_create(&many_key, manager_free) != 0 || pthread_key_create(&few_key, manager_free) != 0) {
-        manager_free(m);
-        return ERR_CRYPTO;
-    }
-    few_differs = (m->features & WIDE) == WIDE;
-    functions = m;
-    return OK;
-}
 
 /* -- keys -- */
 
-static bool mb_has(const struct suite *s)
+bool mb_aead_has(const struct suite *s)
 {
-    return functions && s->encr.id != ENCR_NONE;
+    return s->mode != CIPHER_CCM || s->encr.key_bits != 192; /* its one gap */
 }
 
-static aes_gcm_enc_dec_t gcm_function(uint16_t key_bits, enum transform_dir dir)
+#define GCM_FUNCTIONS(f, bits, seal)                                                                            \
+    (struct gcm_functions)                                                                                      \
+    {                                                                                                           \
+        (seal) ? (f)->gcm##bits##_enc : (f)->gcm##bits##_dec, (f)->gmac##bits##_init, (f)->gmac##bits##_update, \
+            (f)->gmac##bits##_finalize                                                                          \
+    }
+
+static void gcm_key(struct state *st, uint16_t key_bits, bool seal, const uint8_t *key)
 {
-    const bool seal = dir == TRANSFORM_SEAL;
+    const IMB_MGR *f = mb_functions();
     switch (key_bits) {
     case 128:
-        return seal ? functions->gcm128_enc : functions->gcm128_dec;
-    case 192:
-        return seal ? functions->gcm192_enc : functions->gcm192_dec;
-    default:
-        return seal ? functions->gcm256_enc : functions->gcm256_dec;
-    }
-}
-
-static void gcm_key(struct gcm_key_data *out, uint16_t key_bits, const uint8_t *key)
-{
-    switch (key_bits) {
-    case 128:
-        IMB_AES128_GCM_PRE(functions, key, out);
+        IMB_AES128_GCM_PRE(f, key, &st->gcm);
+        st->run = GCM_FUNCTIONS(f, 128, seal);
         break;
     case 192:
-        IMB_AES192_GCM_PRE(functions, key, out);
+        IMB_AES192_GCM_PRE(f, key, &st->gcm);
+        st->run = GCM_FUNCTIONS(f, 192, seal);
         break;
     default:
-        IMB_AES256_GCM_PRE(functions, key, out);
+        IMB_AES256_GCM_PRE(f, key, &st->gcm);
+        st->run = GCM_FUNCTIONS(f, 256, seal);
         break;
     }
 }
 
-static void cbc_key(struct mac_keys *out, uint16_t key_bits, const uint8_t *key)
-{
-    switch (key_bits) {
-    case 128:
-        IMB_AES_KEYEXP_128(functions, key, out->enc, out->dec);
-        break;
-    case 192:
-        IMB_AES_KEYEXP_192(functions, key, out->enc, out->dec);
-        break;
-    default:
-        IMB_AES_KEYEXP_256(functions, key, out->enc, out->dec);
-        break;
-    }
-}
-
-/* HMAC's first blocks are the key xored with 36 36 … and 5c 5c … (RFC 2104); our keys never exceed a block. */
-static void hmac_key(struct mac_keys *out, uint16_t integ, struct span key)
-{
-    hash_one_block_t hash;
-    size_t block = IMB_SHA_512_BLOCK_SIZE;
-    switch (integ) {
-    case INTEG_HMAC_SHA2_256_128:
-        out->hash = IMB_AUTH_HMAC_SHA_256;
-        hash = functions->sha256_one_block;
-        block = IMB_SHA_256_BLOCK_SIZE;
-        break;
-    case INTEG_HMAC_SHA2_384_192:
-        out->hash = IMB_AUTH_HMAC_SHA_384;
-        hash = functions->sha384_one_block;
-        break;
-    default:
-        out->hash = IMB_AUTH_HMAC_SHA_512;
-        hash = functions->sha512_one_block;
-        break;
-    }
-    uint8_t inner[IMB_SHA_512_BLOCK_SIZE], outer[IMB_SHA_512_BLOCK_SIZE];
-    for (size_t i = 0; i < block; i++) {
-        uint8_t k = i < key.len ? key.data[i] : 0;
-        inner[i] = k ^ 0x36;
-        outer[i] = k ^ 0x5c;
-    }
-    hash(inner, out->ipad);
-    hash(outer, out->opad);
-    secret_wipe(inner, sizeof inner);
-    secret_wipe(outer, sizeof outer);
-}
-
-static enum err mb_key(void **state, const struct suite *s, enum transform_dir dir, struct span key,
-                       struct span integ_key)
+enum err mb_aead_key(void **state, const struct suite *s, enum transform_dir dir, struct span key)
 {
     struct state *st = secret_alloc(sizeof *st);
     if (!st)
         return ERR_NOMEM;
-    if (s->aead)
-        memcpy(st->salt, key.data + key.len - sizeof st->salt, sizeof st->salt);
-    switch (s->encr.id) {
-    case ENCR_AES_GCM_16:
-        gcm_key(&st->gcm, s->encr.key_bits, key.data);
-        st->gcm_run = gcm_function(s->encr.key_bits, dir);
+    transform_salt(s, key, st->salt);
+    switch (s->mode) {
+    case CIPHER_GCM:
+    case CIPHER_GMAC:
+        gcm_key(st, s->encr.key_bits, dir == TRANSFORM_SEAL, key.data);
         break;
-    case ENCR_CHACHA20_POLY1305:
-        memcpy(st->chacha, key.data, sizeof st->chacha);
-        break;
-    case ENCR_AES_CBC:
-        cbc_key(&st->mac, s->encr.key_bits, key.data);
-        hmac_key(&st->mac, s->integ.id, integ_key);
+    case CIPHER_CCM:
+        mb_aes_key(s->encr.key_bits, key.data, st->aes.enc, st->aes.dec);
         break;
     default:
-        hmac_key(&st->mac, s->integ.id, integ_key);
+        memcpy(st->chacha, key.data, sizeof st->chacha);
         break;
     }
     *state = st;
     return OK;
 }
 
-static void mb_unkey(void *state, const struct suite *s)
+/* -- packets -- */
+
+/* Where the tags of a batch go: into the packets that are sealed, beside those that are opened. */
+struct tags {
+    bool seal;
+    uint8_t opened[TRANSFORM_BATCH][TRANSFORM_ICV_MAX];
+};
+
+static uint8_t *tag_of(struct tags *t, const struct transform_op *ops, unsigned i)
 {
-    (void)s;
-    secret_free(state);
+    return t->seal ? ops[i].icv : t->opened[i];
 }
 
-/* -- AEADs -- */
-
-/* RFC 4106 section 4, RFC 7634 section 2: salt, then the IV of the packet. */
-static void nonce_of(const struct state *st, const struct transform_op *op, uint8_t nonce[NONCE_LEN])
+static bool gcm_run(const struct state *st, const struct suite *s, const struct transform_op *ops, unsigned n,
+                    struct tags *tags)
 {
-    memcpy(nonce, st->salt, 4);
-    memcpy(nonce + 4, op->iv, 8);
-}
-
-/* One packet in the direction of the key; tag is what was computed over it. */
-static bool gcm_run(const struct state *st, const struct transform_op *op, uint8_t tag[ICV_LEN_AEAD])
-{
-    struct gcm_context_data ctx;
-    uint8_t nonce[NONCE_LEN];
-    nonce_of(st, op, nonce);
-    st->gcm_run(&st->gcm, &ctx, op->dst, op->src, op->len, nonce, op->aad, op->aad_len, tag, ICV_LEN_AEAD);
+    for (unsigned i = 0; i < n; i++) {
+        const struct transform_op *op = &ops[i];
+        struct gcm_context_data ctx;
+        uint8_t nonce[NONCE_ROOM];
+        transform_nonce(s, st->salt, op, nonce);
+        st->run.gcm(&st->gcm, &ctx, op->dst, op->src, op->len, nonce, op->aad, op->aad_len, tag_of(tags, ops, i),
+                    s->icv_len);
+    }
     return true;
 }
 
-/* As a job, which takes two thirds of the time of the library's init, update and finalize functions. */
-static bool chacha_run(IMB_MGR *m, const struct state *st, const struct transform_op *op, bool seal,
-                       uint8_t tag[ICV_LEN_AEAD])
+/* RFC 4543 section 3.3: all of the packet is associated data. In three parts, as a long sequence number is elsewhere. */
+static bool gmac_run(const struct state *st, const struct suite *s, const struct transform_op *ops, unsigned n,
+                     struct tags *tags)
 {
-    uint8_t nonce[NONCE_LEN];
-    nonce_of(st, op, nonce);
-    IMB_JOB *job = IMB_GET_NEXT_JOB(m);
-    *job = (IMB_JOB){
-        .cipher_mode = IMB_CIPHER_CHACHA20_POLY1305,
-        .hash_alg = IMB_AUTH_CHACHA20_POLY1305,
-        .cipher_direction = seal ? IMB_DIR_ENCRYPT : IMB_DIR_DECRYPT,
-        .chain_order = seal ? IMB_ORDER_CIPHER_HASH : IMB_ORDER_HASH_CIPHER,
-        .enc_keys = st->chacha,
-        .dec_keys = st->chacha,
-        .key_len_in_bytes = sizeof st->chacha,
-        .src = op->src,
-        .dst = op->dst,
-        .iv = nonce,
-        .iv_len_in_bytes = sizeof nonce,
-        .msg_len_to_cipher_in_bytes = op->len,
-        .msg_len_to_hash_in_bytes = op->len,
-        .auth_tag_output = tag,
-        .auth_tag_output_len_in_bytes = ICV_LEN_AEAD,
-        .u.CHACHA20_POLY1305.aad = op->aad,
-        .u.CHACHA20_POLY1305.aad_len_in_bytes = op->aad_len,
-    };
-    job = IMB_SUBMIT_JOB(m); /* such a job needs no others: it is done at once */
-    return job && job->status == IMB_STATUS_COMPLETED;
-}
-
-static enum err aead_seal(struct state *st, struct transform_op *ops, unsigned n)
-{
-    IMB_MGR *m = st->gcm_run ? NULL : manager_of_thread(false);
-    for (unsigned i = 0; i < n; i++)
-        if (!(st->gcm_run ? gcm_run(st, &ops[i], ops[i].icv) : m && chacha_run(m, st, &ops[i], true, ops[i].icv)))
-            return ERR_CRYPTO;
-    return OK;
-}
-
-static void aead_open(struct state *st, struct transform_op *ops, unsigned n)
-{
-    IMB_MGR *m = st->gcm_run ? NULL : manager_of_thread(false);
-    for (unsigned i = 0; i < n; i++) {
-        struct transform_op *op = &ops[i];
-        uint8_t tag[ICV_LEN_AEAD];
-        op->ok = (st->gcm_run ? gcm_run(st, op, tag) : m && chacha_run(m, st, op, false, tag)) &&
-                 secret_equal(tag, op->icv, sizeof tag);
-    }
-}
-
-/* -- ciphers with a MAC -- */
-
-static bool contiguous(const struct suite *s, const struct transform_op *op, const uint8_t *text)
-{
-    return op->aad + op->aad_len == op->iv && op->iv + s->iv_len == text &&
-           (op->tail_len == 0 || text + op->len == op->icv);
-}
-
-/* Ciphers all ops of a batch whose `ok` is set. */
-static bool cbc_run(IMB_MGR *m, const struct state *st, const struct suite *s, const struct transform_op *ops,
-                    unsigned n, bool seal)
-{
-    IMB_JOB jobs[TRANSFORM_BATCH];
-    unsigned used = 0;
     for (unsigned i = 0; i < n; i++) {
         const struct transform_op *op = &ops[i];
-        if (!op->ok || op->len == 0)
-            continue;
-        jobs[used++] = (IMB_JOB){
-            .enc_keys = st->mac.enc,
-            .dec_keys = st->mac.dec,
+        struct gcm_context_data ctx;
+        uint8_t nonce[NONCE_ROOM];
+        transform_nonce(s, st->salt, op, nonce);
+        st->run.gmac_init(&st->gcm, &ctx, nonce, sizeof nonce);
+        st->run.gmac_update(&st->gcm, &ctx, op->aad, op->aad_len);
+        st->run.gmac_update(&st->gcm, &ctx, op->iv, COUNTER_IV);
+        st->run.gmac_update(&st->gcm, &ctx, op->src, op->len);
+        st->run.gmac_finalize(&st->gcm, &ctx, tag_of(tags, ops, i), s->icv_len);
+        if (op->len && op->dst != op->src)
+            memcpy(op->dst, op->src, op->len);
+    }
+    return true;
+}
+
+/* As jobs, which take two thirds of the time of the library's init, update and finalize functions. */
+static bool chacha_run(const struct state *st, const struct suite *s, const struct transform_op *ops, unsigned n,
+                       struct tags *tags)
+{
+    IMB_MGR *m = mb_manager(false);
+    for (unsigned i = 0; m && i < n; i++) {
+        const struct transform_op *op = &ops[i];
+        uint8_t nonce[NONCE_ROOM];
+        transform_nonce(s, st->salt, op, nonce);
+        const IMB_JOB job = {
+            .cipher_mode = IMB_CIPHER_CHACHA20_POLY1305,
+            .hash_alg = IMB_AUTH_CHACHA20_POLY1305,
+            .cipher_direction = tags->seal ? IMB_DIR_ENCRYPT : IMB_DIR_DECRYPT,
+            .chain_order = tags->seal ? IMB_ORDER_CIPHER_HASH : IMB_ORDER_HASH_CIPHER,
+            .enc_keys = st->chacha,
+            .dec_keys = st->chacha,
+            .key_len_in_bytes = sizeof st->chacha,
+            .src = op->src,
+            .dst = op->dst,
+            .iv = nonce,
+            .iv_len_in_bytes = sizeof nonce,
+            .msg_len_to_cipher_in_bytes = op->len,
+            .msg_len_to_hash_in_bytes = op->len,
+            .auth_tag_output = tag_of(tags, ops, i),
+            .auth_tag_output_len_in_bytes = s->icv_len,
+            .u.CHACHA20_POLY1305.aad = op->aad,
+            .u.CHACHA20_POLY1305.aad_len_in_bytes = op->aad_len,
+        };
+        if (!mb_run(m, &job, 1))
+            return false;
+    }
+    return m != NULL;
+}
+
+/* The MAC is of the plain text, hence the order. */
+static bool ccm_run(const struct state *st, const struct suite *s, const struct transform_op *ops, unsigned n,
+                    struct tags *tags)
+{
+    IMB_MGR *m = mb_manager(false);
+    IMB_JOB jobs[TRANSFORM_BATCH];
+    uint8_t nonce[TRANSFORM_BATCH][NONCE_ROOM];
+    for (unsigned i = 0; i < n; i++) {
+        const struct transform_op *op = &ops[i];
+        transform_nonce(s, st->salt, op, nonce[i]);
+        jobs[i] = (IMB_JOB){
+            .cipher_mode = IMB_CIPHER_CCM,
+            .hash_alg = IMB_AUTH_AES_CCM,
+            .cipher_direction = tags->seal ? IMB_DIR_ENCRYPT : IMB_DIR_DECRYPT,
+            .chain_order = tags->seal ? IMB_ORDER_HASH_CIPHER : IMB_ORDER_CIPHER_HASH,
+            .enc_keys = st->aes.enc,
+            .dec_keys = st->aes.dec,
             .key_len_in_bytes = s->encr.key_bits / 8u,
             .src = op->src,
             .dst = op->dst,
-            .iv = op->iv,
-            .iv_len_in_bytes = 16,
+            .iv = nonce[i],
+            .iv_len_in_bytes = s->salt_len + COUNTER_IV,
             .msg_len_to_cipher_in_bytes = op->len,
-        };
-    }
-    return used == 0 || IMB_SUBMIT_CIPHER_BURST(m, jobs, used, IMB_CIPHER_CBC, seal ? IMB_DIR_ENCRYPT : IMB_DIR_DECRYPT,
-                                                (IMB_KEY_SIZE_BYTES)(s->encr.key_bits / 8)) == used;
-}
-
-static void null_run(const struct transform_op *ops, unsigned n)
-{
-    for (unsigned i = 0; i < n; i++)
-        if (ops[i].ok && ops[i].len && ops[i].dst != ops[i].src)
-            memcpy(ops[i].dst, ops[i].src, ops[i].len);
-}
-
-/*
- * The MACs of all ops whose `ok` is set, over aad, IV, ciphertext and tail (RFC 4303 section 3.3.2.1). The library
- * takes only contiguous bytes, so the tail stands in for the first bytes of the ICV while it runs.
- */
-static bool hmac_run(IMB_MGR *m, const struct state *st, const struct suite *s, const struct transform_op *ops,
-                     unsigned n, uint8_t mac[][TRANSFORM_ICV_MAX])
-{
-    IMB_JOB jobs[TRANSFORM_BATCH];
-    uint8_t kept[TRANSFORM_BATCH][sizeof ops->tail];
-    unsigned used = 0;
-    for (unsigned i = 0; i < n; i++) {
-        const struct transform_op *op = &ops[i];
-        if (!op->ok)
-            continue;
-        if (op->tail_len) {
-            memcpy(kept[i], op->icv, op->tail_len);
-            memcpy(op->icv, op->tail, op->tail_len);
-        }
-        jobs[used++] = (IMB_JOB){
-            .src = op->aad,
-            .msg_len_to_hash_in_bytes = (uint64_t)op->aad_len + s->iv_len + op->len + op->tail_len,
-            .auth_tag_output = mac[i],
+            .msg_len_to_hash_in_bytes = op->len,
+            .auth_tag_output = tag_of(tags, ops, i),
             .auth_tag_output_len_in_bytes = s->icv_len,
-            .u.HMAC._hashed_auth_key_xor_ipad = st->mac.ipad,
-            .u.HMAC._hashed_auth_key_xor_opad = st->mac.opad,
+            .u.CCM.aad = op->aad,
+            .u.CCM.aad_len_in_bytes = op->aad_len,
         };
     }
-    bool done = used == 0 || IMB_SUBMIT_HASH_BURST(m, jobs, used, st->mac.hash) == used;
-    for (unsigned i = 0; i < n; i++)
-        if (ops[i].ok && ops[i].tail_len)
-            memcpy(ops[i].icv, kept[i], ops[i].tail_len);
-    return done;
+    return m && mb_run(m, jobs, n);
 }
 
-static IMB_MGR *mac_manager(const struct state *st, unsigned n)
+static bool aead_run(const struct state *st, const struct suite *s, const struct transform_op *ops, unsigned n,
+                     struct tags *tags)
 {
-    return manager_of_thread(few_differs && n < FEW && st->mac.hash == IMB_AUTH_HMAC_SHA_256);
-}
-
-static enum err mac_seal(struct state *st, const struct suite *s, struct transform_op *ops, unsigned n)
-{
-    uint8_t mac[TRANSFORM_BATCH][TRANSFORM_ICV_MAX];
-    IMB_MGR *m = mac_manager(st, n);
-    if (!m)
-        return ERR_CRYPTO;
-    for (unsigned i = 0; i < n; i++) {
-        if (!contiguous(s, &ops[i], ops[i].dst))
-            return ERR_CRYPTO;
-        ops[i].ok = true;
+    switch (s->mode) {
+    case CIPHER_GCM:
+        return gcm_run(st, s, ops, n, tags);
+    case CIPHER_GMAC:
+        return gmac_run(st, s, ops, n, tags);
+    case CIPHER_CCM:
+        return ccm_run(st, s, ops, n, tags);
+    default:
+        return chacha_run(st, s, ops, n, tags);
     }
-    if (s->encr.id == ENCR_NULL)
-        null_run(ops, n);
-    else if (!cbc_run(m, st, s, ops, n, true))
-        return ERR_CRYPTO;
-    if (!hmac_run(m, st, s, ops, n, mac))
-        return ERR_CRYPTO;
-    for (unsigned i = 0; i < n; i++)
-        memcpy(ops[i].icv, mac[i], s->icv_len);
-    return OK;
 }
 
-static void mac_open(struct state *st, const struct suite *s, struct transform_op *ops, unsigned n)
+enum err mb_aead_seal(const void *state, const struct suite *s, struct transform_op *ops, unsigned n)
 {
-    uint8_t mac[TRANSFORM_BATCH][TRANSFORM_ICV_MAX];
-    IMB_MGR *m = mac_manager(st, n);
-    for (unsigned i = 0; i < n; i++)
-        ops[i].ok = m && contiguous(s, &ops[i], ops[i].src);
-
-    bool done = m && hmac_run(m, st, s, ops, n, mac);
-    for (unsigned i = 0; i < n; i++)
-        ops[i].ok = done && ops[i].ok && secret_equal(mac[i], ops[i].icv, s->icv_len);
-
-    if (s->encr.id == ENCR_NULL)
-        null_run(ops, n);
-    else if (done && !cbc_run(m, st, s, ops, n, false))
-        for (unsigned i = 0; i < n; i++)
-            ops[i].ok = false;
+    struct tags tags;
+    tags.seal = true;
+    return aead_run(state, s, ops, n, &tags) ? OK : ERR_CRYPTO;
 }
 
-/* -- the backend -- */
-
-static enum err mb_seal(void *state, const struct suite *s, struct transform_op *ops, unsigned n)
+void mb_aead_open(const void *state, const struct suite *s, struct transform_op *ops, unsigned n)
 {
-    return s->aead ? aead_seal(state, ops, n) : mac_seal(state, s, ops, n);
+    struct tags tags;
+    tags.seal = false;
+    const bool done = aead_run(state, s, ops, n, &tags);
+    for (unsigned i = 0; i < n; i++)
+        ops[i].ok = done && secret_equal(tags.opened[i], ops[i].icv, s->icv_len);
 }
-
-static void mb_open(void *state, const struct suite *s, struct transform_op *ops, unsigned n)
-{
-    if (s->aead)
-        aead_open(state, ops, n);
-    else
-        mac_open(state, s, ops, n);
-}
-
-static const struct backend ipsec_mb = {
-    .name = "ipsec-mb",
-    .start = mb_start,
-    .has = mb_has,
-    .key = mb_key,
-    .unkey = mb_unkey,
-    .seal = mb_seal,
-    .open = mb_open,
-};
-const struct backend *const backend_ipsec_mb = &ipsec_mb;

@@ -1,65 +1,52 @@
 /* Every suite by mbedTLS: not fast, but portable C; what the other backends lack falls to it. */
 #include <mbedtls/aes.h>
+#include <mbedtls/ccm.h>
 #include <mbedtls/chachapoly.h>
 #include <mbedtls/gcm.h>
-#include <mbedtls/md.h>
 
+#include "crypto/mac.h"
+#include "crypto/prf.h"
 #include "crypto/secret.h"
 #include "crypto/transform.h"
 
-#define NONCE_LEN 12
+#define GMAC_ROOM (64 * 1024 + 32) /* the longest IP packet, with what ESP puts before it */
 
 struct state {
     union {
         mbedtls_gcm_context gcm;
+        mbedtls_ccm_context ccm;
         mbedtls_chachapoly_context chachapoly;
         mbedtls_aes_context aes;
     };
-    mbedtls_md_context_t hmac; /* keyed, for MAC suites */
-    uint8_t salt[4];
+    struct mac *mac; /* of suites with one */
+    uint8_t salt[TRANSFORM_SALT];
 };
-
-static mbedtls_md_type_t hash_of(uint16_t integ)
-{
-    switch (integ) {
-    case INTEG_HMAC_SHA2_256_128:
-        return MBEDTLS_MD_SHA256;
-    case INTEG_HMAC_SHA2_384_192:
-        return MBEDTLS_MD_SHA384;
-    case INTEG_HMAC_SHA2_512_256:
-        return MBEDTLS_MD_SHA512;
-    default:
-        return MBEDTLS_MD_NONE;
-    }
-}
 
 static bool mbed_has(const struct suite *s)
 {
-    switch (s->encr.id) {
-    case ENCR_AES_GCM_16:
-    case ENCR_CHACHA20_POLY1305:
-        return true;
-    case ENCR_AES_CBC:
-    case ENCR_NULL:
-        return hash_of(s->integ.id) != MBEDTLS_MD_NONE;
-    default:
-        return false;
-    }
+    return s->encr.id != ENCR_NONE;
 }
 
 static int key_cipher(struct state *st, const struct suite *s, enum transform_dir dir, struct span key)
 {
-    switch (s->encr.id) {
-    case ENCR_AES_GCM_16:
+    switch (s->mode) {
+    case CIPHER_GCM:
+    case CIPHER_GMAC:
         mbedtls_gcm_init(&st->gcm);
         return mbedtls_gcm_setkey(&st->gcm, MBEDTLS_CIPHER_ID_AES, key.data, s->encr.key_bits);
-    case ENCR_CHACHA20_POLY1305:
+    case CIPHER_CCM:
+        mbedtls_ccm_init(&st->ccm);
+        return mbedtls_ccm_setkey(&st->ccm, MBEDTLS_CIPHER_ID_AES, key.data, s->encr.key_bits);
+    case CIPHER_CHACHA20_POLY1305:
         mbedtls_chachapoly_init(&st->chachapoly);
         return mbedtls_chachapoly_setkey(&st->chachapoly, key.data);
-    case ENCR_AES_CBC:
+    case CIPHER_CBC:
         mbedtls_aes_init(&st->aes);
         return dir == TRANSFORM_SEAL ? mbedtls_aes_setkey_enc(&st->aes, key.data, s->encr.key_bits)
                                      : mbedtls_aes_setkey_dec(&st->aes, key.data, s->encr.key_bits);
+    case CIPHER_CTR: /* both ways the same */
+        mbedtls_aes_init(&st->aes);
+        return mbedtls_aes_setkey_enc(&st->aes, key.data, s->encr.key_bits);
     default:
         return 0;
     }
@@ -67,14 +54,19 @@ static int key_cipher(struct state *st, const struct suite *s, enum transform_di
 
 static void free_cipher(struct state *st, const struct suite *s)
 {
-    switch (s->encr.id) {
-    case ENCR_AES_GCM_16:
+    switch (s->mode) {
+    case CIPHER_GCM:
+    case CIPHER_GMAC:
         mbedtls_gcm_free(&st->gcm);
         break;
-    case ENCR_CHACHA20_POLY1305:
+    case CIPHER_CCM:
+        mbedtls_ccm_free(&st->ccm);
+        break;
+    case CIPHER_CHACHA20_POLY1305:
         mbedtls_chachapoly_free(&st->chachapoly);
         break;
-    case ENCR_AES_CBC:
+    case CIPHER_CBC:
+    case CIPHER_CTR:
         mbedtls_aes_free(&st->aes);
         break;
     default:
@@ -86,7 +78,7 @@ static void mbed_unkey(void *state, const struct suite *s)
 {
     struct state *st = state;
     free_cipher(st, s);
-    mbedtls_md_free(&st->hmac);
+    mac_free(st->mac);
     secret_free(st);
 }
 
@@ -96,72 +88,122 @@ static enum err mbed_key(void **state, const struct suite *s, enum transform_dir
     struct state *st = secret_alloc(sizeof *st);
     if (!st)
         return ERR_NOMEM;
-    mbedtls_md_init(&st->hmac);
-    int failed = key_cipher(st, s, dir, key);
-    if (s->aead) {
-        memcpy(st->salt, key.data + key.len - sizeof st->salt, sizeof st->salt);
-    } else if (!failed) {
-        failed = mbedtls_md_setup(&st->hmac, mbedtls_md_info_from_type(hash_of(s->integ.id)), 1);
-        if (!failed)
-            failed = mbedtls_md_hmac_starts(&st->hmac, integ_key.data, integ_key.len);
-    }
-    if (failed) {
+    transform_salt(s, key, st->salt);
+    enum err e = key_cipher(st, s, dir, key) == 0 ? OK : ERR_CRYPTO;
+    if (e == OK && !s->aead)
+        e = mac_new(&st->mac, s->mac, integ_key);
+    if (e != OK) {
         mbed_unkey(st, s);
-        return ERR_CRYPTO;
+        return e;
     }
     *state = st;
     return OK;
 }
 
-/* RFC 4106 section 4, RFC 7634 section 2: salt, then the IV of the packet. */
-static void nonce_of(const struct state *st, const struct transform_op *op, uint8_t nonce[NONCE_LEN])
+/*
+ * RFC 4543 section 3.3: all of the packet is associated data. The library takes that in one piece only, which a packet
+ * with an extended sequence number isn't: so it is put together here.
+ */
+static int gmac_run(struct state *st, const struct suite *s, const uint8_t *nonce, size_t nonce_len,
+                    const struct transform_op *op, uint8_t *tag)
 {
-    memcpy(nonce, st->salt, 4);
-    memcpy(nonce + 4, op->iv, 8);
+    uint8_t room[GMAC_ROOM];
+    struct span all = span_of(op->aad, (size_t)op->aad_len + COUNTER_IV + op->len);
+    if (op->aad + op->aad_len != op->iv || op->iv + COUNTER_IV != op->src) {
+        struct writer w = writer_of(room, sizeof room);
+        write_span(&w, span_of(op->aad, op->aad_len));
+        write_span(&w, span_of(op->iv, COUNTER_IV));
+        write_span(&w, span_of(op->src, op->len));
+        if (w.failed)
+            return -1;
+        all = span_of(room, writer_len(&w));
+    }
+    return mbedtls_gcm_crypt_and_tag(&st->gcm, MBEDTLS_GCM_ENCRYPT, 0, nonce, nonce_len, all.data, all.len, NULL, NULL,
+                                     s->icv_len, tag);
+}
+
+static void copy_text(const struct transform_op *op)
+{
+    if (op->len && op->dst != op->src)
+        memcpy(op->dst, op->src, op->len);
 }
 
 static int aead_seal(struct state *st, const struct suite *s, struct transform_op *op)
 {
-    uint8_t nonce[NONCE_LEN];
-    nonce_of(st, op, nonce);
-    if (s->encr.id == ENCR_AES_GCM_16)
-        return mbedtls_gcm_crypt_and_tag(&st->gcm, MBEDTLS_GCM_ENCRYPT, op->len, nonce, NONCE_LEN, op->aad, op->aad_len,
+    const size_t nonce_len = (size_t)s->salt_len + COUNTER_IV;
+    uint8_t nonce[TRANSFORM_SALT + COUNTER_IV];
+    transform_nonce(s, st->salt, op, nonce);
+    switch (s->mode) {
+    case CIPHER_GCM:
+        return mbedtls_gcm_crypt_and_tag(&st->gcm, MBEDTLS_GCM_ENCRYPT, op->len, nonce, nonce_len, op->aad, op->aad_len,
                                          op->src, op->dst, s->icv_len, op->icv);
-    return mbedtls_chachapoly_encrypt_and_tag(&st->chachapoly, op->len, nonce, op->aad, op->aad_len, op->src, op->dst,
-                                              op->icv);
+    case CIPHER_GMAC:
+        copy_text(op);
+        return gmac_run(st, s, nonce, nonce_len, op, op->icv);
+    case CIPHER_CCM:
+        return mbedtls_ccm_encrypt_and_tag(&st->ccm, op->len, nonce, nonce_len, op->aad, op->aad_len, op->src, op->dst,
+                                           op->icv, s->icv_len);
+    default:
+        return mbedtls_chachapoly_encrypt_and_tag(&st->chachapoly, op->len, nonce, op->aad, op->aad_len, op->src,
+                                                  op->dst, op->icv);
+    }
 }
 
 static int aead_open(struct state *st, const struct suite *s, struct transform_op *op)
 {
-    uint8_t nonce[NONCE_LEN];
-    nonce_of(st, op, nonce);
-    if (s->encr.id == ENCR_AES_GCM_16)
-        return mbedtls_gcm_auth_decrypt(&st->gcm, op->len, nonce, NONCE_LEN, op->aad, op->aad_len, op->icv, s->icv_len,
+    const size_t nonce_len = (size_t)s->salt_len + COUNTER_IV;
+    uint8_t nonce[TRANSFORM_SALT + COUNTER_IV], tag[TRANSFORM_ICV_MAX];
+    transform_nonce(s, st->salt, op, nonce);
+    switch (s->mode) {
+    case CIPHER_GCM:
+        return mbedtls_gcm_auth_decrypt(&st->gcm, op->len, nonce, nonce_len, op->aad, op->aad_len, op->icv, s->icv_len,
                                         op->src, op->dst);
-    return mbedtls_chachapoly_auth_decrypt(&st->chachapoly, op->len, nonce, op->aad, op->aad_len, op->icv, op->src,
-                                           op->dst);
+    case CIPHER_GMAC:
+        if (gmac_run(st, s, nonce, nonce_len, op, tag) != 0 || !secret_equal(tag, op->icv, s->icv_len))
+            return -1;
+        copy_text(op);
+        return 0;
+    case CIPHER_CCM:
+        return mbedtls_ccm_auth_decrypt(&st->ccm, op->len, nonce, nonce_len, op->aad, op->aad_len, op->src, op->dst,
+                                        op->icv, s->icv_len);
+    default:
+        return mbedtls_chachapoly_auth_decrypt(&st->chachapoly, op->len, nonce, op->aad, op->aad_len, op->icv, op->src,
+                                               op->dst);
+    }
 }
 
 /* The MAC over aad, IV, ciphertext and tail (RFC 4303 section 3.3.2.1). */
-static int mac_of(struct state *st, const struct suite *s, const struct transform_op *op, const uint8_t *text,
-                  uint8_t *mac)
+static enum err mac_of(struct state *st, const struct suite *s, const struct transform_op *op, const uint8_t *text,
+                       uint8_t *mac)
 {
-    int failed = mbedtls_md_hmac_reset(&st->hmac);
     const struct span parts[] = {
         {op->aad, op->aad_len}, {op->iv, s->iv_len}, {text, op->len}, {op->tail, op->tail_len}};
-    for (size_t i = 0; i < sizeof parts / sizeof parts[0] && !failed; i++)
-        if (parts[i].len)
-            failed = mbedtls_md_hmac_update(&st->hmac, parts[i].data, parts[i].len);
-    return failed ? failed : mbedtls_md_hmac_finish(&st->hmac, mac);
+    TRY(mac_again(st->mac));
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
+        TRY(mac_add(st->mac, parts[i]));
+    return mac_finish(st->mac, mac);
+}
+
+/* RFC 3686 section 4: nonce, IV, and a block counter that begins at 1. */
+static int ctr_run(struct state *st, const struct suite *s, const struct transform_op *op)
+{
+    uint8_t counter[16] = {0}, stream[16];
+    size_t used = 0;
+    transform_nonce(s, st->salt, op, counter);
+    counter[15] = 1;
+    int failed = mbedtls_aes_crypt_ctr(&st->aes, op->len, &used, counter, stream, op->src, op->dst);
+    secret_wipe(stream, sizeof stream);
+    return failed;
 }
 
 static int cipher_run(struct state *st, const struct suite *s, int mode, const struct transform_op *op)
 {
-    if (s->encr.id == ENCR_NULL) {
-        if (op->len && op->dst != op->src)
-            memcpy(op->dst, op->src, op->len);
+    if (s->mode == CIPHER_NULL) {
+        copy_text(op);
         return 0;
     }
+    if (s->mode == CIPHER_CTR)
+        return ctr_run(st, s, op);
     uint8_t iv[16]; /* the library chains through it */
     memcpy(iv, op->iv, sizeof iv);
     return mbedtls_aes_crypt_cbc(&st->aes, mode, op->len, iv, op->src, op->dst);
@@ -169,19 +211,17 @@ static int cipher_run(struct state *st, const struct suite *s, int mode, const s
 
 static int mac_seal(struct state *st, const struct suite *s, struct transform_op *op)
 {
-    uint8_t mac[MBEDTLS_MD_MAX_SIZE];
-    int failed = cipher_run(st, s, MBEDTLS_AES_ENCRYPT, op);
-    if (!failed)
-        failed = mac_of(st, s, op, op->dst, mac);
-    if (!failed)
-        memcpy(op->icv, mac, s->icv_len);
-    return failed;
+    uint8_t mac[PRF_MAX];
+    if (cipher_run(st, s, MBEDTLS_AES_ENCRYPT, op) != 0 || mac_of(st, s, op, op->dst, mac) != OK)
+        return -1;
+    memcpy(op->icv, mac, s->icv_len);
+    return 0;
 }
 
 static bool mac_open(struct state *st, const struct suite *s, struct transform_op *op)
 {
-    uint8_t mac[MBEDTLS_MD_MAX_SIZE];
-    return mac_of(st, s, op, op->src, mac) == 0 && secret_equal(mac, op->icv, s->icv_len) &&
+    uint8_t mac[PRF_MAX];
+    return mac_of(st, s, op, op->src, mac) == OK && secret_equal(mac, op->icv, s->icv_len) &&
            cipher_run(st, s, MBEDTLS_AES_DECRYPT, op) == 0;
 }
 

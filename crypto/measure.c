@@ -17,7 +17,7 @@ static void lay_out(const struct suite *s, unsigned len, uint8_t *room, size_t s
         ops[i] = (struct transform_op){
             .aad = packet,
             .aad_len = AAD_LEN,
-            .iv = packet + AAD_LEN,
+            .iv = s->implicit_iv ? packet : packet + AAD_LEN,
             .src = text,
             .dst = text,
             .len = len,

@@ -19,14 +19,18 @@
 #define TRANSFORM_BATCH 64 /* most operations of one call */
 #define TRANSFORM_IV_MAX 16
 #define TRANSFORM_ICV_MAX 32
+#define TRANSFORM_CCM_AAD_MAX 46 /* what every engine takes, and three times what IPsec has */
 
 /* What a suite means for a packet's layout: [aad][iv][text ... padded to block][icv]. */
 struct suite {
     struct transform encr, integ; /* integ.id 0 with an AEAD */
-    bool aead, counter_iv;
+    enum cipher_mode mode;
+    bool aead, counter_iv, implicit_iv;
+    bool aes;              /* cipher or MAC is made of it */
     uint16_t encr_key_len; /* cipher key with salt */
     uint16_t integ_key_len;
-    uint16_t iv_len, block, icv_len;
+    uint16_t salt_len, iv_len, block, icv_len;
+    uint16_t mac; /* the PRF whose output, cut to icv_len, is the ICV; 0 with an AEAD */
 };
 
 /* Errors: UNSUPPORTED; MISMATCH (a cipher without integrity, an AEAD with one: RFC 4303 section 3.2.3 forbids them). */
@@ -35,9 +39,10 @@ MUST_USE enum err suite_of(const struct transform *encr, const struct transform 
 const char *suite_text(const struct suite *s, char *text, size_t size);
 
 /*
- * One packet. For MAC suites aad, iv and ciphertext must be contiguous in memory, as they are in ESP and SK.
+ * One packet. Where the IV is implicit, iv has the COUNTER_IV bytes that it would have, from anywhere. For MAC suites aad, iv and ciphertext must be contiguous in memory, as they are in ESP and SK.
  * `tail` are bytes that the MAC covers after the ciphertext but that aren't in the packet (the high half of an extended
  * sequence number, RFC 4303 section 2.2.1); AEADs get it inside aad instead and leave tail_len 0.
+ * AES-GMAC leaves the text as it is and takes IV and text for associated data, too (RFC 4543 section 3.3).
  *   seal: reads iv and src, writes dst (len bytes) and icv (suite's icv_len). src may equal dst, otherwise no overlap.
  *   open: reads iv, src and icv; writes dst; sets ok. dst is undefined when !ok, and the caller must not look at it.
  * The ICV is compared in constant time. For MAC suites nothing is decrypted before the ICV was found right.
@@ -73,7 +78,8 @@ const char *keyed_engine(const struct keyed *k);
 
 /*
  * Runs n operations (1..TRANSFORM_BATCH). seal fails as a whole: RANGE (n, a len that isn't whole blocks, a tail with
- * an AEAD, a key for opening), CRYPTO. open reports each op's ok; a len that isn't whole blocks fails that op alone.
+ * an AEAD, aad over TRANSFORM_CCM_AAD_MAX with AES-CCM, a key for opening), CRYPTO. open reports each op's ok; such a len
+ * or aad fails that op alone.
  */
 MUST_USE enum err keyed_seal(struct keyed *k, struct transform_op *ops, unsigned n);
 void keyed_open(struct keyed *k, struct transform_op *ops, unsigned n);
@@ -88,6 +94,27 @@ const char *engine_for(const struct suite *s);
 MUST_USE enum err engines_start(void);
 
 /* For the files that hold a backend. */
+
+#define TRANSFORM_SALT 4 /* room for any suite's */
+
+/* The salt, which stands behind the cipher's key. */
+static inline void transform_salt(const struct suite *s, struct span key, uint8_t salt[TRANSFORM_SALT])
+{
+    if (s->salt_len)
+        memcpy(salt, key.data + key.len - s->salt_len, s->salt_len);
+}
+
+/*
+ * The nonce of a counter mode: salt, then the IV of the packet (RFC 4106 section 4, RFC 7634 section 2). All of the
+ * salt's room is copied, as that is one instruction; the IV takes back what is too much.
+ */
+static inline void transform_nonce(const struct suite *s, const uint8_t salt[TRANSFORM_SALT],
+                                   const struct transform_op *op, uint8_t nonce[TRANSFORM_SALT + COUNTER_IV])
+{
+    memcpy(nonce, salt, TRANSFORM_SALT);
+    memcpy(nonce + s->salt_len, op->iv, COUNTER_IV);
+}
+
 struct backend {
     const char *name;
     enum err (*start)(void);            /* from engines_start; NULL when there is nothing to do */

@@ -15,6 +15,7 @@ struct batch {
     struct transform_op ops[TRANSFORM_BATCH];
     uint64_t seq[TRANSFORM_BATCH];
     uint8_t aad[TRANSFORM_BATCH][AAD_ESN];
+    uint8_t iv[TRANSFORM_BATCH][COUNTER_IV]; /* implicit ones (RFC 8750) */
     uint8_t at[TRANSFORM_BATCH];
     unsigned n, authentic;
     uint64_t packets, bytes; /* the SA's counters, with what this batch delivers */
@@ -41,13 +42,15 @@ static bool screen(const struct sa *sa, struct esp_packet *p, uint64_t *seq)
 }
 
 static void prepare(const struct sa *sa, const struct esp_packet *p, uint64_t seq, struct transform_op *op,
-                    uint8_t aad[AAD_ESN])
+                    uint8_t aad[AAD_ESN], uint8_t iv[COUNTER_IV])
 {
     const struct suite *s = &sa->params.suite;
     uint32_t head = esp_headroom(s);
     op->aad = p->data;
     op->aad_len = 8;
-    op->iv = p->data + 8;
+    op->iv = s->implicit_iv ? iv : p->data + 8;
+    if (s->implicit_iv)
+        put_be64(iv, seq);
     op->src = p->data + head;
     op->dst = p->dst;
     op->len = p->len - head - s->icv_len;
@@ -279,7 +282,7 @@ unsigned esp_open(struct sa *sa, struct esp_packet *v, unsigned n, ns_t now, uns
         if (expired) {
             (void)drop(&v[i], ERR_EXPIRED, STAT_DROP_IN_EXPIRED);
         } else if (screen(sa, &v[i], &b.seq[b.n])) {
-            prepare(sa, &v[i], b.seq[b.n], &b.ops[b.n], b.aad[b.n]);
+            prepare(sa, &v[i], b.seq[b.n], &b.ops[b.n], b.aad[b.n], b.iv[b.n]);
             b.at[b.n++] = (uint8_t)i;
         }
     }

@@ -13,9 +13,10 @@
 #define SEQ64_SOFT (UINT64_MAX - (UINT64_C(1) << 61))
 
 /*
- * Both modes of a cipher with 128-bit blocks lose against a birthday bound: after q blocks under one key an attacker can
- * tell ciphertext from random with probability about q^2 / 2^129. 2^36 blocks, 1 TiB, leave 2^-57. ChaCha20 is no
- * permutation and HMAC has no such bound at lengths within reach: only sequence numbers limit them.
+ * All modes of a cipher with 128-bit blocks lose against a birthday bound, as do the MACs made of it: after q blocks
+ * under one key an attacker can tell ciphertext from random with probability about q^2 / 2^129. 2^36 blocks, 1 TiB,
+ * leave 2^-57. ChaCha20 is no permutation and HMAC has no such bound at lengths within reach: only sequence numbers
+ * limit them.
  */
 #define BLOCK128_SOFT (UINT64_C(1) << 40)
 
@@ -43,7 +44,7 @@ static void set_limits(struct sa *sa)
     sa->seq_soft = sa->packet_soft = soft;
     sa->seq_hard = sa->packet_hard = hard;
 
-    bool birthday = p->suite.encr.id == ENCR_AES_CBC || p->suite.encr.id == ENCR_AES_GCM_16;
+    bool birthday = p->suite.aes;
     hard = birthday ? BLOCK128_SOFT + BLOCK128_SOFT / 10 : UINT64_MAX;
     soft = birthday ? BLOCK128_SOFT : UINT64_MAX;
     if (p->hard_bytes)
@@ -73,9 +74,9 @@ static enum err check_params(const struct sa_params *p)
     if (s->icv_len == 0 || (!s->aead && s->integ.id == INTEG_NONE))
         return ERR_MISMATCH;
     uint32_t align = esp_align(s);
-    /* What seal.c counts on: masks instead of division, and padding written as one block of 16 bytes before the ICV. */
-    if ((align & (align - 1)) != 0 || align > 16 || s->icv_len < 16 || s->icv_len > TRANSFORM_ICV_MAX ||
-        s->iv_len > TRANSFORM_IV_MAX || (s->counter_iv && s->iv_len != 8))
+    /* What seal.c counts on: masks instead of division, and padding written in blocks of 8 bytes before the ICV. */
+    if ((align & (align - 1)) != 0 || align > 16 || s->icv_len < 8 || s->icv_len > TRANSFORM_ICV_MAX ||
+        s->iv_len > TRANSFORM_IV_MAX || (s->counter_iv && s->iv_len != (s->implicit_iv ? 0 : COUNTER_IV)))
         return ERR_UNSUPPORTED;
     if (p->dir == SA_IN && p->esn && p->replay_window == 0)
         return ERR_RANGE;

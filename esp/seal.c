@@ -7,7 +7,12 @@
 /* Extended sequence numbers lengthen the AAD of AEADs to SPI, high half, low half (RFC 4106 section 5, RFC 7634 2.1). */
 #define AAD_ESN 12
 
-/* RFC 4303 section 2.4. One block, since sa_new saw to it that padding is shorter and the ICV after it at least as long. */
+/* What of a packet's input to the cipher doesn't stand in it as such. */
+struct beside {
+    uint8_t aad[AAD_ESN], iv[COUNTER_IV];
+};
+
+/* RFC 4303 section 2.4. */
 static const uint8_t padding[16] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
 
 /*
@@ -40,28 +45,35 @@ static void random_iv(struct sa *sa, uint8_t *iv, unsigned len)
     sa->iv_left -= len;
 }
 
+/* In blocks of 8 bytes: sa_new saw to it that there are no more than 15, and that an ICV of 8 or more follows. */
+static void put_trailer(uint8_t *at, uint32_t pad, uint8_t next_header)
+{
+    memcpy(at, padding, 8);
+    if (pad > 8)
+        memcpy(at + 8, padding + 8, 8);
+    at[pad] = (uint8_t)pad;
+    at[pad + 1] = next_header;
+}
+
 /* Writes header, IV and trailer around the inner packet, and the operation that seals it. */
 static void frame(struct sa *sa, const struct esp_packet *p, uint64_t seq, struct transform_op *op,
-                  uint8_t aad[AAD_ESN])
+                  struct beside *beside)
 {
     const struct suite *s = &sa->params.suite;
-    uint8_t *header = p->data - esp_headroom(s);
+    uint8_t *header = p->data - esp_headroom(s), *iv = s->implicit_iv ? beside->iv : header + 8;
     put_be32(header, sa->params.spi);
     put_be32(header + 4, (uint32_t)seq);
     if (s->counter_iv)
-        put_be64(header + 8, seq);
+        put_be64(iv, seq); /* the implicit one is just that, too (RFC 8750 section 4) */
     else if (s->iv_len > 0)
-        random_iv(sa, header + 8, s->iv_len);
+        random_iv(sa, iv, s->iv_len);
 
     uint32_t pad = (0u - (p->len + 2)) & (esp_align(s) - 1);
-    uint8_t *trailer = p->data + p->len;
-    memcpy(trailer, padding, sizeof padding);
-    trailer[pad] = (uint8_t)pad;
-    trailer[pad + 1] = p->next_header;
+    put_trailer(p->data + p->len, pad, p->next_header);
 
     op->aad = header;
     op->aad_len = 8;
-    op->iv = header + 8;
+    op->iv = iv;
     op->src = op->dst = p->data;
     op->len = p->len + pad + 2;
     op->icv = p->data + op->len;
@@ -70,10 +82,10 @@ static void frame(struct sa *sa, const struct esp_packet *p, uint64_t seq, struc
         return;
     uint32_t high = (uint32_t)(seq >> 32);
     if (s->aead) {
-        put_be32(aad, sa->params.spi);
-        put_be32(aad + 4, high);
-        put_be32(aad + 8, (uint32_t)seq);
-        op->aad = aad;
+        put_be32(beside->aad, sa->params.spi);
+        put_be32(beside->aad + 4, high);
+        put_be32(beside->aad + 8, (uint32_t)seq);
+        op->aad = beside->aad;
         op->aad_len = AAD_ESN;
     } else {
         put_be32(op->tail, high);
@@ -85,9 +97,9 @@ static void frame(struct sa *sa, const struct esp_packet *p, uint64_t seq, struc
 static enum err run(struct sa *sa, struct esp_packet *v, unsigned n)
 {
     struct transform_op ops[TRANSFORM_BATCH];
-    uint8_t aad[TRANSFORM_BATCH][AAD_ESN];
+    struct beside beside[TRANSFORM_BATCH];
     for (unsigned i = 0; i < n; i++)
-        frame(sa, &v[i], ++sa->seq, &ops[i], aad[i]);
+        frame(sa, &v[i], ++sa->seq, &ops[i], &beside[i]);
     if (keyed_seal(sa->keyed, ops, n) != OK)
         return ERR_CRYPTO;
     uint32_t head = esp_headroom(&sa->params.suite), icv = sa->params.suite.icv_len;

@@ -47,12 +47,19 @@ static enum err expand(struct ike_keys *out, uint16_t prf_id, const struct suite
     return e;
 }
 
+/* The two PRFs of AES take keys of 128 bits, half of them from each nonce's beginning (section 2.14). */
+static struct span seed_nonce(uint16_t prf_id, struct span nonce)
+{
+    const struct algorithm *a = algorithm_find(TRANSFORM_PRF, prf_id, 0);
+    return a && a->aes && nonce.len > 8 ? span_of(nonce.data, 8) : nonce;
+}
+
 enum err keymat_skeyseed(uint16_t prf_id, struct span ni, struct span nr, struct span g, uint8_t *out)
 {
     uint8_t nonces[2 * 256]; /* the key of this prf is Ni | Nr, each at most 256 bytes (section 3.9) */
     struct writer w = writer_of(nonces, sizeof nonces);
-    write_span(&w, ni);
-    write_span(&w, nr);
+    write_span(&w, seed_nonce(prf_id, ni));
+    write_span(&w, seed_nonce(prf_id, nr));
     if (w.failed)
         return ERR_RANGE;
     return prf(prf_id, span_of(nonces, writer_len(&w)), &g, 1, out);

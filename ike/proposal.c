@@ -278,7 +278,8 @@ static bool choose_type(uint8_t type, const struct acceptable *theirs, const str
 static bool suite_allowed(const struct choice *c)
 {
     struct suite s;
-    if (c->protocol == PROTOCOL_IKE && (c->encr.id == ENCR_NULL || c->ke.id == KE_NONE))
+    const struct algorithm *encr = algorithm_find(TRANSFORM_ENCR, c->encr.id, c->encr.key_bits);
+    if (c->protocol == PROTOCOL_IKE && (!encr || !algorithm_encrypts_ike(encr) || c->ke.id == KE_NONE))
         return false;
     return choice_suite(c, &s) == OK;
 }

@@ -126,6 +126,12 @@ static bool type_allowed(uint8_t protocol, uint8_t type)
     }
 }
 
+/* May this cipher stand in the proposal? ESP may go without secrecy, IKE may not. */
+static bool encrypts(const struct proposal *p, const struct algorithm *a)
+{
+    return p->protocol != PROTOCOL_IKE || algorithm_encrypts_ike(a);
+}
+
 static enum err unknown_keyword(const struct proposal *p, const char *word, size_t len, struct why *why)
 {
     struct spelling s = spelling_of(word, len);
@@ -134,7 +140,7 @@ static enum err unknown_keyword(const struct proposal *p, const char *word, size
         return refuse(why, "found an empty keyword, expected for example '%s'",
                       p->protocol == PROTOCOL_IKE ? "aes256gcm16-prfsha384-x25519" : "aes256gcm16");
     for (unsigned i = 0; (a = algorithm_at(i)) != NULL; i++)
-        if (type_allowed(p->protocol, a->t.type))
+        if (type_allowed(p->protocol, a->t.type) && (a->t.type != TRANSFORM_ENCR || encrypts(p, a)))
             spelling_offer(&s, a->keyword);
     if (s.nearest)
         return refuse(why, "found '%.*s', expected an %s algorithm, perhaps '%s'", (int)(len < 40 ? len : 40), word,
@@ -147,8 +153,11 @@ static enum err take_keyword(struct proposal *p, const char *word, size_t len, s
     const struct algorithm *a = algorithm_by_keyword(word, len);
     if (!a)
         return unknown_keyword(p, word, len, why);
-    if (a->t.type == TRANSFORM_ENCR && a->t.id == ENCR_NULL && p->protocol == PROTOCOL_IKE)
-        return refuse(why, "found 'null', expected a cipher: IKE is always encrypted");
+    if (a->t.type == TRANSFORM_ENCR && !encrypts(p, a))
+        return refuse(why,
+                      a->implicit_iv ? "found '%s', expected a cipher with IVs of its own: this one is for ESP only"
+                                     : "found '%s', expected a cipher: IKE is always encrypted",
+                      a->keyword);
     if (!type_allowed(p->protocol, a->t.type))
         return refuse(why, "found '%s', which %s proposals don't have", a->keyword, protocol_name(p));
     if (!add(p, a->t))
@@ -167,21 +176,14 @@ static void count_ciphers(const struct proposal *p, unsigned *aead, unsigned *cl
     }
 }
 
-/* The PRF of the same hash as each integrity algorithm, in its order. */
+/* The PRF that is the same MAC as each integrity algorithm, in its order. */
 static bool add_prfs_of_integrity(struct proposal *p)
 {
     bool fits = true;
     for (unsigned i = 0, n = p->n; i < n; i++) {
-        struct transform prf = {.type = TRANSFORM_PRF};
-        if (p->t[i].type != TRANSFORM_INTEG)
-            continue;
-        if (p->t[i].id == INTEG_HMAC_SHA2_512_256)
-            prf.id = PRF_HMAC_SHA2_512;
-        else if (p->t[i].id == INTEG_HMAC_SHA2_384_192)
-            prf.id = PRF_HMAC_SHA2_384;
-        else
-            prf.id = PRF_HMAC_SHA2_256;
-        fits = add(p, prf) && fits;
+        const struct algorithm *a = algorithm_find(p->t[i].type, p->t[i].id, p->t[i].key_bits);
+        if (p->t[i].type == TRANSFORM_INTEG && a)
+            fits = add(p, (struct transform){TRANSFORM_PRF, a->prf, 0}) && fits;
     }
     return fits;
 }

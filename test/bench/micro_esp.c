@@ -117,7 +117,9 @@ int main(int argc, char **argv)
 {
     static const char *const suites[][2] = {{"aes128gcm16", NULL}, {"aes256gcm16", NULL}, {"chacha20poly1305", NULL},
                                             {"aes128", "sha256"},  {"aes256", "sha256"},  {"aes256", "sha512"},
-                                            {"null", "sha256"}};
+                                            {"null", "sha256"},    {"aes128", "sha1"},    {"aes128", "aesxcbc"},
+                                            {"aes256ccm8", NULL},  {"aes128gmac", NULL},  {"null", "sha1"},
+                                            {"null", "aescmac"}};
     static struct bench b;
     if (crypto_init() != OK)
         fail("crypto");

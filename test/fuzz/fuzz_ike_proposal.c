@@ -14,6 +14,7 @@ static const struct {
     {"aes256-aes128-sha256-sha512-modp2048-ecp256, chacha20poly1305-prfsha512-x25519", PROTOCOL_IKE},
     {"default", PROTOCOL_ESP},
     {"aes128-sha256-x25519-noesn, aes128gcm16-esn", PROTOCOL_ESP},
+    {"aes128gmac-aes256gcm16iiv-aes192ccm8-esn, aes128ctr-aesxcbc-sha1", PROTOCOL_ESP},
 };
 #define CONFIGURATIONS (sizeof configurations / sizeof *configurations)
 
@@ -81,7 +82,9 @@ static void check_choice(const struct choice *c, const struct proposals *list, b
     FUZZ_CHECK(ours_has(list, &c->ke) && ours_has(list, &c->esn));
     FUZZ_CHECK(c->number > 0 && c->encr.type == TRANSFORM_ENCR && (with_ke || c->ke.type == 0));
     if (c->protocol == PROTOCOL_IKE)
-        FUZZ_CHECK(c->ke.id != KE_NONE && c->encr.id != ENCR_NULL && c->prf.type == TRANSFORM_PRF);
+        FUZZ_CHECK(c->ke.id != KE_NONE &&
+                   algorithm_encrypts_ike(algorithm_find(c->encr.type, c->encr.id, c->encr.key_bits)) &&
+                   c->prf.type == TRANSFORM_PRF);
     choice_proposal(c, &shown);
     FUZZ_CHECK(strlen(proposal_format(&shown, text, sizeof text)) > 0);
 }

@@ -16,9 +16,11 @@ logging.getLogger('scapy').setLevel(logging.ERROR)
 from scapy.all import ICMP, IP, UDP, conf, raw, rdpcap, send  # noqa: E402
 from scapy.layers.ipsec import ESP, SecurityAssociation  # noqa: E402
 
-CIPHERS = {'aes128gcm16': 'AES-GCM', 'aes256gcm16': 'AES-GCM', 'chacha20poly1305': 'CHACHA20-POLY1305', 'aes128': 'AES-CBC',
-           'aes256': 'AES-CBC', 'null': 'NULL'}
-MACS = {'sha256': 'SHA2-256-128', 'sha384': 'SHA2-384-192', 'sha512': 'SHA2-512-256'}
+CIPHERS = {'aes128gcm16': 'AES-GCM', 'aes256gcm16': 'AES-GCM', 'aes192gcm16': 'AES-GCM', 'aes128ccm16': 'AES-CCM',
+           'aes256ccm16': 'AES-CCM', 'chacha20poly1305': 'CHACHA20-POLY1305', 'aes128': 'AES-CBC', 'aes192': 'AES-CBC',
+           'aes256': 'AES-CBC', 'aes128ctr': 'AES-CTR', 'null': 'NULL'}
+MACS = {'sha1': 'HMAC-SHA1-96', 'sha256': 'SHA2-256-128', 'sha384': 'SHA2-384-192', 'sha512': 'SHA2-512-256',
+        'aescmac': 'AES-CMAC-96'}
 
 
 def associations(table, suite, esn):
@@ -26,7 +28,8 @@ def associations(table, suite, esn):
     cipher, _, mac = suite.partition('-')
     found = {}
     with open(table) as f:
-        for row in csv.reader(line for line in f if not line.startswith('#')):
+        # What Wireshark has no name for is a comment to it.
+        for row in csv.reader(line.removeprefix('# ') for line in f):
             _, source, destination, spi, _, key, _, mac_key = row[:8]
             found[int(spi, 16)] = (source, destination, SecurityAssociation(
                 ESP, spi=int(spi, 16), crypt_algo=CIPHERS[cipher], crypt_key=bytes.fromhex(key[2:]) or None,

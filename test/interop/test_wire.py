@@ -44,11 +44,17 @@ def captured(lab, peer):
     return capture, keys
 
 
-SUITES = ['aes128gcm16', 'aes256gcm16', 'chacha20poly1305', 'aes128-sha256', 'aes256-sha512', 'aes256-sha384', 'null-sha256']
+SUITES = ['aes128gcm16', 'aes256gcm16', 'chacha20poly1305', 'aes256ccm16', 'aes128-sha256', 'aes256-sha512', 'aes256-sha384',
+          'null-sha256', 'aes192-sha1', 'aes128ctr-aescmac']
+AEADS = 4
+
+TSHARK = [(ike, esp) for ike in ('aes256gcm16-prfsha384-x25519', 'aes128-sha256-ecp256', 'aes256-sha512-modp2048')
+          for esp in ('aes128gcm16', 'aes256gcm16', 'aes128-sha256', 'aes256-sha512')]
+TSHARK += [('aes192gcm8-prfaesxcbc-x25519', 'aes192gcm12'), ('aes256ccm8-prfaescmac-x25519', 'aes128ctr-sha1'),
+           ('aes128ctr-sha1-x25519', 'aes256gcm8')]
 
 
-@pytest.mark.parametrize('ike', ['aes256gcm16-prfsha384-x25519', 'aes128-sha256-ecp256', 'aes256-sha512-modp2048'])
-@pytest.mark.parametrize('esp', ['aes128gcm16', 'aes256gcm16', 'aes128-sha256', 'aes256-sha512'])
+@pytest.mark.parametrize('ike,esp', TSHARK)
 def test_tshark_decrypts_and_verifies(lab, ike, esp):
     """Sees the identities inside IKE_AUTH and the pings inside ESP, with the integrity of each packet checked."""
     capture, keys = captured(lab, f'ike = {ike}\nesp = {esp}-noesn')
@@ -72,7 +78,7 @@ def test_tshark_decrypts_and_verifies(lab, ike, esp):
 
 
 # Scapy computes MACs without the high half of an extended sequence number: ESN only with the AEADs.
-@pytest.mark.parametrize('esp,esn', [(s, 'noesn') for s in SUITES] + [(s, 'esn') for s in SUITES[:3]])
+@pytest.mark.parametrize('esp,esn', [(s, 'noesn') for s in SUITES] + [(s, 'esn') for s in SUITES[:AEADS]])
 def test_scapy_opens_what_we_sealed(lab, esp, esn):
     capture, keys = captured(lab, f'esp = {esp}-{esn}')
     done = subprocess.run([PYTHON, os.path.join(HERE, 'scapy_esp.py'), capture, os.path.join(keys, 'esp_sa'), esp, esn],

@@ -254,8 +254,8 @@ class Adit:
 
 
 # Everything a peer of today has by default, and the userspace data plane instead of the kernel's.
-STRONGSWAN_PLUGINS = ('random nonce openssl aes sha1 sha2 hmac kdf gcm ccm ctr chapoly curve25519 gmp pem pkcs1 pkcs8 x509 '
-                      'pubkey revocation constraints kernel-libipsec kernel-netlink socket-default vici')
+STRONGSWAN_PLUGINS = ('random nonce openssl aes sha1 sha2 hmac xcbc cmac kdf gcm ccm ctr chapoly curve25519 gmp pem pkcs1 '
+                      'pkcs8 x509 pubkey revocation constraints kernel-libipsec kernel-netlink socket-default vici')
 
 
 class StrongSwan:

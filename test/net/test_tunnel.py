@@ -54,7 +54,9 @@ def test_traffic_of_every_kind(lab, io, outer):
 
 
 @pytest.mark.parametrize('esp', ['aes128gcm16', 'aes256gcm16', 'chacha20poly1305', 'aes128-sha256', 'aes256-sha256',
-                                 'aes256-sha384', 'aes256-sha512', 'null-sha256', 'aes128gcm16-noesn', 'aes128-sha256-noesn'])
+                                 'aes256-sha384', 'aes256-sha512', 'null-sha256', 'aes128gcm16-noesn', 'aes128-sha256-noesn',
+                                 'aes192gcm8', 'aes128ctr-aesxcbc', 'aes256gmac',
+                                 'aes128gcm16iiv-aes128gcm16'])
 def test_each_esp_suite(lab, esp):
     a, b = tunnel(lab, peer=f'esp = {esp}')
     a.host.ping('10.2.0.1', 3, 1399, source='10.1.0.1')
@@ -65,7 +67,8 @@ def test_each_esp_suite(lab, esp):
 
 @pytest.mark.parametrize('ike', ['aes256gcm16-prfsha384-x25519', 'aes128gcm16-prfsha256-ecp256', 'aes256-sha512-ecp384',
                                  'aes128-sha256-modp2048', 'aes256-sha384-ecp521', 'chacha20poly1305-prfsha512-modp3072',
-                                 'aes256gcm16-prfsha256-modp4096'])
+                                 'aes256gcm16-prfsha256-modp4096', 'aes128ccm8-prfaesxcbc-x25519',
+                                 'aes192ctr-aescmac-ecp256', 'aes192-sha1-x25519'])
 def test_each_ike_suite(lab, ike):
     a, b = tunnel(lab, peer=f'ike = {ike}')
     a.host.ping('10.2.0.1', 2, source='10.1.0.1')

@@ -57,16 +57,26 @@ struct suite suite_by_name(const char *encr, const char *integ)
     return s;
 }
 
+const struct algorithm *algorithm_of_type(uint8_t type, unsigned i)
+{
+    const struct algorithm *a;
+    for (unsigned row = 0; (a = algorithm_at(row)) != NULL; row++)
+        if (a->t.type == type && i-- == 0)
+            return a;
+    return NULL;
+}
+
 bool suite_at(unsigned i, struct suite *out)
 {
-    static const char *const integ[] = {"sha256", "sha384", "sha512"};
-    const struct algorithm *e;
-    for (unsigned row = 0; (e = algorithm_at(row)) != NULL; row++) {
-        if (e->t.type != TRANSFORM_ENCR)
-            continue;
-        const unsigned variants = e->aead ? 1 : 3;
+    const struct algorithm *e, *integ;
+    unsigned macs = 0;
+    while (algorithm_of_type(TRANSFORM_INTEG, macs))
+        macs++;
+    for (unsigned row = 0; (e = algorithm_of_type(TRANSFORM_ENCR, row)) != NULL; row++) {
+        const unsigned variants = e->aead ? 1 : macs;
         if (i < variants) {
-            *out = suite_by_name(e->keyword, e->aead ? NULL : integ[i]);
+            integ = e->aead ? NULL : algorithm_of_type(TRANSFORM_INTEG, i);
+            *out = suite_by_name(e->keyword, integ ? integ->keyword : NULL);
             return true;
         }
         i -= variants;
@@ -132,10 +142,7 @@ bool vector_opens(const char *engine, const struct packet_vector *v)
 void reference_icv(const struct suite *s, struct span integ_key, const struct span *parts, unsigned n, uint8_t *icv)
 {
     uint8_t mac[PRF_MAX];
-    const uint16_t id = s->integ.id == INTEG_HMAC_SHA2_256_128   ? PRF_HMAC_SHA2_256
-                        : s->integ.id == INTEG_HMAC_SHA2_384_192 ? PRF_HMAC_SHA2_384
-                                                                 : PRF_HMAC_SHA2_512;
-    if (prf(id, integ_key, parts, n, mac) != OK)
+    if (prf(s->mac, integ_key, parts, n, mac) != OK)
         abort();
     memcpy(icv, mac, s->icv_len);
 }

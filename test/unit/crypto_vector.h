@@ -27,6 +27,8 @@ struct packet_vector {
 
 /* aes128gcm16, or aes256-sha256. Fails the test if there is no such suite. */
 struct suite suite_by_name(const char *encr, const char *integ);
+/* The i-th of all ciphers, MACs …; NULL past the end. */
+const struct algorithm *algorithm_of_type(uint8_t type, unsigned i);
 /* Row i of all suites that we have; false past the end. */
 bool suite_at(unsigned i, struct suite *out);
 

@@ -19,12 +19,28 @@
 static const struct {
     const char *encr, *integ;
 } suites[] = {
-    {"aes128gcm16", NULL}, {"aes256gcm16", NULL}, {"chacha20poly1305", NULL},
-    {"aes128", "sha256"},  {"aes256", "sha256"},  {"aes256", "sha384"},
-    {"aes256", "sha512"},  {"null", "sha256"},    {"aes128", "sha512"},
+    {"aes128gcm16", NULL},         {"aes256gcm16", NULL},    {"chacha20poly1305", NULL},
+    {"aes128", "sha256"},          {"aes256", "sha256"},     {"aes256", "sha384"},
+    {"aes256", "sha512"},          {"null", "sha256"},       {"aes128", "sha512"},
+    {"aes192gcm12", NULL},         {"aes128gcm8", NULL},     {"aes256ccm16", NULL},
+    {"aes192ccm8", NULL},          {"aes128ccm8", NULL},     {"aes128ctr", "sha256"},
+    {"aes256ctr", "sha512"},       {"aes256", "sha1"},       {"aes192", "aesxcbc"},
+    {"aes128ctr", "aescmac"},      {"null", "aesxcbc"},      {"aes128gmac", NULL},
+    {"aes256gmac", NULL},          {"aes256gcm16iiv", NULL}, {"aes128ccm8iiv", NULL},
+    {"chacha20poly1305iiv", NULL},
 };
 #define SUITES (sizeof suites / sizeof suites[0])
 enum { GCM128, GCM256, CHACHA, CBC128_SHA256, CBC256_SHA256, CBC256_SHA384, CBC256_SHA512, NULL_SHA256 };
+
+static inline unsigned suite_index(const char *encr, const char *integ)
+{
+    for (unsigned i = 0; i < SUITES; i++)
+        if (strcmp(suites[i].encr, encr) == 0 &&
+            strcmp(suites[i].integ ? suites[i].integ : "", integ ? integ : "") == 0)
+            return i;
+    fail_msg("%s and %s are none of the suites above", encr, integ ? integ : "nothing");
+    return 0;
+}
 
 static inline struct suite suite_at(unsigned i)
 {
@@ -50,7 +66,7 @@ static inline void selector_of(struct selectors *s, const char *text)
 static inline struct sa_params params_of(unsigned suite)
 {
     struct sa_params p = {.dir = SA_IN, .spi = SPI, .suite = suite_at(suite), .engine = "auto", .replay_window = 1024};
-    unsigned salt = p.suite.aead ? 4 : 0, key = p.suite.encr_key_len - salt;
+    unsigned key = p.suite.encr_key_len - p.suite.salt_len;
     for (unsigned i = 0; i < sizeof encr_key; i++) {
         encr_key[i] = (uint8_t)(i < key ? i : 0xa0 + i - key);
         integ_key[i] = (uint8_t)(0x80 + i);
@@ -173,8 +189,15 @@ static inline void craft(unsigned i, const struct sa_params *p, uint32_t seq, co
     put_be32(at + 4, seq);
     uint8_t *body = at + 8 + s->iv_len;
     memcpy(body, text, len);
-    struct transform_op op = {
-        .aad = at, .aad_len = 8, .iv = at + 8, .src = body, .dst = body, .icv = body + len, .len = len};
+    uint8_t implicit[COUNTER_IV];
+    put_be64(implicit, seq);
+    struct transform_op op = {.aad = at,
+                              .aad_len = 8,
+                              .iv = s->implicit_iv ? implicit : at + 8,
+                              .src = body,
+                              .dst = body,
+                              .icv = body + len,
+                              .len = len};
     assert_int_equal(keyed_seal(k, &op, 1), OK);
     keyed_free(k);
     w.v[i] = (struct esp_packet){.data = at, .len = 8u + s->iv_len + len + s->icv_len};

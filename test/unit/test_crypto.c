@@ -254,6 +254,8 @@ static void keywords_and_aliases(void **state)
         {"aes256cbc", TRANSFORM_ENCR, ENCR_AES_CBC, 256},
         {"aes256gcm128", TRANSFORM_ENCR, ENCR_AES_GCM_16, 256},
         {"aes128gcm", TRANSFORM_ENCR, ENCR_AES_GCM_16, 128},
+        {"aes192gcm64", TRANSFORM_ENCR, ENCR_AES_GCM_8, 192},
+        {"aes256gcm12", TRANSFORM_ENCR, ENCR_AES_GCM_12, 256},
         {"sha2_384", TRANSFORM_INTEG, INTEG_HMAC_SHA2_384_192, 0},
         {"prfsha512", TRANSFORM_PRF, PRF_HMAC_SHA2_512, 0},
         {"curve25519", TRANSFORM_KE, KE_CURVE25519, 0},
@@ -294,7 +296,7 @@ static void unknown_transforms_have_a_text(void **state)
         {{TRANSFORM_ENCR, 99, 0}, "encr:99"},
         {{TRANSFORM_ENCR, ENCR_AES_CBC, 99}, "encr:12/99"},
         {{TRANSFORM_KE, KE_NONE, 0}, "modpnone"},
-        {{TRANSFORM_INTEG, 2, 0}, "integ:2"},
+        {{TRANSFORM_INTEG, 1, 0}, "integ:1"},
         {{200, 65535, 0}, "type200:65535"},
         {{TRANSFORM_KE, 2, 0}, "ke:2"},
         {{TRANSFORM_ENCR, 65535, 65535}, "encr:65535/655"}, /* cut, ended */
@@ -311,15 +313,15 @@ static void prf_plus_is_a_chain_of_prfs(void **state)
 {
     (void)state;
     const struct span key = span_of("key", 3), parts[] = {span_of("Ni", 2), span_of("Nr", 2)};
-    static const uint16_t ids[] = {PRF_HMAC_SHA2_256, PRF_HMAC_SHA2_384, PRF_HMAC_SHA2_512};
-    for (size_t i = 0; i < COUNT(ids); i++) {
-        const unsigned len = prf_len(ids[i]);
+    const struct algorithm *a;
+    for (unsigned i = 0; (a = algorithm_of_type(TRANSFORM_PRF, i)) != NULL; i++) {
+        const unsigned len = prf_len(a->t.id);
         uint8_t out[PRF_MAX * 4], t[PRF_MAX];
-        assert_int_equal(prf_plus(ids[i], key, parts, 2, out, 3 * len + 5), OK);
+        assert_int_equal(prf_plus(a->t.id, key, parts, 2, out, 3 * len + 5), OK);
         for (unsigned round = 1; round <= 4; round++) { /* T1 | T2 | T3 | T4 of RFC 7296 section 2.13 */
             const uint8_t number = (uint8_t)round;
             const struct span seed[] = {span_of(t, round == 1 ? 0 : len), parts[0], parts[1], span_of(&number, 1)};
-            assert_int_equal(prf(ids[i], key, seed, 4, t), OK);
+            assert_int_equal(prf(a->t.id, key, seed, 4, t), OK);
             assert_memory_equal(out + (round - 1) * len, t, round == 4 ? 5 : len);
         }
     }

@@ -326,6 +326,56 @@ static void lengths_follow_suite_and_prf(void **state)
     assert_int_equal(keymat_ike(&k, 9999, &s, nonce, nonce, 1, 2, &g), ERR_UNSUPPORTED);
 }
 
+/* KEYMAT of each cipher and MAC: key and salt (RFC 4106 8.1, 4309 7.1, 3686 5.1, 7634 2), key of the MAC. */
+static void material_has_the_lengths_of_the_rfcs(void **state)
+{
+    (void)state;
+    static const struct {
+        uint16_t encr, bits, integ, encr_len, integ_len;
+    } rows[] = {
+        {ENCR_AES_GCM_8, 192, 0, 28, 0},
+        {ENCR_AES_GCM_12, 128, 0, 20, 0},
+        {ENCR_AES_CCM_8, 128, 0, 19, 0},
+        {ENCR_AES_CCM_16, 256, 0, 35, 0},
+        {ENCR_AES_CTR, 192, INTEG_AES_XCBC_96, 28, 16},
+        {ENCR_AES_CBC, 192, INTEG_AES_CMAC_96, 24, 16},
+        {ENCR_AES_CBC, 128, INTEG_HMAC_SHA1_96, 16, 20},
+    };
+    struct span nonce = span_of("0123456789abcdef", 16);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct kex_secret g = {.len = 32};
+        struct ike_keys k;
+        struct child_keys c;
+        struct suite s = suite_for(rows[i].encr, rows[i].bits, rows[i].integ);
+        assert_int_equal(keymat_ike(&k, PRF_AES128_XCBC, &s, nonce, nonce, 1, 2, &g), OK);
+        assert_int_equal(k.d.len, 16);
+        assert_int_equal(k.ei.len, rows[i].encr_len);
+        assert_int_equal(k.ar.len, rows[i].integ_len);
+        assert_int_equal(keymat_child(&c, &k, &s, nonce, nonce, NULL), OK);
+        assert_int_equal(c.encr_i.len, rows[i].encr_len);
+        assert_int_equal(c.integ_r.len, rows[i].integ_len);
+    }
+}
+
+/* Only the first 64 bits of each nonce, and only in SKEYSEED (section 2.14). */
+static void aes_prfs_take_half_a_key_of_each_nonce(void **state)
+{
+    (void)state;
+    static const uint16_t ids[] = {PRF_AES128_XCBC, PRF_AES128_CMAC};
+    struct span ni = span_of("aaaaaaaaBBBBBBBBBBBBBBBB", 24), nr = span_of("ccccccccDDDDDDDD", 16), g = span_of("g", 1);
+    uint8_t got[PRF_MAX], want[PRF_MAX];
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(keymat_skeyseed(ids[i], ni, nr, g, got), OK);
+        assert_int_equal(prf(ids[i], span_of("aaaaaaaacccccccc", 16), &g, 1, want), OK);
+        assert_memory_equal(got, want, 16);
+        assert_int_equal(prf(ids[i], span_of("aaaaaaaaBBBBBBBBBBBBBBBBccccccccDDDDDDDD", 40), &g, 1, want), OK);
+        assert_memory_not_equal(got, want, 16);
+    }
+    assert_int_equal(keymat_skeyseed(PRF_HMAC_SHA1, ni, nr, g, got), OK);
+    assert_int_equal(prf(PRF_HMAC_SHA1, span_of("aaaaaaaaBBBBBBBBBBBBBBBBccccccccDDDDDDDD", 40), &g, 1, want), OK);
+    assert_memory_equal(got, want, 20);
+}
+
 static int start_crypto(void **state)
 {
     (void)state;
@@ -338,6 +388,8 @@ int main(void)
         cmocka_unit_test(keys_and_auth_equal_those_of_an_independent_program),
         cmocka_unit_test(keys_equal_nists),
         cmocka_unit_test(lengths_follow_suite_and_prf),
+        cmocka_unit_test(material_has_the_lengths_of_the_rfcs),
+        cmocka_unit_test(aes_prfs_take_half_a_key_of_each_nonce),
     };
     return cmocka_run_group_tests(tests, start_crypto, NULL);
 }

@@ -42,6 +42,9 @@ static void ike_proposals_are_completed(void **state)
     check("aes256gcm16-sha512-x25519", PROTOCOL_IKE, "aes256gcm16-x25519-prfsha512"); /* strongSwan's habit */
     check(" aes128-sha256-x25519 , aes128gcm16-curve25519 ", PROTOCOL_IKE,
           "aes128-sha256-x25519-prfsha256, aes128gcm16-x25519-prfsha256");
+    check("aes128ctr-aesxcbc-aescmac-sha1-modp2048", PROTOCOL_IKE,
+          "aes128ctr-aesxcbc-aescmac-sha1-modp2048-prfaesxcbc-prfaescmac-prfsha1");
+    check("aes192ccm64-aes256gcm12-prfaesxcbc-x25519", PROTOCOL_IKE, "aes192ccm8-aes256gcm12-prfaesxcbc-x25519");
     check("aes128-aes128-sha256-sha2_256-x25519", PROTOCOL_IKE, "aes128-sha256-x25519-prfsha256");
 }
 
@@ -72,6 +75,11 @@ static void what_must_not_be_is_refused(void **state)
 {
     (void)state;
     refuse("null-sha256-x25519", PROTOCOL_IKE, "found 'null', expected a cipher: IKE is always encrypted");
+    refuse("aes128gmac-x25519", PROTOCOL_IKE, "found 'aes128gmac', expected a cipher: IKE is always encrypted");
+    refuse("aes256gcm16iiv-x25519", PROTOCOL_IKE,
+           "found 'aes256gcm16iiv', expected a cipher with IVs of its own: this one is for ESP only");
+    refuse("aes128gmac-sha256", PROTOCOL_ESP,
+           "found an integrity algorithm beside an AEAD cipher, expected the cipher alone");
     refuse("aes128-x25519", PROTOCOL_IKE,
            "found a cipher without integrity, expected an algorithm such as 'sha256' beside it");
     refuse("aes128", PROTOCOL_ESP,

@@ -390,6 +390,28 @@ static void integrity_none_is_fine_beside_an_aead_and_nowhere_else(void **state)
     }
 }
 
+/* Whatever is configured: neither what hides nothing nor what takes its nonces from ESP (RFC 4543, 8750 section 7). */
+static void ciphers_of_esp_alone_are_refused_for_ike(void **state)
+{
+    (void)state;
+    static const struct transform only[] = {{TRANSFORM_ENCR, ENCR_NULL_AUTH_AES_GMAC, 128},
+                                            {TRANSFORM_ENCR, ENCR_AES_CCM_8_IIV, 128},
+                                            {TRANSFORM_ENCR, ENCR_AES_GCM_16_IIV, 256},
+                                            {TRANSFORM_ENCR, ENCR_CHACHA20_POLY1305_IIV, 0}};
+    for (size_t k = 0; k < sizeof only / sizeof *only; k++) {
+        struct proposals ours = configured(IKE_GCM, PROTOCOL_IKE);
+        struct choice c;
+        char why[200];
+        uint8_t out[300];
+        for (unsigned i = 0; i < ours.v[0].n; i++)
+            if (ours.v[0].t[i].type == TRANSFORM_ENCR)
+                ours.v[0].t[i] = only[k];
+        struct span offer = written(&ours, NULL, 0, 0, out, sizeof out);
+        assert_int_equal(proposal_choose(offer, &ours, 0, true, &c, why, sizeof why), ERR_MISMATCH);
+        assert_int_equal(proposal_accept(offer, &ours, true, &c), ERR_MISMATCH);
+    }
+}
+
 /* Even a configuration that lists them (none that parses does) can't make them happen. */
 static void null_encryption_and_missing_integrity_are_refused_for_ike(void **state)
 {
@@ -658,6 +680,7 @@ int main(void)
         cmocka_unit_test(missing_mandatory_type_makes_a_proposal_unacceptable),
         cmocka_unit_test(integrity_none_is_fine_beside_an_aead_and_nowhere_else),
         cmocka_unit_test(null_encryption_and_missing_integrity_are_refused_for_ike),
+        cmocka_unit_test(ciphers_of_esp_alone_are_refused_for_ike),
         cmocka_unit_test(proposals_must_be_numbered_from_one_by_one),
         cmocka_unit_test(spi_has_its_protocols_size_and_is_not_reserved),
         cmocka_unit_test(proposal_of_another_or_unknown_protocol_is_passed_over),

@@ -28,6 +28,7 @@ static uint8_t key_bytes[128];
 struct traffic {
     struct suite suite;
     uint8_t plain[PACKETS][ROOM], wire[PACKETS][ROOM], opened[PACKETS][ROOM];
+    uint8_t implicit[PACKETS][COUNTER_IV];
     struct transform_op seal[PACKETS], open[PACKETS];
 };
 
@@ -48,6 +49,7 @@ static struct traffic *traffic_new(const struct suite *s, unsigned fixed)
     assert_non_null(t);
     t->suite = *s;
     random_bytes(t->plain, sizeof t->plain);
+    random_bytes(t->implicit, sizeof t->implicit);
     memset(t->wire, GUARD, sizeof t->wire);
     memset(t->opened, GUARD, sizeof t->opened);
     for (unsigned i = 0; i < PACKETS; i++) {
@@ -57,7 +59,7 @@ static struct traffic *traffic_new(const struct suite *s, unsigned fixed)
         t->seal[i] = (struct transform_op){
             .aad = wire,
             .aad_len = AAD_LEN,
-            .iv = wire + AAD_LEN,
+            .iv = s->implicit_iv ? t->implicit[i] : wire + AAD_LEN,
             .src = t->plain[i],
             .dst = text,
             .icv = text + len,
@@ -147,7 +149,7 @@ static void pair_agrees(const struct suite *s, const char *sealer, const char *o
     for (unsigned i = 0; i < PACKETS; i++) {
         const struct transform_op *op = &t->seal[i];
         assert_true(guarded(op->icv + s->icv_len, t->wire[i] + ROOM));
-        if (s->encr.id != ENCR_NULL && op->len > 16)
+        if (s->mode != CIPHER_NULL && s->mode != CIPHER_GMAC && op->len > 16)
             assert_memory_not_equal(op->dst, t->plain[i], op->len);
         if (!s->aead) {
             const struct span parts[] = {{t->wire[i], (size_t)(op->icv - t->wire[i])}, {op->tail, op->tail_len}};
@@ -185,7 +187,7 @@ static void pair_seals_alike(const struct suite *s, const char *sealer, const ch
         *op = t->seal[i];
         memcpy(u->wire[i], t->wire[i], AAD_LEN + s->iv_len);
         op->aad = u->wire[i];
-        op->iv = u->wire[i] + AAD_LEN;
+        op->iv = s->implicit_iv ? t->implicit[i] : u->wire[i] + AAD_LEN;
         op->src = t->plain[i];
         op->dst = u->wire[i] + AAD_LEN + s->iv_len;
         op->icv = op->dst + op->len;
@@ -225,6 +227,8 @@ static void engine_refuses_each_flip(const struct suite *s, const char *engine)
         flip_fails(k, op, byte);
     for (unsigned i = 0; i < op->tail_len; i++)
         flip_fails(k, op, &op->tail[i]);
+    for (unsigned i = 0; s->implicit_iv && i < COUNTER_IV; i++)
+        flip_fails(k, op, &t->implicit[0][i]);
     keyed_open(k, op, 1);
     assert_true(op->ok);
     assert_memory_equal(op->dst, t->plain[0], op->len);
@@ -328,6 +332,35 @@ static void texts_of_partial_blocks_fail_alone(void **state)
     each_engine(engine_refuses_partial_blocks);
 }
 
+static void engine_limits_aad_of_ccm(const struct suite *s, const char *engine)
+{
+    if (s->mode != CIPHER_CCM)
+        return;
+    static uint8_t aad[TRANSFORM_CCM_AAD_MAX + 1];
+    struct traffic *t = traffic_new(s, 64);
+    for (unsigned i = 0; i < 3; i++) {
+        t->seal[i].aad = t->open[i].aad = aad;
+        t->seal[i].aad_len = t->open[i].aad_len = TRANSFORM_CCM_AAD_MAX;
+    }
+    struct keyed *k = keyed(s, TRANSFORM_SEAL, engine);
+    assert_int_equal(keyed_seal(k, t->seal, 3), OK);
+    t->seal[1].aad_len++;
+    assert_int_equal(keyed_seal(k, t->seal, 3), ERR_RANGE);
+    keyed_free(k);
+    k = keyed(s, TRANSFORM_OPEN, engine);
+    t->open[1].aad_len++;
+    keyed_open(k, t->open, 3);
+    assert_true(t->open[0].ok && !t->open[1].ok && t->open[2].ok);
+    keyed_free(k);
+    free(t);
+}
+
+static void too_much_associated_data_fails_alone(void **state)
+{
+    (void)state;
+    each_engine(engine_limits_aad_of_ccm);
+}
+
 /* -- contract -- */
 
 static void suites_that_esp_forbids_are_refused(void **state)
@@ -393,7 +426,7 @@ static void every_suite_has_an_engine(void **state)
         assert_true(engine_has("mbedtls", &s));
         assert_true(engine_has(engine_for(&s), &s));
     }
-    assert_int_equal(suites, 4 + 4 * 3);
+    assert_int_equal(suites, 26 + 7 * 6);
     assert_false(engine_has("openssl", &s));
 }
 
@@ -455,6 +488,7 @@ int main(void)
         cmocka_unit_test(bad_packets_fail_alone_in_a_batch),
         cmocka_unit_test(opening_leaves_the_received_packet_as_it_was),
         cmocka_unit_test(texts_of_partial_blocks_fail_alone),
+        cmocka_unit_test(too_much_associated_data_fails_alone),
         cmocka_unit_test(suites_that_esp_forbids_are_refused),
         cmocka_unit_test(wrong_keys_engines_and_batches_are_refused),
         cmocka_unit_test(every_suite_has_an_engine),

