@@ -9,6 +9,18 @@ import netlab
 from netlab import Lab
 
 
+LOG_TAIL = 6000
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A test that failed shows what the programs on its hosts have said: a rare failure must tell its reason at once."""
+    outcome = yield
+    report = outcome.get_result()
+    if report.failed and 'lab' in item.funcargs:
+        report.sections += [(f'end of {title}', text[-LOG_TAIL:]) for title, text in item.funcargs['lab'].told()]
+
+
 @pytest.fixture
 def lab():
     if os.geteuid() != 0:

@@ -169,6 +169,19 @@ class Lab:
     def __exit__(self, *failure):
         self.close()
 
+    def told(self):
+        """(title, text) of every log on the hosts, and the status of the daemons that run: for who has to find out why."""
+        for h in self.hosts:
+            for p in h.processes:
+                if os.path.basename(p.argv[0]) == 'adit' and p.running():
+                    try:
+                        yield f'adit status of {h.name}', h.run(ADIT, 'status', '--json', check=False, timeout=10).stdout
+                    except subprocess.TimeoutExpired:
+                        yield f'adit status of {h.name}', 'it does not answer'
+            for name in sorted(n for n in os.listdir(h.folder) if n.endswith(('.log', '.out'))):
+                with open(os.path.join(h.folder, name), errors='replace') as f:
+                    yield f'{name} of {h.name}', f.read()
+
     def close(self):
         for h in self.hosts:
             h.close()
@@ -281,6 +294,8 @@ class StrongSwan:
                 filelog {{
                     out {{
                         path = {host.folder}/charon.log
+                        time_format = %T
+                        time_add_ms = yes
                         default = 1
                         ike = 2
                         cfg = 2
