@@ -200,7 +200,7 @@ static void established(struct ike_sa *sa, const struct ike_message *m)
     if (!sa->childless)
         first_child(sa, m);
     task_done(sa);
-    if (sa->redundant)
+    if (sa->redundant || (sa->yields_to && !sa->yields_to->unproven))
         sa_delete(sa, false);
     else
         run_kick(run);
@@ -495,30 +495,37 @@ static void check_initiator(struct ike_sa *sa, const struct ike_message *m, enum
  * Both ends have started at once. An attempt of ours that is still in IKE_SA_INIT gives way to the peer's SA, on which
  * alone the peer can rely. Of two that have come further, the one whose initiator's SPI is higher stays, and the other's
  * initiator deletes it. Each end applies this when it has authenticated the other's SA, so whichever order the messages
- * took, exactly one initiator gives way, and only to an SA that is up at both ends.
+ * took, exactly one initiator gives way, and only to an SA that is up at both ends: the peer, which may not even have our
+ * answer yet, has to show first that it does.
  */
-static void settle_with(const struct ike_sa *sa, struct ike_sa *o)
+static bool settle_with(struct ike_sa *sa, struct ike_sa *o)
 {
     if (o == sa || !o->initiator)
-        return;
+        return false;
     bool concurrent = o->state == SA_AUTH_SENT || (o->state == SA_UP && o->established >= sa->created);
-    if (o->state == SA_CONNECTING || (concurrent && o->spi_i < sa->spi_i))
+    if (o->state == SA_CONNECTING)
         sa_delete(o, false);
+    else if (concurrent && o->spi_i < sa->spi_i)
+        o->yields_to = sa;
+    return o->yields_to == sa;
 }
 
-static void settle(struct ike_sa *sa)
+/* Whether one of ours yields. */
+static bool settle(struct ike_sa *sa)
 {
     struct ike_sa *next;
+    bool yields = false;
     for (struct ike_sa *o = table_same_peer(&sa->e->table, sa); o; o = next) {
         next = table_same_peer_next(o, sa);
-        settle_with(sa, o);
+        yields |= settle_with(sa, o);
     }
     /* An attempt knows no identity yet. Without an address there is none, but maybe thousands of clients. */
     for (struct ike_sa *o = sa->run->peer->endpoint_any ? NULL : sa->run->sas; o; o = next) {
         next = o->run_next;
         if (sa_connecting(o))
-            settle_with(sa, o);
+            yields |= settle_with(sa, o);
     }
+    return yields;
 }
 
 /* Writes our half of IKE_AUTH behind the identity: AUTH, and the Child SA or why there is none. */
@@ -592,10 +599,13 @@ static void answer(struct ike_sa *sa, enum err err, uint8_t method, struct span 
         return;
     if (made)
         child_report(made, IKE_EVENT_CHILD_UP, "up");
-    settle(sa);
+    sa->unproven = true;
+    bool awaited = settle(sa) || (made && !made->sending) || commands_await(run);
     unique_replace(sa);
     sa_crowd_out(sa);
     run_later(run, 2 * NS_PER_S + random_below(sa->e, 2 * NS_PER_S)); /* what the peer does not bring up by itself */
+    if (awaited)
+        liveness_queue(sa); /* its answer tells that ours has arrived */
 }
 
 /* Whoever the initiator says it is, all refusals look alike to it. */

@@ -151,6 +151,7 @@ void informational_request(struct ike_sa *sa, const struct ike_message *m)
 static void traffic(struct ike_sa *sa, ns_t *in, ns_t *out)
 {
     struct ike_engine *e = sa->e;
+    bool proof = false;
     *in = sa->last_in;
     *out = 0;
     for (struct child *c = sa->children; c; c = c->next) {
@@ -161,10 +162,20 @@ static void traffic(struct ike_sa *sa, ns_t *in, ns_t *out)
         *in = child_in > *in ? child_in : *in;
         *out = child_out > *out ? child_out : *out;
         /* Traffic on a new SA says that the peer has it, even if the Delete of the old one was lost (section 2.8). */
-        bool overdue = c->activate_at && e->now >= c->activate_at;
+        bool overdue = c->activate_at && e->now >= c->activate_at && !sa->unproven;
         if ((child_in || overdue) && !c->activated && c->state == CHILD_LIVE)
             child_activate(c);
+        proof |= child_in != 0;
     }
+    if (proof && sa->unproven)
+        sa_proven(sa);
+}
+
+void liveness_queue(struct ike_sa *sa)
+{
+    struct task *t = task_waits(sa, TASK_LIVENESS, 0, NULL) ? NULL : task_new(TASK_LIVENESS);
+    if (t)
+        task_queue(sa, t, false);
 }
 
 /* A check is due when traffic has left for a while and nothing came back (section 2.4). */
@@ -179,9 +190,7 @@ static void check_liveness(struct ike_sa *sa, ns_t in, ns_t out)
         sa->unanswered = out;
     if (!dpd || now - sa->unanswered < dpd || sa->current)
         return;
-    struct task *t = task_new(TASK_LIVENESS);
-    if (t)
-        task_queue(sa, t, false);
+    liveness_queue(sa);
 }
 
 void poll_fire(struct timer *t, void *ctx, ns_t now)

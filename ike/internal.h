@@ -288,6 +288,7 @@ struct ike_sa {
     bool restart;   /* DELETING: bring the peer up again afterwards, if it shall be kept up */
     bool successor; /* REPLACED or DELETING: a rekey made another one, nothing is lost */
     bool halfway;   /* counted as half-open */
+    bool unproven;  /* we answered its IKE_AUTH, and nothing says as yet that the peer has got that */
     bool fresh;     /* an attempt of ours that may still be answered at once: pace.c */
     uint64_t spi_i, spi_r;
     struct run *run; /* NULL: not known yet, or gone from the configuration */
@@ -324,6 +325,7 @@ struct ike_sa {
     bool caller;              /* we initiated the first exchange, whoever has rekeyed since */
     ns_t reauth_at;           /* when authentication is to be renewed; 0: never */
     ns_t reauth_end;          /* it must have been by then; 0: no limit */
+    struct ike_sa *yields_to; /* both ends have started at once: this one of ours goes when the peer surely has that */
     struct ike_sa *renews;    /* the SA that this one takes the place of, as soon as its Child SAs are here too */
 
     struct msgid_out tx;
@@ -437,6 +439,11 @@ void sa_crowd_out(const struct ike_sa *newest);
 /* Whether both are with the same peer, by its configuration and the identity it proved. */
 bool sa_same_peer(const struct ike_sa *a, const struct ike_sa *b);
 void sa_replaced(struct ike_sa *sa); /* by the peer's INITIAL_CONTACT */
+/*
+ * The peer has this one, which it called us for: it has said more on it than IKE_AUTH. Its Child SAs and the SAs that
+ * yield to it have waited for that, so that traffic moves over without a gap.
+ */
+void sa_proven(struct ike_sa *sa);
 /* Keys from a first exchange or (old != NULL) from a rekey; choice, nonces and SPIs are set. Errors: all of crypto. */
 MUST_USE enum err sa_derive(struct ike_sa *sa, const struct ike_sa *old, const struct kex_secret *secret);
 /* Authenticated: lifetimes start, liveness is watched. */
@@ -697,6 +704,7 @@ void informational_request(struct ike_sa *sa, const struct ike_message *m);
 void informational_response(struct ike_sa *sa, const struct ike_message *m);
 /* One INFORMATIONAL that nobody waits for, before the SA is forgotten. */
 void informational_farewell(struct ike_sa *sa, uint16_t notify);
+void liveness_queue(struct ike_sa *sa);               /* queues one, if none waits */
 void poll_fire(struct timer *t, void *ctx, ns_t now); /* liveness, keepalives, overdue activation */
 
 /* -- mobike.c: RFC 4555 -- */
@@ -756,6 +764,7 @@ void run_failed(struct run *r, const struct policy *policy, const char *text);
 void run_reached(struct run *r); /* an attempt of ours made an IKE SA: what failed before it holds up no policy */
 void run_well(struct run *r, const struct policy *policy); /* a Child SA of it is up */
 void commands_check(struct ike_engine *e);
+bool commands_await(const struct run *r); /* some wait for a Child SA with that peer */
 void commands_free(struct ike_engine *e);
 void commands_end(struct ike_engine *e, enum command_kind kind, const struct run *r, const struct policy *policy,
                   bool ok, const char *text);

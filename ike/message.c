@@ -278,6 +278,8 @@ static void input_response(struct ike_sa *sa, const struct path *path, struct ik
 static void answer_again(struct ike_sa *sa, const struct path *path, uint32_t id)
 {
     drop(sa->e, STAT_IKE_REPLAYED);
+    if (sa->unproven) /* it can't have answered what we have asked of it since */
+        sa->tx.tries = 0;
     flight_send(sa->e, path, buf_span(msgid_flight(&sa->rx, id)));
 }
 
@@ -356,8 +358,11 @@ void sa_input(struct ike_sa *sa, const struct path *path, struct span message, s
         return;
     sa->last_in = e->now;
     sa->unanswered = 0;
+    bool proof = sa->unproven;
     if (response)
         input_response(sa, path, m, err, text);
     else
         input_request(sa, path, m, err, text);
+    if (proof && sa->state == SA_UP)
+        sa_proven(sa);
 }

@@ -93,7 +93,8 @@ static const struct policy *left_behind(const struct ike_sa *sa)
 void reauth_continue(struct ike_sa *sa)
 {
     struct ike_sa *old = sa->renews;
-    if (!old || sa->state != SA_UP || sa->redundant || !sa->run || task_waits(sa, TASK_CHILD_NEW, 0, NULL))
+    if (!old || sa->state != SA_UP || sa->redundant || sa->yields_to || !sa->run ||
+        task_waits(sa, TASK_CHILD_NEW, 0, NULL))
         return;
     const struct policy *policy = left_behind(sa);
     struct task *t = policy ? task_new(TASK_CHILD_NEW) : NULL;
@@ -117,9 +118,13 @@ void reauth_inherit(struct ike_sa *old, struct ike_sa *sa)
     sa->reauth_end = old->reauth_end;
     sa->renews = old->renews;
     old->renews = NULL;
+    sa->yields_to = old->yields_to;
     /* Towards clients of any address, of whom there may be thousands, nothing is ever renewed from here. */
-    for (struct ike_sa *o = sa->run && !sa->run->peer->endpoint_any ? sa->run->sas : NULL; o; o = o->run_next)
+    for (struct ike_sa *o = sa->run && !sa->run->peer->endpoint_any ? sa->run->sas : NULL; o; o = o->run_next) {
         if (o->renews == old)
             o->renews = sa;
+        if (o->yields_to == old)
+            o->yields_to = sa;
+    }
     sa_arm(sa);
 }

@@ -56,7 +56,7 @@ static void abandon(struct ike_sa *sa)
     }
     sa_unlist(sa);
     sa->run = NULL; /* who has the same peer can't be found any more: nothing may refer to it, nor it to them */
-    sa->undecided_of = sa->renews = NULL;
+    sa->undecided_of = sa->renews = sa->yields_to = NULL;
     sa->restart = false;
     for (struct child *c = sa->children; c; c = c->next)
         c->policy = NULL;

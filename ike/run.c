@@ -149,7 +149,7 @@ bool run_needs(const struct run *r, const struct policy_run *p)
 static struct ike_sa *usable(const struct run *r)
 {
     for (struct ike_sa *sa = r->sas; sa; sa = sa->run_next)
-        if (sa->state == SA_UP && !sa->undecided_of && !sa->redundant)
+        if (sa->state == SA_UP && !sa->undecided_of && !sa->redundant && !sa->yields_to)
             return sa;
     return NULL;
 }
@@ -338,11 +338,21 @@ void commands_resume(struct ike_engine *e)
                 c->run->policies[i].once = !child_live(e, c->run->policies[i].policy);
 }
 
+bool commands_await(const struct run *r)
+{
+    for (const struct command *c = r->e->commands; c; c = c->next)
+        if (c->kind == COMMAND_UP && c->run == r)
+            return true;
+    return false;
+}
+
+/* At both ends: who waits for it will use it at once. */
 static bool all_up(const struct command *c)
 {
     for (unsigned i = 0; i < c->run->policy_count; i++) {
         const struct policy *p = c->run->policies[i].policy;
-        if ((!c->policy || c->policy == p) && !child_live(c->run->e, p))
+        const struct child *live = child_live(c->run->e, p);
+        if ((!c->policy || c->policy == p) && (!live || live->sa->unproven))
             return false;
     }
     return true;
@@ -436,9 +446,12 @@ void ike_up(struct ike_engine *e, const struct peer *peer, const struct policy *
         struct policy_run *p = &r->policies[i];
         if (policy && p->policy != policy)
             continue;
+        const struct child *live = child_live(e, p->policy);
         p->held = false;
-        p->once = !child_live(e, p->policy);
+        p->once = !live;
         p->not_before = 0;
+        if (live && live->sa->unproven)
+            liveness_queue(live->sa);
     }
     run_kick(r);
     engine_leave(e);

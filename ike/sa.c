@@ -192,6 +192,19 @@ void sa_replaced(struct ike_sa *sa)
     sa_kill(sa);
 }
 
+void sa_proven(struct ike_sa *sa)
+{
+    sa->unproven = false;
+    for (struct child *c = sa->children; c; c = c->next)
+        if (c->activate_at && !c->activated && c->state == CHILD_LIVE)
+            child_activate(c);
+    for (struct ike_sa *o = table_same_peer(&sa->e->table, sa), *next; o; o = next) {
+        next = table_same_peer_next(o, sa);
+        if (o->yields_to == sa && o->state == SA_UP)
+            sa_delete(o, false);
+    }
+}
+
 /* What refers to it was made by a rekey of it, or it by a rekey of that: an SA with the same peer. */
 static void forget_references(struct ike_sa *gone)
 {
@@ -200,12 +213,17 @@ static void forget_references(struct ike_sa *gone)
             sa->undecided_of = NULL;
         if (sa->current && sa->current->collision.sa == gone)
             sa->current->collision.sa = NULL;
+        if (sa->yields_to == gone)
+            sa->yields_to = NULL;
     }
     /* An attempt of ours knows no identity yet; towards clients of any address there is none. */
     const struct run *run = gone->run && !gone->run->peer->endpoint_any ? gone->run : NULL;
-    for (struct ike_sa *sa = run ? run->sas : NULL; sa; sa = sa->run_next)
+    for (struct ike_sa *sa = run ? run->sas : NULL; sa; sa = sa->run_next) {
         if (sa->renews == gone)
             sa->renews = NULL;
+        if (sa->yields_to == gone)
+            sa->yields_to = NULL;
+    }
 }
 
 void sa_enlist(struct ike_sa *sa)

@@ -353,6 +353,53 @@ static void what_the_peer_made_counts_when_ours_fails(void **state)
 
 /* -- start modes under crossing deletes -- */
 
+/* What that node sends finds a receiver. */
+static bool heard(struct sim *s, unsigned node)
+{
+    const struct sim_sa *sa = sim_sending(&s->node[node], NULL);
+    const struct sim_node *peer = &s->node[1 - node];
+    for (unsigned i = 0; sa && i < peer->top; i++)
+        if (peer->sas[i].used && peer->sas[i].spi_in == sa->spi_out)
+            return true;
+    return false;
+}
+
+static bool in_touch(struct sim *s)
+{
+    return heard(s, 0) && heard(s, 1);
+}
+
+static bool mute(struct sim *s)
+{
+    return !sim_both(s);
+}
+
+/* Whichever IKE SA gives way, a link that carries traffic goes on carrying it: what goes waits until the peer has the other. */
+static void both_starting_at_once_lose_no_packet(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 400; seed < 700; seed++) {
+        struct sim *s = sim_new(seed);
+        s->jitter = 30 * NS_PER_MS;
+        s->loss = seed % 3 ? 0 : 10;
+        A->peers[0].start = B->peers[0].start = START_YES;
+        sim_start_engines(s, NULL);
+        ike_start(A->e, s->now);
+        sim_for(s, sim_rand(s, 60) * NS_PER_MS);
+        ike_start(B->e, s->now);
+        assert_sim(sim_run(s, s->now + 100 * NS_PER_S, in_touch));
+        s->traffic = NS_PER_MS;
+        assert_sim(!sim_run(s, s->now + NS_PER_S, mute));
+        s->traffic = 50 * NS_PER_MS;
+        assert_sim(!sim_run(s, s->now + 100 * NS_PER_S, mute));
+        s->traffic = 0;
+        sim_for(s, NS_PER_S);
+        assert_sim(sim_up(s));
+        assert_sim(s->esp_lost == 0);
+        sim_free(s);
+    }
+}
+
 static void kept_links_come_back(void **state)
 {
     (void)state;
@@ -364,6 +411,29 @@ static void kept_links_come_back(void **state)
         sim_for(s, 20 * NS_PER_S);
         assert_sim(sim_both(s) && sim_agree(s));
         assert_int_equal(sim_ike_sas(A, IKE_ESTABLISHED), 1);
+        sim_free(s);
+    }
+}
+
+/* Whichever end's attempt has made it: who is told that the link is up can use it at once. */
+static void up_is_said_when_both_ends_are(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 700; seed < 800; seed++) {
+        struct sim *s = sim_new(seed);
+        s->jitter = 30 * NS_PER_MS;
+        s->loss = seed % 3 ? 0 : 10;
+        B->peers[0].start = START_YES;
+        sim_start_engines(s, NULL);
+        ike_start(B->e, s->now);
+        sim_for(s, sim_rand(s, 60) * NS_PER_MS);
+        ike_up(A->e, &A->peers[0], NULL, 1, s->now);
+        while (!sim_command(A, 1))
+            sim_for(s, NS_PER_MS);
+        assert_sim(sim_command(A, 1)->ok && in_touch(s));
+        ike_up(B->e, &B->peers[0], NULL, 2, s->now);
+        sim_for(s, 5 * NS_PER_S);
+        assert_sim(sim_command(B, 2) && sim_command(B, 2)->ok);
         sim_free(s);
     }
 }
@@ -392,6 +462,8 @@ int main(void)
         cmocka_unit_test(what_the_peer_made_counts_when_ours_fails),
         cmocka_unit_test(every_pair_of_exchanges_in_many_orders),
         cmocka_unit_test(every_order_of_crossing_exchanges_with_one_loss),
+        cmocka_unit_test(both_starting_at_once_lose_no_packet),
+        cmocka_unit_test(up_is_said_when_both_ends_are),
         cmocka_unit_test(kept_links_come_back),
         cmocka_unit_test(stop_during_ike_auth_leaves_nothing_behind),
     };
