@@ -15,6 +15,7 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 ADIT = os.environ.get('ADIT', os.path.join(ROOT, 'build/release/adit'))
+ECHO = os.path.join(ROOT, 'test/net/echo.py')
 LEFT, RIGHT = ('192.0.2.1', '198.51.100.1'), ('203.0.113.1', '203.0.114.1')  # of the two hosts of Lab.crossing
 TIED = ['setpriv', '--pdeathsig', 'KILL']
 
@@ -134,10 +135,10 @@ class Host:
         for a in addresses:
             self.run('ip', 'addr', 'add', a, 'dev', dev, *(['nodad'] if ':' in a else []))
 
-    def ping(self, to, count=3, size=56, interval=0.05, check=True, timeout=2, source=None):
-        """Pings; returns how many answers came. With check, all must."""
-        argv = ['ping', '-n', '-c', str(count), '-i', str(interval), '-s', str(size), '-W', str(timeout), to]
-        done = self.run(*argv, *(['-I', source] if source else []), check=False, timeout=count * timeout + 30)
+    def ping(self, to, count=3, size=56, interval=0.05, check=True, timeout=15, source=None):
+        """Pings; returns how many answers came until that many seconds after the last request. With check, all must."""
+        argv = ['/usr/bin/python3', ECHO, to, str(count), str(interval), str(size), str(timeout)]
+        done = self.run(*argv, *([source] if source else []), check=False, timeout=count * interval + timeout + 60)
         got = re.search(r'(\d+) received', done.stdout)
         answers = int(got.group(1)) if got else 0
         if check and answers != count:
@@ -173,7 +174,7 @@ class Lab:
         """(title, text) of every log on the hosts, and the status of the daemons that run: for who has to find out why."""
         for h in self.hosts:
             for p in h.processes:
-                if os.path.basename(p.argv[0]) == 'adit' and p.running():
+                if p.argv[0] == ADIT and p.running():
                     try:
                         yield f'adit status of {h.name}', h.run(ADIT, 'status', '--json', check=False, timeout=10).stdout
                     except subprocess.TimeoutExpired:
