@@ -54,7 +54,7 @@ static void env_spi_release(void *ctx, uint32_t spi)
     dataplane_release(d->dataplane, spi);
 }
 
-/* Packets may have waited for the SA that was just published. */
+/* Packets may have waited for the SA that was just published, of either direction. */
 static void workers_call(struct daemon *d)
 {
     for (unsigned i = 0; i < d->worker_count; i++)
@@ -67,9 +67,9 @@ static enum err env_child_install(void *ctx, const struct ike_child *c, bool sen
     enum err e = dataplane_install(d->dataplane, c, d->config->host.crypto, sending, clock_now());
     if (e == OK)
         keylog_child(&d->keylog, c);
-    if (e == OK && sending)
+    if (e == OK)
         workers_call(d);
-    else if (e != OK)
+    else
         log_line(LOG_ERROR, "core", "policy %s: the SA could not be set up: %s", c->policy->name, err_text(e));
     return e;
 }

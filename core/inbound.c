@@ -4,7 +4,9 @@
  */
 #include "core/worker_impl.h"
 
-#define MARKER_LEN 4 /* the non-ESP marker: four zero bytes where an SPI would be (RFC 3948 section 2.2) */
+#define EARLY_LEN 9216u /* of a datagram: jumbo frames */
+#define EARLY_MAX 256u  /* of one SA */
+#define MARKER_LEN 4    /* the non-ESP marker: four zero bytes where an SPI would be (RFC 3948 section 2.2) */
 
 /* Authentic and newest packets from another address than the SA's: the peer's NAT mapping may have changed. */
 static void note_sender(struct worker *w, const struct batch *b)
@@ -83,6 +85,30 @@ static void flush(struct worker *w)
     b->n = 0;
 }
 
+/*
+ * A peer that answers us may send on the new SA at once (RFC 7296 section 1.2), and what it sends may be here before its
+ * answer has been looked at. Nothing says as yet that it is authentic: it waits, bounded in number, bytes and time, only
+ * for an SPI that was handed out, which no stranger knows.
+ */
+struct early {
+    struct endpoint from;
+    unsigned socket; /* which of the worker's */
+};
+
+static void keep_early(struct worker *w, const struct bound_socket *s, const struct loop_rx *rx, const uint8_t *data,
+                       uint32_t len)
+{
+    struct early e = {.from = rx->from, .socket = (unsigned)(s - w->sockets)};
+    uint8_t record[sizeof e + EARLY_LEN];
+    bool fits = len <= EARLY_LEN && sad_expects_in(w->p.shared->sad, get_be32(data));
+    if (fits) {
+        memcpy(record, &e, sizeof e);
+        memcpy(record + sizeof e, data, len);
+    }
+    if (!fits || hold_put(w->early, get_be32(data), span_of(record, sizeof e + len), 1, EARLY_MAX, worker_now(w)) != OK)
+        worker_count(w, STAT_DROP_IN_SPI, 1);
+}
+
 /* Puts one ESP packet into the batch of its SA; another SA, another sender or a full slot flushes the one before. */
 static void take_esp(struct worker *w, struct bound_socket *s, const struct loop_rx *rx, uint8_t *data, uint32_t len)
 {
@@ -95,7 +121,7 @@ static void take_esp(struct worker *w, struct bound_socket *s, const struct loop
     if (!b->n) {
         struct sa *sa = sad_find_in(w->p.shared->sad, spi);
         if (!sa) {
-            worker_count(w, STAT_DROP_IN_SPI, 1);
+            keep_early(w, s, rx, data, len);
             return;
         }
         b->slot = loop_slot_get(w->loop);
@@ -165,4 +191,28 @@ void inbound_received(void *ctx, struct loop_rx *rx, unsigned n)
     flush(w);
     worker_count(w, STAT_RX_CALLS, n);
     worker_count(w, STAT_RX_DATAGRAMS, datagrams);
+}
+
+static bool has_sa(void *ctx, uint32_t spi)
+{
+    const struct worker *w = ctx;
+    return sad_find_in(w->p.shared->sad, spi);
+}
+
+void inbound_held(struct worker *w)
+{
+    struct span raw;
+    if (hold_deadline(w->early) == NS_NEVER)
+        return;
+    worker_count(w, STAT_DROP_IN_SPI, hold_expire(w->early, worker_now(w)));
+    while (hold_take(w->early, has_sa, w, &raw)) {
+        uint8_t packet[EARLY_LEN];
+        struct early e;
+        memcpy(&e, raw.data, sizeof e);
+        uint32_t len = (uint32_t)(raw.len - sizeof e);
+        memcpy(packet, raw.data + sizeof e, len);
+        struct loop_rx rx = {.data = packet, .len = len, .from = e.from};
+        take_esp(w, &w->sockets[e.socket], &rx, packet, len);
+        flush(w); /* the batch points into what is ours only here */
+    }
 }

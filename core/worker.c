@@ -71,6 +71,7 @@ static void on_turn_end(void *ctx)
     if (!w)
         return;
     outbound_held(w);
+    inbound_held(w);
     epoch_quiesce(w->p.shared->epoch, w->p.index);
     if (!w->ring_filled)
         return;
@@ -133,6 +134,7 @@ static enum err worker_init(struct worker *w, char *why, size_t why_size)
     TRY(flow_cache_new(&w->flows));
     TRY(coalescer_new(&w->coalescer, w->p.uso));
     TRY(hold_new(&w->hold));
+    TRY(hold_new(&w->early));
     if (w->p.loop) {
         w->loop = w->p.loop;
     } else {
@@ -185,6 +187,7 @@ void worker_free(struct worker *w)
         close(w->call_fd);
     coalescer_free(w->coalescer);
     hold_free(w->hold);
+    hold_free(w->early);
     flow_cache_free(w->flows);
     ring_free(w->ring);
     free(w);
@@ -194,7 +197,8 @@ void worker_free(struct worker *w)
 static bool turns_well(struct worker *w)
 {
     for (unsigned i = 0; i < TURN_TRIES; i++) {
-        if (loop_turn(w->loop, hold_deadline(w->hold)) == OK)
+        ns_t out = hold_deadline(w->hold), in = hold_deadline(w->early);
+        if (loop_turn(w->loop, out < in ? out : in) == OK)
             return true;
         nanosleep(&(struct timespec){.tv_nsec = (long)NS_PER_MS << i}, NULL);
     }

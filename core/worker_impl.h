@@ -44,6 +44,7 @@ struct worker {
     struct flow_cache *flows;
     struct coalescer *coalescer;
     struct hold *hold;
+    struct hold *early; /* ESP that has come before its SA, by SPI */
     struct loop_io *tun;
     struct bound_socket sockets[WORKER_SOCKETS];
     struct batch out, in;
@@ -74,5 +75,6 @@ void outbound_received(void *ctx, struct loop_rx *rx, unsigned n);
 void inbound_received(void *ctx, struct loop_rx *rx, unsigned n);
 /* At the end of a turn: sends what was held for an SA that is there now, drops what has waited too long. */
 void outbound_held(struct worker *w);
+void inbound_held(struct worker *w); /* the same for what came in early */
 
 #endif

@@ -15,8 +15,8 @@
 
 struct in_page {
     struct sa *_Atomic sa[IN_PAGE];
-    /* The control thread's: the SPI that a slot is reserved for; worker bits 0: free, the tag being the last one's. */
-    uint32_t spi[IN_PAGE];
+    /* Written by the control thread: the SPI that a slot is reserved for; worker bits 0: free, the tag is the last one's. */
+    _Atomic uint32_t spi[IN_PAGE];
     unsigned used;
 };
 
@@ -124,7 +124,7 @@ enum err sad_reserve(struct sad *s, unsigned worker, uint32_t *spi)
     random_fill(&s->random, random, sizeof random);
     uint32_t slot = free_slot(s, random[0]);
     struct in_page *page = atomic_load_explicit(&s->in[slot / IN_PAGE], memory_order_relaxed);
-    uint32_t *reserved = &page->spi[slot % IN_PAGE];
+    _Atomic uint32_t *reserved = &page->spi[slot % IN_PAGE];
     /* Any tag but the last one's: what is still under way to the slot's former SPI must not meet the new SA. */
     uint32_t tag = ((*reserved >> TAG_SHIFT) + 1 + random[1] % TAG_MASK) & TAG_MASK;
     *reserved = (worker + 1) << WORKER_SHIFT | tag << TAG_SHIFT | slot;
@@ -187,6 +187,13 @@ struct sa *sad_find_in(const struct sad *s, uint32_t spi)
         return NULL;
     struct sa *sa = atomic_load_explicit(&page->sa[slot % IN_PAGE], memory_order_acquire);
     return sa && sa->params.spi == spi ? sa : NULL;
+}
+
+bool sad_expects_in(const struct sad *s, uint32_t spi)
+{
+    uint32_t slot = spi & SLOT_MASK;
+    struct in_page *page = atomic_load_explicit(&s->in[slot / IN_PAGE], memory_order_acquire);
+    return page && taken(spi) && atomic_load_explicit(&page->spi[slot % IN_PAGE], memory_order_relaxed) == spi;
 }
 
 /* -- outbound -- */

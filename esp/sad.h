@@ -51,6 +51,8 @@ void sad_retire_out(struct sad *s, struct sa *sa);
 
 /* Workers, and the control thread for status. NULL if there is none. */
 struct sa *sad_find_in(const struct sad *s, uint32_t spi);
+/* Workers: the SPI has been handed to a peer, and the SA that belongs to it is still being negotiated. */
+bool sad_expects_in(const struct sad *s, uint32_t spi);
 struct sa *sad_find_out(const struct sad *s, uint32_t policy_id, unsigned worker);
 
 #endif
