@@ -200,10 +200,12 @@ static void established(struct ike_sa *sa, const struct ike_message *m)
     if (!sa->childless)
         first_child(sa, m);
     task_done(sa);
-    if (sa->redundant || (sa->yields_to && !sa->yields_to->unproven))
+    if (sa->redundant)
         sa_delete(sa, false);
-    else
+    else if (!sa->yields_to)
         run_kick(run);
+    else if (!sa->yields_to->unproven)
+        sa_leave(sa);
 }
 
 static void responder_checked(struct ike_sa *sa, const struct proof *p, enum err err)
@@ -507,6 +509,8 @@ static bool settle_with(struct ike_sa *sa, struct ike_sa *o)
         sa_delete(o, false);
     else if (concurrent && o->spi_i < sa->spi_i)
         o->yields_to = sa;
+    else if (concurrent)
+        sa->yields_to = o; /* the peer deletes it */
     return o->yields_to == sa;
 }
 
@@ -600,7 +604,7 @@ static void answer(struct ike_sa *sa, enum err err, uint8_t method, struct span 
     if (made)
         child_report(made, IKE_EVENT_CHILD_UP, "up");
     sa->unproven = true;
-    bool awaited = settle(sa) || (made && !made->sending) || commands_await(run);
+    bool awaited = settle(sa) || (made && !made->sending && !sa->yields_to) || commands_await(run);
     unique_replace(sa);
     sa_crowd_out(sa);
     run_later(run, 2 * NS_PER_S + random_below(sa->e, 2 * NS_PER_S)); /* what the peer does not bring up by itself */

@@ -163,7 +163,7 @@ static void traffic(struct ike_sa *sa, ns_t *in, ns_t *out)
         *out = child_out > *out ? child_out : *out;
         /* Traffic on a new SA says that the peer has it, even if the Delete of the old one was lost (section 2.8). */
         bool overdue = c->activate_at && e->now >= c->activate_at && !sa->unproven;
-        if ((child_in || overdue) && !c->activated && c->state == CHILD_LIVE)
+        if ((child_in || overdue) && !c->activated && c->state == CHILD_LIVE && !sa->yields_to)
             child_activate(c);
         proof |= child_in != 0;
     }

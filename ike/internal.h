@@ -37,6 +37,7 @@
 #define HALF_OPEN_LIFE (30 * NS_PER_S)   /* a responder waits this long for IKE_AUTH */
 #define ERROR_GRACE (3 * NS_PER_S)       /* an unauthenticated refusal is believed after this (section 2.21.1) */
 #define LINGER (10 * NS_PER_S)           /* a refused SA answers retransmissions */
+#define LEAVE_AFTER (2 * NS_PER_S)       /* from the last packet on the Child SAs of an IKE SA to its Delete */
 #define REPLACED_LIFE (90 * NS_PER_S)    /* the peer has this long to delete what a rekey replaced */
 #define KEEPALIVE_EVERY (20 * NS_PER_S)  /* RFC 3948 section 4 */
 #define KEX_RETRIES 4                    /* INVALID_KE_PAYLOAD answers followed in one exchange */
@@ -325,8 +326,10 @@ struct ike_sa {
     bool caller;              /* we initiated the first exchange, whoever has rekeyed since */
     ns_t reauth_at;           /* when authentication is to be renewed; 0: never */
     ns_t reauth_end;          /* it must have been by then; 0: no limit */
-    struct ike_sa *yields_to; /* both ends have started at once: this one of ours goes when the peer surely has that */
-    struct ike_sa *renews;    /* the SA that this one takes the place of, as soon as its Child SAs are here too */
+    struct ike_sa
+        *yields_to; /* what takes its place: another one that the peer has set up at the same time, or a new one */
+    ns_t leave_at;  /* then it is deleted; 0: not before the peer surely has the other */
+    struct ike_sa *renews; /* the SA that this one takes the place of, as soon as its Child SAs are here too */
 
     struct msgid_out tx;
     struct msgid_in rx;
@@ -444,6 +447,11 @@ void sa_replaced(struct ike_sa *sa); /* by the peer's INITIAL_CONTACT */
  * yield to it have waited for that, so that traffic moves over without a gap.
  */
 void sa_proven(struct ike_sa *sa);
+/*
+ * The peer has what this one yields to: traffic moves over, and a little later this one is deleted. What is on its way,
+ * or waits in the peer, is to be received still: not every peer does so once it has seen the Delete.
+ */
+void sa_leave(struct ike_sa *sa);
 /* Keys from a first exchange or (old != NULL) from a rekey; choice, nonces and SPIs are set. Errors: all of crypto. */
 MUST_USE enum err sa_derive(struct ike_sa *sa, const struct ike_sa *old, const struct kex_secret *secret);
 /* Authenticated: lifetimes start, liveness is watched. */

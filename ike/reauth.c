@@ -105,10 +105,10 @@ void reauth_continue(struct ike_sa *sa)
         return;
     }
     sa->renews = NULL;
-    old->successor = true; /* nothing is lost with it */
+    old->yields_to = sa;
     report(sa->e, IKE_EVENT_NOTICE, sa_peer(sa), NULL, &sa->path, "%s is authenticated anew: the old IKE SA is deleted",
            sa_peer_name(sa));
-    sa_delete(old, false);
+    sa_leave(old);
 }
 
 void reauth_inherit(struct ike_sa *old, struct ike_sa *sa)
@@ -119,6 +119,7 @@ void reauth_inherit(struct ike_sa *old, struct ike_sa *sa)
     sa->renews = old->renews;
     old->renews = NULL;
     sa->yields_to = old->yields_to;
+    sa->leave_at = old->leave_at;
     /* Towards clients of any address, of whom there may be thousands, nothing is ever renewed from here. */
     for (struct ike_sa *o = sa->run && !sa->run->peer->endpoint_any ? sa->run->sas : NULL; o; o = o->run_next) {
         if (o->renews == old)

@@ -45,6 +45,8 @@ static void life_fire(struct timer *t, void *ctx, ns_t now)
         sa_kill(sa);
     } else if (sa->state == SA_REPLACED) { /* who had to delete it did not */
         sa_delete(sa, false);
+    } else if (sa->state == SA_UP && passed(sa->leave_at, now)) {
+        sa_delete(sa, false);
     } else if (sa->state == SA_UP && (passed(sa->hard_at, now) || passed(sa->reauth_end, now))) {
         report(sa->e, IKE_EVENT_NOTICE, sa_peer(sa), NULL, &sa->path, "IKE SA with %s reached the end of its life",
                sa_peer_name(sa));
@@ -196,13 +198,37 @@ void sa_proven(struct ike_sa *sa)
 {
     sa->unproven = false;
     for (struct child *c = sa->children; c; c = c->next)
-        if (c->activate_at && !c->activated && c->state == CHILD_LIVE)
+        if (c->activate_at && !c->activated && c->state == CHILD_LIVE && !sa->yields_to)
             child_activate(c);
     for (struct ike_sa *o = table_same_peer(&sa->e->table, sa), *next; o; o = next) {
         next = table_same_peer_next(o, sa);
         if (o->yields_to == sa && o->state == SA_UP)
-            sa_delete(o, false);
+            sa_leave(o);
     }
+}
+
+void sa_leave(struct ike_sa *sa)
+{
+    if (sa->leave_at || sa->state != SA_UP)
+        return;
+    for (const struct child *c = sa->children; c; c = c->next) {
+        struct child *heir = c->sending ? child_on(sa->yields_to, c->policy) : NULL;
+        if (heir)
+            child_activate(heir);
+    }
+    sa->successor = true; /* nothing is lost with it */
+    sa->rekey_at = sa->reauth_at = 0;
+    sa->leave_at = sa->e->now + LEAVE_AFTER;
+    sa_arm(sa);
+}
+
+static void unyield(struct ike_sa *sa, const struct ike_sa *gone)
+{
+    if (sa->yields_to != gone)
+        return;
+    sa->yields_to = NULL;
+    sa->leave_at = 0;
+    sa->successor = false;
 }
 
 /* What refers to it was made by a rekey of it, or it by a rekey of that: an SA with the same peer. */
@@ -213,16 +239,14 @@ static void forget_references(struct ike_sa *gone)
             sa->undecided_of = NULL;
         if (sa->current && sa->current->collision.sa == gone)
             sa->current->collision.sa = NULL;
-        if (sa->yields_to == gone)
-            sa->yields_to = NULL;
+        unyield(sa, gone);
     }
     /* An attempt of ours knows no identity yet; towards clients of any address there is none. */
     const struct run *run = gone->run && !gone->run->peer->endpoint_any ? gone->run : NULL;
     for (struct ike_sa *sa = run ? run->sas : NULL; sa; sa = sa->run_next) {
         if (sa->renews == gone)
             sa->renews = NULL;
-        if (sa->yields_to == gone)
-            sa->yields_to = NULL;
+        unyield(sa, gone);
     }
 }
 
@@ -346,7 +370,7 @@ void sa_lost(struct ike_sa *sa, const char *fmt, ...)
     char text[TEXT_MAX];
     struct run *run = sa->run;
     struct ike_engine *e = sa->e;
-    bool replaced = sa->state == SA_REPLACED || sa->state == SA_DELETING || sa->undecided_of;
+    bool replaced = sa->state == SA_REPLACED || sa->state == SA_DELETING || sa->undecided_of || sa->yields_to;
     va_list args;
     va_start(args, fmt);
     vsnprintf(text, sizeof text, fmt, args);
@@ -427,7 +451,7 @@ enum err sa_derive(struct ike_sa *sa, const struct ike_sa *old, const struct kex
 void sa_arm(struct ike_sa *sa)
 {
     ns_t now = sa->e->now, next = NS_NEVER;
-    const ns_t at[] = {sa->rekey_at > now ? sa->rekey_at : 0, sa->hard_at, sa->reauth_at, sa->reauth_end};
+    const ns_t at[] = {sa->rekey_at > now ? sa->rekey_at : 0, sa->hard_at, sa->reauth_at, sa->reauth_end, sa->leave_at};
     for (unsigned i = 0; i < sizeof at / sizeof *at; i++)
         if (at[i] && at[i] < next)
             next = at[i];

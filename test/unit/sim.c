@@ -345,7 +345,7 @@ static void env_remove(void *ctx, uint64_t child, bool linger)
     struct sim_node *n = ctx;
     struct sim_sa *sa = find_sa(n, child);
     sa->sending = false;
-    sa->linger = n->sim->now + (linger ? LINGER : 0);
+    sa->linger = n->sim->now + (linger && !n->abrupt ? LINGER : 0);
 }
 
 static void env_move(void *ctx, uint64_t child, const struct path *path)

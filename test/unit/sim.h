@@ -72,6 +72,7 @@ struct sim_node {
     struct policy policies[4], *policy_list[4];
     struct ip ip, nat_ip; /* nat_ip: none unless behind a NAT */
     uint16_t nat_shift;
+    bool abrupt;       /* its data plane forgets an SA at once, as strongSwan's does */
     struct ip more[3]; /* addresses beside ip; with family 0 there is none */
     struct sim_sa sas[SIM_SAS];
     unsigned top; /* of sas */

@@ -382,6 +382,7 @@ static void both_starting_at_once_lose_no_packet(void **state)
         struct sim *s = sim_new(seed);
         s->jitter = 30 * NS_PER_MS;
         s->loss = seed % 3 ? 0 : 10;
+        A->abrupt = B->abrupt = seed % 2;
         A->peers[0].start = B->peers[0].start = START_YES;
         sim_start_engines(s, NULL);
         ike_start(A->e, s->now);

@@ -106,6 +106,22 @@ static void all_child_sas_come_over(void **state)
     }
 }
 
+/* What is on its way on the old SA when the new one is there still finds it. */
+static void old_sa_outlives_its_traffic(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 20; seed < 30; seed++) {
+        struct sim *s = connected(seed, 60 * NS_PER_S, 0, true);
+        A->abrupt = B->abrupt = true;
+        s->jitter = 20 * NS_PER_MS;
+        s->traffic = NS_PER_MS;
+        sim_for(s, 66 * NS_PER_S);
+        assert_int_equal(sim_count(A, IKE_EVENT_IKE_UP), 2);
+        assert_whole(s, 3);
+        close_all(s);
+    }
+}
+
 static void loss_delays_it_and_loses_no_packet(void **state)
 {
     (void)state;
@@ -260,6 +276,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(new_before_old_goes),
         cmocka_unit_test(all_child_sas_come_over),
+        cmocka_unit_test(old_sa_outlives_its_traffic),
         cmocka_unit_test(loss_delays_it_and_loses_no_packet),
         cmocka_unit_test(responder_asks_the_initiator_for_it),
         cmocka_unit_test(responder_sees_to_it_where_the_initiator_does_not),
