@@ -500,10 +500,10 @@ static void check_initiator(struct ike_sa *sa, const struct ike_message *m, enum
  * took, exactly one initiator gives way, and only to an SA that is up at both ends: the peer, which may not even have our
  * answer yet, has to show first that it does.
  */
-static bool settle_with(struct ike_sa *sa, struct ike_sa *o)
+static void settle_with(struct ike_sa *sa, struct ike_sa *o)
 {
     if (o == sa || !o->initiator)
-        return false;
+        return;
     bool concurrent = o->state == SA_AUTH_SENT || (o->state == SA_UP && o->established >= sa->created);
     if (o->state == SA_CONNECTING)
         sa_delete(o, false);
@@ -511,25 +511,21 @@ static bool settle_with(struct ike_sa *sa, struct ike_sa *o)
         o->yields_to = sa;
     else if (concurrent)
         sa->yields_to = o; /* the peer deletes it */
-    return o->yields_to == sa;
 }
 
-/* Whether one of ours yields. */
-static bool settle(struct ike_sa *sa)
+static void settle(struct ike_sa *sa)
 {
     struct ike_sa *next;
-    bool yields = false;
     for (struct ike_sa *o = table_same_peer(&sa->e->table, sa); o; o = next) {
         next = table_same_peer_next(o, sa);
-        yields |= settle_with(sa, o);
+        settle_with(sa, o);
     }
     /* An attempt knows no identity yet. Without an address there is none, but maybe thousands of clients. */
     for (struct ike_sa *o = sa->run->peer->endpoint_any ? NULL : sa->run->sas; o; o = next) {
         next = o->run_next;
         if (sa_connecting(o))
-            yields |= settle_with(sa, o);
+            settle_with(sa, o);
     }
-    return yields;
 }
 
 /* Writes our half of IKE_AUTH behind the identity: AUTH, and the Child SA or why there is none. */
@@ -604,12 +600,13 @@ static void answer(struct ike_sa *sa, enum err err, uint8_t method, struct span 
     if (made)
         child_report(made, IKE_EVENT_CHILD_UP, "up");
     sa->unproven = true;
-    bool awaited = settle(sa) || (made && !made->sending && !sa->yields_to) || commands_await(run);
+    sa->answered = sa->e->now;
+    settle(sa);
     unique_replace(sa);
     sa_crowd_out(sa);
     run_later(run, 2 * NS_PER_S + random_below(sa->e, 2 * NS_PER_S)); /* what the peer does not bring up by itself */
-    if (awaited)
-        liveness_queue(sa); /* its answer tells that ours has arrived */
+    if (commands_await(run))
+        liveness_queue(sa); /* who waits for it is not to wait for what the peer says by itself */
 }
 
 /* Whoever the initiator says it is, all refusals look alike to it. */

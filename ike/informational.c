@@ -167,7 +167,7 @@ static void traffic(struct ike_sa *sa, ns_t *in, ns_t *out)
             child_activate(c);
         proof |= child_in != 0;
     }
-    if (proof && sa->unproven)
+    if (sa->unproven && (proof || e->now >= sa->answered + PROVEN_AFTER))
         sa_proven(sa);
 }
 

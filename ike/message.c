@@ -278,8 +278,10 @@ static void input_response(struct ike_sa *sa, const struct path *path, struct ik
 static void answer_again(struct ike_sa *sa, const struct path *path, uint32_t id)
 {
     drop(sa->e, STAT_IKE_REPLAYED);
-    if (sa->unproven) /* it can't have answered what we have asked of it since */
+    if (sa->unproven) { /* it can't have answered what we have asked of it since */
+        sa->answered = sa->e->now;
         sa->tx.tries = 0;
+    }
     flight_send(sa->e, path, buf_span(msgid_flight(&sa->rx, id)));
 }
 
