@@ -37,7 +37,7 @@
 #define HALF_OPEN_LIFE (30 * NS_PER_S)   /* a responder waits this long for IKE_AUTH */
 #define ERROR_GRACE (3 * NS_PER_S)       /* an unauthenticated refusal is believed after this (section 2.21.1) */
 #define LINGER (10 * NS_PER_S)           /* a refused SA answers retransmissions */
-#define PROVEN_AFTER (40 * NS_PER_S)     /* a peer without the answer to its IKE_AUTH would have asked again by then */
+#define PROVEN_AFTER (10 * NS_PER_S)     /* a peer without the answer to its IKE_AUTH would have asked again by then */
 #define LEAVE_AFTER (2 * NS_PER_S)       /* from the last packet on the Child SAs of an IKE SA to its Delete */
 #define REPLACED_LIFE (90 * NS_PER_S)    /* the peer has this long to delete what a rekey replaced */
 #define KEEPALIVE_EVERY (20 * NS_PER_S)  /* RFC 3948 section 4 */

@@ -24,7 +24,7 @@ class Failed(Exception):
     """A command or a wait that did not end as it had to; the text holds what was printed."""
 
 
-def wait_for(what, condition, seconds=10, every=0.05):
+def wait_for(what, condition, seconds=40, every=0.05):
     """Calls condition until it gives something true; returns that."""
     end = time.monotonic() + seconds
     while True:
@@ -65,7 +65,7 @@ class Process:
             fields = f.read().rsplit(')', 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
 
-    def wait_text(self, pattern, seconds=10):
+    def wait_text(self, pattern, seconds=40):
         def found():
             match = re.search(pattern, self.text_of_this_run())
             if not match and not self.running():
@@ -73,7 +73,7 @@ class Process:
             return match
         return wait_for(f'"{pattern}" from {self.argv[0]}:\n{self.text()}', found, seconds)
 
-    def stop(self, sig=signal.SIGTERM, seconds=10):
+    def stop(self, sig=signal.SIGTERM, seconds=40):
         if self.running():
             self.popen.send_signal(sig)
             try:
@@ -100,7 +100,9 @@ class Host:
         self.lab, self.name = lab, name
         self.folder = os.path.join(lab.folder, name)
         os.mkdir(self.folder)
-        hold = 'mount -t tmpfs tmpfs /run && mkdir -p /run/adit && ip link set lo up && echo ready && exec sleep infinity'
+        # Without duplicate address detection no address changes its state a second or two later, while a test runs.
+        hold = 'sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0 && ' \
+               'mount -t tmpfs tmpfs /run && mkdir -p /run/adit && ip link set lo up && echo ready && exec sleep infinity'
         self.holder = subprocess.Popen(TIED + ['unshare', '--mount', '--net', 'sh', '-c', hold], stdin=subprocess.DEVNULL,
                                        stdout=subprocess.PIPE)
         if self.holder.stdout.readline() != b'ready\n':

@@ -49,7 +49,7 @@ def test_new_address_is_called_from(lab):
     a.host.run('ip', 'address', 'del', '192.0.2.1/24', 'dev', 'eth0')
     a.host.run('ip', 'address', 'add', '192.0.2.9/24', 'dev', 'eth0')
     time.sleep(16)
-    wait_for('traffic from the new address', lambda: answers(a), 10)
+    wait_for('traffic from the new address', lambda: answers(a), 60)
 
 
 def test_protected_address_may_come_late_and_change(lab):
@@ -70,7 +70,7 @@ def test_a_device_deleted_under_it_ends_it_with_a_reason(lab, io):
     ini = INI.format(me='left', other='right', endpoint='192.0.2.2', start='no', number=1, remote=2)
     a = Adit(left, ini.replace('[host]', f'[host]\nio = {io}')).start()
     left.run('ip link del adit0')
-    wait_for('the daemon to end', lambda: not a.process.running(), 10)
+    wait_for('the daemon to end', lambda: not a.process.running(), 60)
     assert a.process.popen.returncode == 1
     assert "can't go on" in a.log()
     assert 'table 5190' not in left.run('ip route show table all').stdout + left.run('ip rule').stdout

@@ -49,7 +49,7 @@ def test_the_first_ping_on_demand_arrives(lab, io):
     left, right = hosts(lab)
     Adit(right, right_ini()).start()
     a = Adit(left, left_ini('192.0.2.2', 'on-demand', f'io = {io}')).start()
-    assert answers(a, 5) == 1
+    assert answers(a, 15) == 1
     counters = a.status()['counters']
     assert counters['out_held'] == 1 and counters['drop_out_no_sa'] == 0
 
@@ -58,7 +58,7 @@ def test_the_next_address_is_tried(lab):
     left, right = hosts(lab)
     Adit(right, right_ini()).start()
     a = Adit(left, left_ini('192.0.2.77, 192.0.2.2')).start()
-    wait_for('the tunnel by the second address', lambda: answers(a), 30)
+    wait_for('the tunnel by the second address', lambda: answers(a), 60)
     peer = a.status()['peers'][0]
     assert peer['endpoints'] == ['192.0.2.77', '192.0.2.2']
     assert '192.0.2.77:500 does not answer' in a.log()
@@ -69,7 +69,7 @@ def test_a_name_whose_address_changes(lab):
     etc(left, 'hosts', '192.0.2.2 gate.example\n')
     b = Adit(right, right_ini()).start()
     a = Adit(left, left_ini('gate.example')).start()
-    wait_for('the tunnel', lambda: answers(a), 10)
+    wait_for('the tunnel', lambda: answers(a), 60)
     assert a.status()['peers'][0]['endpoint'] == '192.0.2.2:500'
     b.stop()
     right.run('ip', 'address', 'del', '192.0.2.2/24', 'dev', 'eth0')
@@ -89,11 +89,11 @@ def test_nothing_waits_for_a_silent_name_server(lab):
     began = time.monotonic()
     a = Adit(left, left_ini('gate.example, 192.0.2.2')).start()
     assert a.status()['peers'][0]['addresses'] == ['192.0.2.2:500']
-    assert time.monotonic() - began < 3
-    wait_for('the tunnel by the address beside the name', lambda: answers(a), 20)
+    assert time.monotonic() - began < 5, 'the resolver gives up later'
+    wait_for('the tunnel by the address beside the name', lambda: answers(a), 60)
     began = time.monotonic()
     assert a.stop() == 0
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 5, 'the resolver gives up later'
 
 
 def test_a_name_that_comes_later(lab):
@@ -102,9 +102,9 @@ def test_a_name_that_comes_later(lab):
     etc(left, 'resolv.conf', 'nameserver 127.0.0.1\n')
     Adit(right, right_ini()).start()
     a = Adit(left, left_ini('gate.example')).start()
-    wait_for('the reason', lambda: 'gate.example has no address' in (a.status()['peers'][0]['last_error'] or ''), 10)
+    wait_for('the reason', lambda: 'gate.example has no address' in (a.status()['peers'][0]['last_error'] or ''), 60)
     etc(left, 'hosts', '192.0.2.2 gate.example\n')
-    wait_for('the tunnel', lambda: answers(a), 20)
+    wait_for('the tunnel', lambda: answers(a), 60)
     assert a.status()['peers'][0]['last_error'] is None
 
 
@@ -137,7 +137,7 @@ def test_several_clients_of_one_peer(lab):
     for a in clients:
         a.start()
     for i, a in enumerate(clients, 1):
-        wait_for('the tunnel', lambda: a.host.ping('10.2.0.1', 1, check=False, timeout=1, source=f'10.1.0.{i}'), 10)
+        wait_for('the tunnel', lambda: a.host.ping('10.2.0.1', 1, check=False, timeout=1, source=f'10.1.0.{i}'), 60)
     time.sleep(13)  # each has been rekeyed
     for i, a in enumerate(clients, 1):
         server.ping(f'10.1.0.{i}', 3, source='10.2.0.1')

@@ -57,5 +57,5 @@ def iperf(source, sink, address, bind, *more, seconds=1):
     server = sink.spawn('iperf3', '-s', '-1', '-B', address, log=f'iperf-{len(sink.processes)}.log')
     wait_for('iperf3', lambda: ':5201' in sink.run('ss -ltn').stdout)
     out = source.run('iperf3', '-c', address, '-B', bind, '-t', str(seconds), *more, timeout=seconds + 30).stdout
-    server.popen.wait(10)
+    server.popen.wait(40)
     return out

@@ -409,7 +409,7 @@ static void test_a_worker_that_cannot_go_on_says_so(void **state)
     h->loop->ops = &broken;
     assert_false(worker_failed(h->worker));
     assert_int_equal(worker_start(h->worker), OK);
-    for (unsigned i = 0; i < 500 && !worker_failed(h->worker); i++)
+    for (unsigned i = 0; i < 6000 && !worker_failed(h->worker); i++)
         usleep(10000);
     assert_true(worker_failed(h->worker));
     worker_stop(h->worker);
