@@ -154,11 +154,16 @@ void rekey_settle(struct ike_sa *sa)
 
 static void offer_made(struct ike_sa *sa, struct ike_job *job);
 
-static void give_up(struct ike_sa *sa, const char *why)
+static void tell_failed(struct ike_sa *sa, const char *why)
 {
     report(sa->e, IKE_EVENT_FAILED, sa_peer(sa), NULL, &sa->path, "the IKE SA with %s could not be rekeyed: %s",
            sa_peer_name(sa), why);
     commands_end(sa->e, COMMAND_REKEY, sa->run, NULL, false, why);
+}
+
+static void give_up(struct ike_sa *sa, const char *why)
+{
+    tell_failed(sa, why);
     task_done(sa);
 }
 
@@ -169,9 +174,11 @@ static void give_up(struct ike_sa *sa, const char *why)
 static void start_over(struct ike_sa *sa, const char *why)
 {
     rekey_settle(sa);
+    tell_failed(sa, why);
     if (sa->state == SA_UP)
         sa_delete(sa, true);
-    give_up(sa, why);
+    if (sa->state != SA_DEAD)
+        task_done(sa);
 }
 
 static void begin(struct ike_sa *sa)

@@ -418,6 +418,8 @@ void sa_delete(struct ike_sa *sa, bool restart)
     }
     struct task *t = task_new(TASK_IKE_DELETE);
     if (!t) {
+        if (restart && sa->run)
+            run_later(sa->run, NS_PER_S);
         sa_kill(sa);
         return;
     }
