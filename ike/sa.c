@@ -418,9 +418,10 @@ void sa_delete(struct ike_sa *sa, bool restart)
     }
     struct task *t = task_new(TASK_IKE_DELETE);
     if (!t) {
-        if (restart && sa->run)
-            run_later(sa->run, NS_PER_S);
+        struct run *run = sa->run;
         sa_kill(sa);
+        if (restart && run)
+            run_later(run, 0);
         return;
     }
     sa->restart = restart;

@@ -135,6 +135,8 @@ static void turn_into_delete(struct task *t)
 void task_done(struct ike_sa *sa)
 {
     struct task *t = sa->current;
+    if (!t) /* the SA is dead, and its task went with it */
+        return;
     sa->current = NULL;
     if (t->disowned) {
         turn_into_delete(t);
