@@ -613,8 +613,8 @@ static void a_group_is_steered_by_the_spi(void **state)
     const struct {
         uint8_t bytes[8], len, want;
     } cases[] = {
-        {{0x10, 0, 0, 1}, 8, 1}, {{0x20, 9, 9, 9}, 8, 2}, {{0x00, 9, 9, 9}, 8, 0}, {{0}, 8, 0},
-        {{0xff}, 1, 0},          {{0x30, 0, 0, 1}, 8, 0}, {{0xff, 0, 0, 1}, 8, 0},
+        {{0x10, 0, 0, 1}, 8, 0}, {{0x20, 9, 9, 9}, 8, 1}, {{0x30, 0, 0, 1}, 8, 2}, {{0x00, 9, 9, 9}, 8, 0}, {{0}, 8, 0},
+        {{0xff}, 1, 0},          {{0x40, 0, 0, 1}, 8, 0}, {{0xff, 0, 0, 1}, 8, 0},
     };
     for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         assert_int_equal(udp_send(sender, &path, cases[i].bytes, cases[i].len), OK);
