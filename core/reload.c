@@ -92,7 +92,6 @@ static void put_in_force(struct daemon *d, struct config *next, struct spd *spd)
     daemon_settle(d);
     log_setup(next->host.log, next->host.log_format);
     config_free(old);
-    daemon_refresh(d);
     ike_start(d->engine, now);
 }
 
