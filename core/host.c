@@ -45,6 +45,7 @@ static void address_remove(struct host_state *h, unsigned i)
 {
     if (netlink_address_del(h->netlink, tun_ifindex(h->tun), &h->addresses[i]) != OK)
         log_line(LOG_WARN, "core", "an address could not be taken back: %s", netlink_why(h->netlink));
+    routes_lost(h->routes); /* the last address of an IP version takes all routes to its device along */
     h->addresses[i] = h->addresses[--h->address_count];
 }
 
@@ -56,27 +57,21 @@ static bool address_listed(const struct config *c, const struct netlink_prefix *
     return false;
 }
 
-/* All or none. */
 static enum err addresses_install(struct host_state *h, const struct config *c)
 {
-    unsigned before = h->address_count;
-    enum err e = OK;
-    for (unsigned i = 0; i < c->host.addresses && e == OK; i++) {
+    for (unsigned i = 0; i < c->host.addresses; i++) {
         struct netlink_prefix p = {c->host.address[i].ip, c->host.address[i].bits};
         bool have = false;
         for (unsigned k = 0; k < h->address_count && !have; k++)
             have = netlink_prefix_equal(&h->addresses[k], &p);
         if (have || h->address_count == CONFIG_ADDRESSES)
             continue;
-        e = netlink_address_add(h->netlink, tun_ifindex(h->tun), &p);
-        if (e == OK)
-            h->addresses[h->address_count++] = p;
-        else
-            netlink_failed(h, e, "address", &p);
+        enum err e = netlink_address_add(h->netlink, tun_ifindex(h->tun), &p);
+        if (e != OK)
+            return netlink_failed(h, e, "address", &p);
+        h->addresses[h->address_count++] = p;
     }
-    while (e != OK && h->address_count > before)
-        address_remove(h, h->address_count - 1);
-    return e;
+    return OK;
 }
 
 /* Those that a configuration wanted which did not come into force. */
@@ -298,23 +293,18 @@ enum err host_addresses(struct host_state *h, const struct config *c, struct ip 
 
 enum err host_extend(struct host_state *h, const struct config *c, char *why, size_t why_size)
 {
-    unsigned before = h->address_count;
     h->why[0] = 0;
     enum err e = addresses_install(h, c);
-    if (e != OK) {
-        snprintf(why, why_size, "%s", h->why);
-        return e;
-    }
-    e = routes_extend(h->routes, c, why, why_size);
-    while (e != OK && h->address_count > before)
-        address_remove(h, h->address_count - 1);
+    if (e == OK)
+        return routes_extend(h->routes, c, why, why_size);
+    snprintf(why, why_size, "%s", h->why);
     return e;
 }
 
 void host_settle(struct host_state *h, const struct config *c)
 {
-    routes_settle(h->routes, c);
     addresses_trim(h, c);
+    routes_settle(h->routes, c);
 }
 
 void host_reroute(struct host_state *h)

@@ -35,9 +35,9 @@ MUST_USE enum err host_addresses(struct host_state *h, const struct config *c, s
                                  unsigned *count);
 
 /*
- * A new configuration. host_extend adds its addresses and routes, all or none (why, as above), and at once. host_settle
- * is for the one in force, also when another did not come into force after all: it begins to take away what that one
- * does not have, and to let out of the tunnel what bypasses it. What can't change at run time: config_fixed of
+ * A new configuration. host_extend adds its addresses and routes, at once (why, as above). host_settle follows, with the
+ * configuration in force then, which is the one before if anything has failed: it takes away what that does not have,
+ * and lets out of the tunnel what bypasses it; it only begins with that. What can't change at run time: config_fixed of
  * core/reload.c.
  */
 MUST_USE enum err host_extend(struct host_state *h, const struct config *c, char *why, size_t why_size);

@@ -13,6 +13,7 @@ struct route {
     struct hash_link by_prefix;
     struct netlink_prefix to;
     struct ip src; /* family 0: the kernel's choice */
+    bool lost;     /* perhaps it is not there any more */
 };
 
 struct set {
@@ -240,13 +241,15 @@ static enum err rules_for(struct routes *r, const struct set *want)
 static enum err route_in(struct routes *r, const struct route *want)
 {
     struct route *have = set_find(&r->tun, &want->to);
-    if (have && ip_equal(&have->src, &want->src))
+    if (have && !have->lost && ip_equal(&have->src, &want->src))
         return OK;
     if (!have)
         TRY(set_add(&r->tun, &want->to, &want->src));
     enum err e = netlink_route_add(r->netlink, r->ifindex, &want->to, &want->src);
-    if (e == OK && have)
+    if (e == OK && have) {
         have->src = want->src;
+        have->lost = false;
+    }
     if (e != OK && !have)
         set_remove(&r->tun, r->tun.n - 1);
     return e == OK ? OK : failed(r, e, "route", &want->to);
@@ -264,16 +267,17 @@ static enum err throw_in(struct routes *r, const struct route *want)
     return failed(r, e, "throw route", &want->to);
 }
 
+/* What is gone already is what was wanted. */
 static enum err route_out(struct routes *r, const struct netlink_prefix *to)
 {
     enum err e = netlink_route_del(r->netlink, r->ifindex, to);
-    return e == OK ? OK : failed(r, e, "route", to);
+    return e == OK || e == ERR_NOTFOUND ? OK : failed(r, e, "route", to);
 }
 
 static enum err throw_out(struct routes *r, const struct netlink_prefix *to)
 {
     enum err e = netlink_throw_del(r->netlink, to);
-    return e == OK ? OK : failed(r, e, "throw route", to);
+    return e == OK || e == ERR_NOTFOUND ? OK : failed(r, e, "throw route", to);
 }
 
 /* Takes the i-th away if it is no longer wanted. */
@@ -305,9 +309,8 @@ static enum err extend(struct routes *r, struct want *w, const struct netlink_pr
 
 static void take_back(struct routes *r, const struct netlink_prefix *to)
 {
-    enum err e = netlink_route_del(r->netlink, r->ifindex, to);
-    if (e != OK && e != ERR_NOTFOUND)
-        log_line(LOG_WARN, "core", "a route could not be taken back: %s", netlink_why(r->netlink));
+    if (route_out(r, to) != OK)
+        log_line(LOG_WARN, "core", "not taken back: %s", r->why);
 }
 
 enum err routes_extend(struct routes *r, const struct config *c, char *why, size_t why_size)
@@ -441,6 +444,12 @@ void routes_again(struct routes *r)
         begin(r);
     else
         r->again = true;
+}
+
+void routes_lost(struct routes *r)
+{
+    for (unsigned i = 0; i < r->tun.n; i++)
+        r->tun.v[i]->lost = true;
 }
 
 bool routes_some(struct routes *r, ns_t until)
