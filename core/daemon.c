@@ -1,7 +1,6 @@
 #include "core/daemon.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -21,7 +20,7 @@
 #define JOBS_PER_TURN 16                  /* likewise, of those that are done */
 #define STOP_PATIENCE (2 * NS_PER_S)      /* for answers to our deletions */
 #define REFRESH (15 * NS_PER_S)           /* of the addresses that peers are reached from */
-#define HINTS_PER_TURN 32                 /* peers whose way is looked at, each some system calls */
+#define SLICE NS_PER_MS                   /* of a turn, for what takes a system call for each of thousands */
 #define REFRESH_LEAST NS_PER_S            /* however many sends fail */
 #define REFRESH_CHANGED (100 * NS_PER_MS) /* after a change: others come along with it */
 #define REFRESH_PAUSE (300 * NS_PER_MS)   /* however many changes there are */
@@ -181,7 +180,7 @@ static void on_resolved(void *ctx, uint32_t events)
     (void)events;
     while (resolver_next(d->resolver, &a)) {
         ike_resolved(d->engine, a.id, a.v, a.n, a.why, clock_now());
-        d->unsettled = true;
+        d->unsized = true;
     }
     daemon_refresh_soon(d);
 }
@@ -209,36 +208,27 @@ static enum err signals_watch(struct daemon *d)
     return loop_watch_add(d->loop, resolver_fd(d->resolver), EPOLLIN, on_resolved, d, &d->resolver_watch);
 }
 
-/* -- start -- */
+/* -- the ways to the peers -- */
 
 bool daemon_hint(struct daemon *d, const struct peer *p)
 {
-    struct endpoint at[PEER_CANDIDATES], local = {0};
-    unsigned current = 0, n = ike_candidates(d->engine, p, at, &current);
-    if (!n || !host_local(d->host, d->config, &at[current], &local))
-        return false;
-    ike_local_hint(d->engine, p, &local);
-    return true;
-}
-
-/* A round looks at the next `most` peers; it ends with the last one. */
-static void daemon_hints(struct daemon *d, unsigned most)
-{
-    if (d->looked_at == 0) {
-        d->refreshed = clock_now();
-        d->round_routed = true;
+    struct endpoint at[PEER_CANDIDATES];
+    unsigned current = 0, least = 0, n = ike_candidates(d->engine, p, at, &current);
+    bool found = false;
+    for (unsigned i = 0; i < n; i++) {
+        struct endpoint local = {0};
+        unsigned mtu;
+        bool way = host_local(d->host, d->config, &at[i], &local, &mtu);
+        unsigned room = mtu_room(&at[i], mtu);
+        if (room && (!least || room < least))
+            least = room;
+        if (way && i == current) {
+            ike_local_hint(d->engine, p, &local);
+            found = true;
+        }
     }
-    for (; most && d->looked_at < d->config->peer_count; most--, d->looked_at++) {
-        const struct peer *p = d->config->peers[d->looked_at];
-        if (!daemon_hint(d, p) && !p->endpoint_any)
-            d->round_routed = false;
-    }
-    bool over = d->looked_at >= d->config->peer_count;
-    if (over) {
-        d->looked_at = 0;
-        d->routed = d->round_routed;
-    }
-    timer_set(&d->timers, &d->refresh, over ? d->refreshed + REFRESH : 0);
+    mtu_note(&d->mtu, p, least);
+    return found;
 }
 
 static void daemon_addresses(struct daemon *d)
@@ -252,13 +242,6 @@ static void daemon_addresses(struct daemon *d)
         log_line(LOG_WARN, "core", "SAs can't follow changes of this host's addresses: %s",
                  e == ERR_FULL ? "it has too many addresses or links" : err_text(e));
     d->unlisted = e != OK;
-}
-
-void daemon_refresh(struct daemon *d)
-{
-    d->looked_at = 0;
-    daemon_addresses(d);
-    daemon_hints(d, UINT_MAX);
 }
 
 void daemon_refresh_soon(struct daemon *d)
@@ -275,34 +258,91 @@ static void mss_from_mtu(struct daemon *d)
     atomic_store(&d->shared.mss6, mtu - 60);
 }
 
-void daemon_settle(struct daemon *d)
+static void settle_some(struct daemon *d, ns_t until)
 {
-    host_settle(d->host, d->config, d->engine);
-    mss_from_mtu(d);
+    unsigned mtu = 0;
+    bool over = host_settle_some(d->host, until) && mtu_some(&d->mtu, d->config, until, &mtu);
+    if (mtu) {
+        host_set_mtu(d->host, mtu);
+        mss_from_mtu(d);
+    }
+    if (!over)
+        timer_set(&d->timers, &d->settling, 0);
+}
+
+static void on_settling(struct timer *t, void *ctx, ns_t now)
+{
+    (void)t;
+    (void)now;
+    settle_some(ctx, clock_now() + SLICE);
+}
+
+static void round_begin(struct daemon *d)
+{
+    d->refreshed = clock_now();
+    d->round_changed = d->changed;
+    d->round_unsized = d->unsized;
+    d->round_routed = true;
+    d->changed = d->unsized = false;
+    daemon_addresses(d);
+}
+
+static void round_end(struct daemon *d)
+{
+    bool found = d->round_routed && !d->routed;
+    d->looked_at = 0;
+    d->routed = d->round_routed;
+    /* What has changed meanwhile may have been missed: once more. */
+    timer_set(&d->timers, &d->refresh, d->refreshed + (d->changed || d->unsized ? REFRESH_PAUSE : REFRESH));
+    if (d->round_changed || found)
+        host_reroute(d->host);
+    if (d->round_unsized || found || (d->routed && d->round_changed))
+        mtu_begin(&d->mtu); /* the path MTU is known now, or another one */
+    timer_set(&d->timers, &d->settling, 0);
+}
+
+/* A round looks at each peer; it ends with the last one. */
+static void round_some(struct daemon *d, ns_t until)
+{
+    if (d->looked_at == 0)
+        round_begin(d);
+    while (d->looked_at < d->config->peer_count) {
+        const struct peer *p = d->config->peers[d->looked_at++];
+        if (!daemon_hint(d, p) && !p->endpoint_any)
+            d->round_routed = false;
+        if (clock_now() >= until)
+            break;
+    }
+    if (d->looked_at >= d->config->peer_count)
+        round_end(d);
+    else
+        timer_set(&d->timers, &d->refresh, 0);
 }
 
 static void on_refresh(struct timer *t, void *ctx, ns_t now)
 {
-    struct daemon *d = ctx;
-    bool before = d->routed;
     (void)t;
     (void)now;
-    if (d->looked_at == 0) {
-        d->round_changed = d->changed;
-        d->changed = false;
-        daemon_addresses(d);
-    }
-    daemon_hints(d, HINTS_PER_TURN);
-    if (d->looked_at) /* it goes on */
-        return;
-    if (d->changed) /* meanwhile: once more */
-        timer_set(&d->timers, &d->refresh, d->refreshed + REFRESH_PAUSE);
-    if (d->unsettled || (d->routed && (!before || d->round_changed)))
-        daemon_settle(d); /* the path MTU is known now, or another one */
-    else if (d->round_changed)
-        host_reroute(d->host, d->config);
-    d->unsettled = false;
+    round_some(ctx, clock_now() + SLICE);
 }
+
+/* A round from its beginning, with peers that may be others now. */
+static void round_anew(struct daemon *d, ns_t until)
+{
+    mtu_reset(&d->mtu, d->config);
+    d->looked_at = 0;
+    d->unsized = true;
+    round_some(d, until);
+    settle_some(d, until);
+}
+
+void daemon_settle(struct daemon *d)
+{
+    host_settle(d->host, d->config);
+    round_anew(d, clock_now() + SLICE);
+}
+
+/* -- start -- */
 
 /* One processor: one worker, which the control thread shares it with. More: half of them, for the peers' other work. */
 static unsigned worker_number(const struct config *c)
@@ -392,12 +432,13 @@ static enum err daemon_start(struct daemon *d, char *why, size_t size)
     TRY(start_tables(d, workers, why, size));
     TRY(start_engine(d, why, size));
     TRY(timer_add(&d->timers, &d->refresh, on_refresh));
+    TRY(timer_add(&d->timers, &d->settling, on_settling));
     TRY(host_up(&d->host, d->config, workers, why, size));
+    routes_watch(d);
+    round_anew(d, NS_NEVER); /* whole: nobody waits yet */
     TRY(start_workers(d, workers, why, size));
     log_line(LOG_INFO, "core", "ready: adit " ADIT_VERSION " on %s, MTU %u, %u worker%s on %s", host_tun_name(d->host),
              host_mtu(d->host), workers, workers == 1 ? "" : "s", d->io_why);
-    routes_watch(d);
-    daemon_refresh(d);
     ike_start(d->engine, clock_now());
     return OK;
 }
@@ -471,6 +512,7 @@ static void daemon_end(struct daemon *d)
     if (d->shared.epoch)
         epoch_free(d->shared.epoch);
     timer_heap_free(&d->timers);
+    mtu_free(&d->mtu);
     keylog_close(&d->keylog);
     if (d->signal_watch)
         loop_watch_del(d->loop, d->signal_watch);

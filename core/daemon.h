@@ -12,6 +12,7 @@
 #include "core/host.h"
 #include "core/job.h"
 #include "core/keylog.h"
+#include "core/mtu.h"
 #include "core/resolve.h"
 #include "core/worker.h"
 #include "ike/engine.h"
@@ -32,10 +33,13 @@ struct daemon {
     bool routed;          /* there was a route to each of them then */
     bool unlisted;        /* our addresses could not be had the last time */
     bool changed;         /* the kernel has said since that addresses or routes are others */
+    bool unsized;         /* names got addresses since then, or the configuration is another: so may be the MTU */
     unsigned looked_at;   /* peers of this round; it goes by slices */
     bool round_changed;   /* `changed` was set when it began */
+    bool round_unsized;   /* likewise */
     bool round_routed;    /* there was a route to each of those */
-    bool unsettled;       /* names got addresses since then */
+    struct mtu_survey mtu;
+    struct timer settling; /* routes and MTU: by slices too */
     struct worker_shared shared;
     struct host_state *host;
     struct dataplane *dataplane;
@@ -64,16 +68,17 @@ int daemon_run(const char *file);
 
 /* The table that the engine is given (core/env.c); ctx is the daemon. */
 struct ike_env daemon_env(struct daemon *d);
-/*
- * Tells the engine which addresses we have and where we would send from, for every peer: when the kernel says that
- * something has changed, and every 15 s.
- */
-void daemon_refresh(struct daemon *d);
-/* The same for one peer. False: it has no address, or there is no route to it. */
+/* Tells the engine where we would send to this peer from. False: it has no address, or there is no route to it. */
 bool daemon_hint(struct daemon *d, const struct peer *p);
-/* The same within a second or so, since a send failed for want of its address. */
+/*
+ * The same for every peer, and which addresses we have, within a second or so, since a send failed for want of its
+ * address. It is done every 15 s too, and when the kernel says that something has changed.
+ */
 void daemon_refresh_soon(struct daemon *d);
-/* Makes routes, MTU and MSS fit the configuration in force. */
+/*
+ * Begins to make all of that, and routes, MTU and MSS, fit the configuration in force. Another one that was not put in
+ * force, but for which the host was extended, loses what it had.
+ */
 void daemon_settle(struct daemon *d);
 
 /*

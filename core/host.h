@@ -24,8 +24,9 @@ void host_worker(const struct host_state *h, unsigned i, struct worker_params *p
 
 /* The socket that fits path->local, or -1. */
 int host_socket(const struct host_state *h, const struct path *path);
-/* Where we would send to this endpoint from. False if there is no route. */
-bool host_local(const struct host_state *h, const struct config *c, const struct endpoint *to, struct endpoint *local);
+/* Where we would send to this endpoint from, and the route's MTU (0: no route). False if there is no way there. */
+bool host_local(const struct host_state *h, const struct config *c, const struct endpoint *to, struct endpoint *local,
+                unsigned *mtu);
 
 /* The address that a packet to this one would leave from. False if there is no route, or no socket to send it with. */
 bool host_source(const struct host_state *h, const struct config *c, const struct ip *remote, struct ip *local);
@@ -34,13 +35,18 @@ MUST_USE enum err host_addresses(struct host_state *h, const struct config *c, s
                                  unsigned *count);
 
 /*
- * A new configuration. host_extend adds its addresses and routes, all or none (why, as above); once it is in force,
- * host_settle takes away the routes it no longer has, lets out of the tunnel what now bypasses it, and sets the MTU. What can't change at run time: config_fixed of core/reload.c.
+ * A new configuration. host_extend adds its addresses and routes, at once (why, as above). host_settle follows, with the
+ * configuration in force then, which is the one before if anything has failed: it takes away what that does not have,
+ * and lets out of the tunnel what bypasses it; it only begins with that. What can't change at run time: config_fixed of
+ * core/reload.c.
  */
 MUST_USE enum err host_extend(struct host_state *h, const struct config *c, char *why, size_t why_size);
-void host_settle(struct host_state *h, const struct config *c, const struct ike_engine *e);
-/* The routes alone: addresses of this host have changed, and with them the source that a policy's packets shall have. */
-void host_reroute(struct host_state *h, const struct config *c);
+void host_settle(struct host_state *h, const struct config *c);
+/* Begins it again: addresses of this host have changed, and with them the source that a policy's packets shall have. */
+void host_reroute(struct host_state *h);
+/* Goes on with it until then. True: all is done. */
+bool host_settle_some(struct host_state *h, ns_t until);
+void host_set_mtu(struct host_state *h, unsigned mtu); /* of the TUN device */
 
 /* -- what status shows -- */
 unsigned host_mtu(const struct host_state *h);

@@ -1,7 +1,8 @@
 #include "core/mtu.h"
 
+#include <stdlib.h>
+
 #include "esp/sa.h"
-#include "tun/udp.h"
 
 #define UDP_HEADER 8
 
@@ -40,55 +41,72 @@ static bool selectors_ipv6(const struct selectors *s)
     return false;
 }
 
-bool mtu_inner_ipv6(const struct config *c)
+unsigned mtu_room(const struct endpoint *to, unsigned mtu)
 {
-    for (unsigned i = 0; i < c->host.addresses; i++)
-        if (c->host.address[i].ip.family == 6)
-            return true;
-    for (unsigned i = 0; i < c->policy_count; i++)
-        if (c->policies[i]->action == ACTION_PROTECT && selectors_ipv6(&c->policies[i]->remote))
-            return true;
-    return false;
-}
-
-/* What the route to an address leaves for the UDP payload; 0 if it isn't known. */
-static unsigned room_to(const struct endpoint *to)
-{
-    struct ip source;
-    unsigned mtu;
-    if (udp_route(to, true, &source, &mtu) != OK)
-        return 0;
     unsigned header = (to->ip.family == 6 ? 40 : 20) + UDP_HEADER;
     if (mtu > UINT16_MAX)
         mtu = UINT16_MAX; /* loopback: no IP packet is longer */
     return mtu > header ? mtu - header : 0;
 }
 
-/* The least that is left to any of the peer's addresses; 0 if none is known. */
-static unsigned peer_room(const struct ike_engine *e, const struct peer *p)
+void mtu_reset(struct mtu_survey *s, const struct config *c)
 {
-    struct endpoint at[PEER_CANDIDATES];
-    unsigned least = 0, current, n = e ? ike_candidates(e, p, at, &current) : peer_addresses(p, at);
-    for (unsigned i = 0; i < n; i++) {
-        unsigned room = room_to(&at[i]);
-        if (room && (!least || room < least))
-            least = room;
-    }
-    return least;
+    mtu_free(s);
+    s->rooms = calloc(c->peer_count ? c->peer_count : 1, sizeof *s->rooms);
+    s->peers = s->rooms ? c->peer_count : 0;
 }
 
-unsigned mtu_for(const struct config *c, const struct ike_engine *e)
+void mtu_free(struct mtu_survey *s)
 {
-    unsigned least = 0;
-    for (unsigned i = 0; i < c->policy_count; i++) {
-        const struct policy *p = c->policies[i];
-        unsigned room = p->action == ACTION_PROTECT ? peer_room(e, p->peer) : 0;
-        unsigned inner = room ? mtu_inner(&p->esp, room) : 0;
-        if (inner && (!least || inner < least))
-            least = inner;
-    }
-    if (!least)
-        least = MTU_UNKNOWN;
-    unsigned min = mtu_inner_ipv6(c) ? MTU_MIN6 : MTU_MIN4;
-    return least < min ? min : least;
+    free(s->rooms);
+    *s = (struct mtu_survey){0};
+}
+
+void mtu_note(struct mtu_survey *s, const struct peer *p, unsigned room)
+{
+    if (p->number < s->peers)
+        s->rooms[p->number] = (uint16_t)room;
+}
+
+void mtu_begin(struct mtu_survey *s)
+{
+    s->under_way = s->rooms != NULL;
+    s->at = 0;
+    s->least = 0;
+    s->ipv6 = false;
+}
+
+static void look_at(struct mtu_survey *s, const struct policy *p)
+{
+    if (p->action != ACTION_PROTECT)
+        return;
+    unsigned room = p->peer->number < s->peers ? s->rooms[p->peer->number] : 0;
+    unsigned inner = room ? mtu_inner(&p->esp, room) : 0;
+    if (inner && (!s->least || inner < s->least))
+        s->least = inner;
+    s->ipv6 = s->ipv6 || selectors_ipv6(&p->remote);
+}
+
+static unsigned found(const struct mtu_survey *s, const struct host *host)
+{
+    bool ipv6 = s->ipv6;
+    for (unsigned i = 0; i < host->addresses; i++)
+        ipv6 = ipv6 || host->address[i].ip.family == 6;
+    unsigned mtu = s->least ? s->least : MTU_UNKNOWN, min = ipv6 ? MTU_MIN6 : MTU_MIN4;
+    return host->mtu ? host->mtu : mtu < min ? min : mtu;
+}
+
+bool mtu_some(struct mtu_survey *s, const struct config *c, ns_t until, unsigned *mtu)
+{
+    if (!s->under_way)
+        return true;
+    do {
+        if (s->at == c->policy_count) {
+            s->under_way = false;
+            *mtu = found(s, &c->host);
+            return true;
+        }
+        look_at(s, c->policies[s->at++]);
+    } while (clock_now() < until);
+    return false;
 }

@@ -92,7 +92,6 @@ static void put_in_force(struct daemon *d, struct config *next, struct spd *spd)
     daemon_settle(d);
     log_setup(next->host.log, next->host.log_format);
     config_free(old);
-    daemon_refresh(d);
     ike_start(d->engine, now);
 }
 
@@ -107,11 +106,10 @@ enum err daemon_reload(struct daemon *d, json_t *errors)
     enum err e = fixed_kept(&c, d->file, &d->config->host, &next->host) ? OK : ERR_STATE;
     if (e == OK) {
         e = host_extend(d->host, next, why, sizeof why);
-        if (e == OK && (e = dataplane_prepare(d->dataplane, next, &spd)) != OK) {
+        if (e == OK && (e = dataplane_prepare(d->dataplane, next, &spd)) != OK)
             snprintf(why, sizeof why, "%s", err_text(e));
-            daemon_settle(d); /* takes back what host_extend added */
-        }
         if (e != OK) {
+            daemon_settle(d); /* takes back what host_extend added */
             snprintf(line, sizeof line, "%s: %s", d->file, why);
             complain(&c, LOG_ERROR, line);
         }

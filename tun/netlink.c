@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "core/base/hash.h"
 #include "tun/rp_filter.h"
 #include "tun/rtnl.h"
 #include "tun/udp.h"
@@ -38,12 +39,85 @@ struct change {
     uint32_t preference;          /* CHANGE_RULE */
 };
 
+struct entry {
+    struct hash_link by_change;
+    struct entry *before, *after; /* in the order in which they were made */
+    struct change change;
+};
+
 struct netlink {
     struct rtnl rtnl;
     struct rp_filter rp_filter;
-    struct change *changes;
-    size_t count, cap;
+    struct hash changes; /* routes come by the ten thousand */
+    struct entry *last;
 };
+
+/* -- what was changed -- */
+
+bool netlink_prefix_equal(const struct netlink_prefix *a, const struct netlink_prefix *b)
+{
+    return a->bits == b->bits && ip_equal(&a->ip, &b->ip);
+}
+
+uint64_t netlink_prefix_key(const struct netlink_prefix *p)
+{
+    uint64_t half[2];
+    memcpy(half, p->ip.b, sizeof half);
+    return (half[0] * 31 + half[1]) * 31 + (uint64_t)p->bits * 8 + p->ip.family;
+}
+
+static uint64_t change_key(const struct change *c)
+{
+    return netlink_prefix_key(&c->prefix) * 31 + c->kind;
+}
+
+static struct entry *find_change(const struct netlink *n, const struct change *c)
+{
+    for (struct hash_link *l = hash_find(&n->changes, change_key(c)); l; l = hash_next(l)) {
+        struct entry *have = CONTAINER_OF(l, struct entry, by_change);
+        if (have->change.kind == c->kind && have->change.ifindex == c->ifindex &&
+            have->change.preference == c->preference && netlink_prefix_equal(&have->change.prefix, &c->prefix))
+            return have;
+    }
+    return NULL;
+}
+
+static enum err remember(struct netlink *n, const struct change *c)
+{
+    if (find_change(n, c))
+        return OK;
+    struct entry *new = calloc(1, sizeof *new);
+    if (!new)
+        return ERR_NOMEM;
+    new->change = *c;
+    new->before = n->last;
+    if (n->last)
+        n->last->after = new;
+    n->last = new;
+    hash_add(&n->changes, &new->by_change, change_key(c));
+    return OK;
+}
+
+static void entry_free(struct netlink *n, struct entry *old)
+{
+    hash_remove(&n->changes, &old->by_change);
+    if (old->before)
+        old->before->after = old->after;
+    if (old->after)
+        old->after->before = old->before;
+    else
+        n->last = old->before;
+    free(old);
+}
+
+static void forget(struct netlink *n, const struct change *c)
+{
+    struct entry *old = find_change(n, c);
+    if (old)
+        entry_free(n, old);
+}
+
+/* -- the handle -- */
 
 enum err netlink_open(struct netlink **out)
 {
@@ -64,56 +138,15 @@ void netlink_close(struct netlink *n)
     if (!n)
         return;
     rtnl_close(&n->rtnl);
-    free(n->changes);
+    while (n->last)
+        entry_free(n, n->last);
+    hash_free(&n->changes);
     free(n);
 }
 
 const char *netlink_why(const struct netlink *n)
 {
     return n->rtnl.why;
-}
-
-/* -- what was changed -- */
-
-static bool same_prefix(const struct netlink_prefix *a, const struct netlink_prefix *b)
-{
-    return a->bits == b->bits && ip_equal(&a->ip, &b->ip);
-}
-
-static size_t find_change(const struct netlink *n, const struct change *c)
-{
-    for (size_t i = 0; i < n->count; i++) {
-        const struct change *have = &n->changes[i];
-        if (have->kind == c->kind && have->ifindex == c->ifindex && have->preference == c->preference &&
-            same_prefix(&have->prefix, &c->prefix))
-            return i;
-    }
-    return n->count;
-}
-
-static enum err remember(struct netlink *n, const struct change *c)
-{
-    if (find_change(n, c) < n->count)
-        return OK;
-    if (n->count == n->cap) {
-        size_t cap = n->cap ? n->cap * 2 : 16;
-        struct change *grown = realloc(n->changes, cap * sizeof *grown);
-        if (!grown)
-            return ERR_NOMEM;
-        n->changes = grown;
-        n->cap = cap;
-    }
-    n->changes[n->count++] = *c;
-    return OK;
-}
-
-static void forget(struct netlink *n, const struct change *c)
-{
-    size_t i = find_change(n, c);
-    if (i == n->count)
-        return;
-    n->count--;
-    memmove(&n->changes[i], &n->changes[i + 1], (n->count - i) * sizeof *n->changes);
 }
 
 /* -- link -- */
@@ -203,40 +236,61 @@ enum err netlink_address_add(struct netlink *n, int ifindex, const struct netlin
     return e;
 }
 
-static bool address_within(struct span message, const struct ip *first, const struct ip *last, struct ip *out)
+enum err netlink_address_del(struct netlink *n, int ifindex, const struct netlink_prefix *p)
 {
-    struct ifaddrmsg body;
-    unsigned len = ip_len(first->family);
-    if (!rtnl_body(message, &body, sizeof body) || body.ifa_family != family_of(first->family))
+    struct change c = {.kind = CHANGE_ADDRESS, .ifindex = ifindex, .prefix = *p};
+    forget(n, &c);
+    return address_request(n, &c, RTM_DELADDR, 0);
+}
+
+/* IFA_ADDRESS is the other end on a point-to-point link; IFA_LOCAL, where there is one, is ours. */
+static bool address_of(struct span message, struct ifaddrmsg *body, uint32_t unfit, struct ip *out)
+{
+    if (!rtnl_body(message, body, sizeof *body) ||
+        (rtnl_find_u32(message, sizeof *body, IFA_FLAGS, body->ifa_flags) & unfit))
         return false;
-    if (rtnl_find_u32(message, sizeof body, IFA_FLAGS, body.ifa_flags) & (IFA_F_TENTATIVE | IFA_F_DADFAILED))
-        return false;
-    /* IFA_ADDRESS is the other end on a point-to-point link; IFA_LOCAL, where there is one, is ours. */
-    struct span a = rtnl_find(message, sizeof body, IFA_LOCAL);
+    uint8_t family = body->ifa_family == AF_INET6 ? 6 : 4;
+    struct span a = rtnl_find(message, sizeof *body, IFA_LOCAL);
     if (a.len == 0)
-        a = rtnl_find(message, sizeof body, IFA_ADDRESS);
-    if (a.len != len || memcmp(a.data, first->b, len) < 0 || memcmp(a.data, last->b, len) > 0)
+        a = rtnl_find(message, sizeof *body, IFA_ADDRESS);
+    if (a.len != ip_len(family))
         return false;
-    *out = ip_from_bytes(first->family, a.data);
+    *out = ip_from_bytes(family, a.data);
     return true;
 }
 
-enum err netlink_local_address(struct netlink *n, const struct ip *first, const struct ip *last, struct ip *out)
+static enum err dump_addresses(struct netlink *n, struct buf *out)
 {
-    struct ifaddrmsg body = {.ifa_family = (uint8_t)family_of(first->family)};
+    struct ifaddrmsg body = {.ifa_family = AF_UNSPEC};
     struct rtnl_request q;
-    struct buf dump = {0};
-
     rtnl_begin(&q, RTM_GETADDR, 0, &body, sizeof body);
-    enum err e = rtnl_dump(&n->rtnl, &q, &dump);
-    bool found = false;
-    struct span all = buf_span(&dump), message;
-    while (e == OK && !found && rtnl_next(&all, &message))
-        found = address_within(message, first, last, out);
+    return rtnl_dump(&n->rtnl, &q, out);
+}
+
+enum err netlink_sources(struct netlink *n, struct ip **out, unsigned *count)
+{
+    struct buf dump = {0};
+    struct ifaddrmsg body;
+    struct span all, message;
+    unsigned most = 0, found = 0;
+    *out = NULL;
+    *count = 0;
+    enum err e = dump_addresses(n, &dump);
+    for (all = buf_span(&dump); e == OK && rtnl_next(&all, &message);)
+        most++;
+    struct ip *v = most ? calloc(most, sizeof *v) : NULL;
+    if (most && !v)
+        e = ERR_NOMEM;
+    for (all = buf_span(&dump); e == OK && rtnl_next(&all, &message);)
+        found += address_of(message, &body, IFA_F_TENTATIVE | IFA_F_DADFAILED, &v[found]);
     buf_free(&dump);
-    if (e != OK)
+    if (e != OK) {
+        free(v);
         return e == ERR_NOMEM ? e : ERR_SYSTEM;
-    return found ? OK : ERR_NOTFOUND;
+    }
+    *out = v;
+    *count = found;
+    return OK;
 }
 
 struct links { /* those that carry packets */
@@ -275,31 +329,18 @@ static enum err working_links(struct netlink *n, int tun, struct links *out)
 
 static bool address_usable(struct span message, const struct links *links, struct ip *out)
 {
-    static const uint32_t unfit = IFA_F_TENTATIVE | IFA_F_DADFAILED | IFA_F_DEPRECATED;
     struct ifaddrmsg body;
-    if (!rtnl_body(message, &body, sizeof body) || body.ifa_scope != RT_SCOPE_UNIVERSE)
-        return false;
-    uint8_t family = body.ifa_family == AF_INET6 ? 6 : 4;
-    struct span a = rtnl_find(message, sizeof body, IFA_LOCAL);
-    if (a.len == 0)
-        a = rtnl_find(message, sizeof body, IFA_ADDRESS);
-    if (a.len != ip_len(family) || !link_works(links, body.ifa_index) ||
-        (rtnl_find_u32(message, sizeof body, IFA_FLAGS, body.ifa_flags) & unfit))
-        return false;
-    *out = ip_from_bytes(family, a.data);
-    return true;
+    return address_of(message, &body, IFA_F_TENTATIVE | IFA_F_DADFAILED | IFA_F_DEPRECATED, out) &&
+           body.ifa_scope == RT_SCOPE_UNIVERSE && link_works(links, body.ifa_index);
 }
 
 enum err netlink_addresses(struct netlink *n, int tun, struct ip *out, unsigned cap, unsigned *count)
 {
-    struct ifaddrmsg body = {.ifa_family = AF_UNSPEC};
-    struct rtnl_request q;
     struct buf dump = {0};
     struct links links;
     *count = 0;
     TRY(working_links(n, tun, &links));
-    rtnl_begin(&q, RTM_GETADDR, 0, &body, sizeof body);
-    enum err e = rtnl_dump(&n->rtnl, &q, &dump);
+    enum err e = dump_addresses(n, &dump);
     struct span all = buf_span(&dump), message;
     while (e == OK && rtnl_next(&all, &message)) {
         struct ip ip;
@@ -483,9 +524,10 @@ static bool others_use(const struct netlink *n, struct span dump, const struct c
     struct span message;
     struct change route;
     while (rtnl_next(&dump, &message)) {
-        if (!route_of_ours(message, &route) || route.kind != CHANGE_ROUTE || find_change(n, &route) < n->count)
+        if (!route_of_ours(message, &route) || route.kind != CHANGE_ROUTE || find_change(n, &route))
             continue;
-        if (c->kind == CHANGE_THROW ? prefix_within(&c->prefix, &route.prefix) : same_prefix(&c->prefix, &route.prefix))
+        if (c->kind == CHANGE_THROW ? prefix_within(&c->prefix, &route.prefix)
+                                    : netlink_prefix_equal(&c->prefix, &route.prefix))
             return true;
     }
     return false;
@@ -504,7 +546,7 @@ static bool sweep_routes(struct netlink *n, uint8_t family)
         struct span all = buf_span(&dump), message;
         struct change c;
         while (rtnl_next(&all, &message)) {
-            if (!route_of_ours(message, &c) || find_change(n, &c) < n->count)
+            if (!route_of_ours(message, &c) || find_change(n, &c))
                 continue;
             bool leftover = c.kind != CHANGE_ROUTE && !others_use(n, buf_span(&dump), &c);
             others |= !leftover || rtnl_resend(&n->rtnl, message, RTM_DELROUTE) != OK;
@@ -540,8 +582,7 @@ static void sweep_rules(struct netlink *n, uint8_t family)
         struct span all = buf_span(&dump), message;
         struct change c;
         while (rtnl_next(&all, &message))
-            if (rule_of_ours(message, &c) && find_change(n, &c) == n->count &&
-                rtnl_resend(&n->rtnl, message, RTM_DELRULE) != OK)
+            if (rule_of_ours(message, &c) && !find_change(n, &c) && rtnl_resend(&n->rtnl, message, RTM_DELRULE) != OK)
                 break;
     }
     buf_free(&dump);
@@ -583,8 +624,8 @@ static void undo_one(struct netlink *n, const struct change *c)
 
 void netlink_undo(struct netlink *n)
 {
-    while (n->count) {
-        struct change c = n->changes[--n->count];
-        undo_one(n, &c);
+    while (n->last) {
+        undo_one(n, &n->last->change);
+        entry_free(n, n->last);
     }
 }

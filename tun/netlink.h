@@ -26,6 +26,9 @@ struct netlink_prefix {
     uint8_t bits;
 };
 
+bool netlink_prefix_equal(const struct netlink_prefix *a, const struct netlink_prefix *b);
+uint64_t netlink_prefix_key(const struct netlink_prefix *p); /* for core/base/hash.h */
+
 MUST_USE enum err netlink_open(struct netlink **out);
 void netlink_close(struct netlink *n); /* does not undo */
 
@@ -33,6 +36,7 @@ void netlink_close(struct netlink *n); /* does not undo */
 MUST_USE enum err netlink_link_up(struct netlink *n, int ifindex, unsigned mtu, unsigned txqueuelen);
 MUST_USE enum err netlink_set_mtu(struct netlink *n, int ifindex, unsigned mtu);
 MUST_USE enum err netlink_address_add(struct netlink *n, int ifindex, const struct netlink_prefix *p);
+MUST_USE enum err netlink_address_del(struct netlink *n, int ifindex, const struct netlink_prefix *p);
 /* Adds the route to the TUN and the unreachable one beneath. src: preferred source, family 0 for none. */
 MUST_USE enum err netlink_route_add(struct netlink *n, int ifindex, const struct netlink_prefix *p,
                                     const struct ip *src);
@@ -54,9 +58,11 @@ const char *netlink_why(const struct netlink *n);
 void netlink_sweep(struct netlink *n);
 void netlink_undo(struct netlink *n);
 
-/* An address of this host within [first, last], for a route's source: the first found. Errors: NOTFOUND, SYSTEM. */
-MUST_USE enum err netlink_local_address(struct netlink *n, const struct ip *first, const struct ip *last,
-                                        struct ip *out);
+/*
+ * All addresses that packets of this host may have as their source, in the kernel's order; to be freed. *count is 0 and
+ * *out NULL if there are none, or after an error. Errors: NOMEM, SYSTEM.
+ */
+MUST_USE enum err netlink_sources(struct netlink *n, struct ip **out, unsigned *count);
 
 /*
  * The addresses that this host can be reached at: of global scope, on links that are up, without those of the TUN,

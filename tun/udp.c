@@ -125,6 +125,7 @@ enum err udp_steer(int fd, unsigned workers)
     struct sock_filter code[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0),
         BPF_STMT(BPF_ALU | BPF_RSH | BPF_K, 28),
+        BPF_STMT(BPF_ALU | BPF_SUB | BPF_K, 1), /* 0, which is no worker, becomes more than there are */
         BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, workers, 1, 0),
         BPF_STMT(BPF_RET | BPF_A, 0),
         BPF_STMT(BPF_RET | BPF_K, 0),

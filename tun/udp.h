@@ -31,8 +31,8 @@ struct udp_options {
 MUST_USE enum err udp_open(const struct udp_options *o, int *fd, char *why, size_t why_size);
 
 /*
- * Steers a reuse-port group by the SPI's worker bits (esp/sad.h: SPI >> 28 & 15): a classic BPF filter on the first
- * word of the payload; IKE messages (zero marker) and everything else go to socket 0 of the group.
+ * Steers a reuse-port group by the SPI's worker bits (esp/sad.h: SPI >> 28 is the worker's index + 1): a classic BPF
+ * filter on the first word of the payload; IKE messages (zero marker) and everything else go to socket 0 of the group.
  */
 MUST_USE enum err udp_steer(int fd, unsigned workers);
 

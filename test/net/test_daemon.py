@@ -1,5 +1,6 @@
 """The daemon on a host that changes under it: signals, and addresses that come and go."""
 
+import json
 import signal
 import time
 
@@ -86,3 +87,62 @@ def test_too_many_addresses_to_follow_are_told_of_once(lab):
     time.sleep(2)
     assert a.log().count('too many addresses') == 1
     wait_for('traffic all the same', lambda: answers(a), 10)
+
+
+def test_thousands_of_policies_hold_nobody_up(lab):
+    """Routes, their sources and the MTU follow a change while the control thread stays there for others."""
+    left, _ = lab.pair()
+    left.address('lo', '10.1.0.1/32')
+    peers = [f"""[peer p{i}]
+endpoint = 192.0.2.2
+id       = p{i}
+psk      = "correct horse battery staple"
+start    = no
+local    = 10.1.0.0/24
+remote   = 10.64.{i >> 8}.{i & 255}
+""" for i in range(4000)]
+    a = Adit(left, '[host]\nid = left\n' + ''.join(peers)).start()
+
+    def routes(source):
+        return left.run('ip route show table 5190').stdout.count(f'dev adit0 proto 90 scope link src {source}')
+
+    def longest_turn():
+        """Without the long status: that it takes its time with thousands of peers is not what is asked here."""
+        ask = 'import socket; s = socket.socket(socket.AF_UNIX); s.connect("/run/adit/adit0.sock"); ' \
+              's.sendall(b\'{"command": "status", "brief": true}\\n\'); print(s.makefile().readline())'
+        return json.loads(left.run('/usr/bin/python3', '-c', ask).stdout)['turn_max_us']
+
+    assert routes('10.1.0.1') == len(peers)
+    left.address('lo', '10.1.0.9/32')
+    left.run('ip address del 10.1.0.1/32 dev lo')
+    wait_for('the new source', lambda: routes('10.1.0.9') == len(peers), 10)
+    left.run('ip link set eth0 mtu 1400')
+    wait_for('the MTU of 1400 less the overhead', lambda: ' mtu 13' in left.run('ip link show adit0').stdout, 10)
+    assert longest_turn() < 10_000
+    left.write('adit.ini', '[host]\nid = left\nlog = info\n' + ''.join(peers[:10]))
+    a.command('reload')
+    wait_for('the routes of those who went to go', lambda: routes('10.1.0.9') == 10, 10)
+    assert left.run('ip route show table 5190').stdout.count('unreachable') == 10
+
+
+@pytest.mark.parametrize('addresses', ['10.9.0.1/24', '10.9.0.1/24, fd00:9::1/64'])
+def test_a_reload_that_fails_halfway_takes_back_what_it_added(lab, addresses):
+    """All of a configuration is put in force or nothing, on the host too. Here IPv6 into the tunnel is impossible."""
+    left, _ = lab.pair()
+    ini = INI.format(me='left', other='right', endpoint='192.0.2.2', start='no', number=1, remote=2)
+    a = Adit(left, ini).start()
+    left.run('sysctl -q net.ipv6.conf.adit0.disable_ipv6=1')
+
+    def host():
+        return [left.run(f'ip {what}').stdout for what in ('address show dev adit0', 'route show table 5190', '-6 route show table all')]
+
+    before = host()
+    left.write('adit.ini', ini.replace('[host]', f'[host]\naddress = {addresses}').replace(
+        'remote   = 10.2.0.0/24', 'remote   = 10.2.0.0/24, 10.3.0.0/24, fd00:2::/64'))
+    done = a.command('reload', check=False)
+    assert done.returncode == 1 and 'fd00:' in done.stderr
+    assert host() == before
+    left.run('sysctl -q net.ipv6.conf.adit0.disable_ipv6=0')
+    a.command('reload')
+    address, route4, route6 = host()
+    assert '10.9.0.1/24' in address and '10.3.0.0/24 dev adit0' in route4 and 'fd00:2::/64 dev adit0' in route6
