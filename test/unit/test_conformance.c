@@ -392,6 +392,26 @@ static void auth_covers_reserved_bits_of_the_identity(void **state)
     }
 }
 
+/* Without an AUTH payload the initiator asks for EAP (section 2.16): it is told no, and the log says why. */
+static void eap_is_refused_and_named(void **state)
+{
+    (void)state;
+    struct scripted *p = fresh(17);
+    uint8_t body[4 + IDENTITY_MAX] = {0};
+    const struct identity *id = &p->s->node[0].peers[0].local_id;
+    scripted_exchange_init(p);
+    scripted_request(p, EXCHANGE_AUTH);
+    body[0] = id->type;
+    memcpy(body + 4, id->b, id->len);
+    ike_put(&p->b, PAYLOAD_IDI, span_of(body, 4u + id->len));
+    scripted_put_child(p, p->child_spi);
+    scripted_send(p);
+    assert_true(told(p, EXCHANGE_AUTH, NOTIFY_AUTHENTICATION_FAILED));
+    assert_non_null(sim_find(B, IKE_EVENT_FAILED, "uses EAP, a pre-shared key is configured"));
+    sim_for(p->s, 60 * NS_PER_S);
+    expect_nothing(p);
+}
+
 static void bad_auth_is_refused_and_forgotten(void **state)
 {
     (void)state;
@@ -945,6 +965,7 @@ int main(void)
         T(wrong_or_mangled_cookie_is_as_none),
         T(cookie_that_nobody_asked_for_is_ignored),
         T(auth_covers_reserved_bits_of_the_identity),
+        T(eap_is_refused_and_named),
         T(bad_auth_is_refused_and_forgotten),
         T(initial_contact_counts_in_ike_auth_only),
         T(rekey_of_an_unknown_child_is_told),
