@@ -26,7 +26,9 @@ enum err ike_new(struct ike_engine **out, const struct ike_env *env, const struc
     e->in = malloc(IKE_MESSAGE_MAX);
     e->out = malloc(IKE_MESSAGE_MAX);
     table_init(&e->table, &e->env.random);
-    enum err err = e->in && e->out ? runs_load(e, config) : ERR_NOMEM;
+    enum err err = e->in && e->out ? timer_add(&e->timers, &e->roam, roam_fire) : ERR_NOMEM;
+    if (err == OK)
+        err = runs_load(e, config);
     if (err != OK) {
         ike_free(e);
         return err;

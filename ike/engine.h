@@ -160,7 +160,7 @@ void ike_local_hint(struct ike_engine *e, const struct peer *peer, const struct 
 /*
  * The addresses that this host can be reached at, at start and whenever they or the routes have changed: SAs follow
  * them by MOBIKE (RFC 4555), and one whose peer can't is set up anew. All of them, at most IKE_ADDRESSES; the peer is
- * told of the first few.
+ * told of the first few. Where there are thousands of SAs, ike_tick goes on with them.
  */
 #define IKE_ADDRESSES 256
 void ike_addresses(struct ike_engine *e, const struct ip *list, unsigned n, ns_t now);

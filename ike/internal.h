@@ -383,6 +383,8 @@ struct ike_engine {
     struct cookie_jar jar;
     struct ip addresses[IKE_ADDRESSES];      /* this host's */
     unsigned address_count, address_version; /* the version is 0 until they are known */
+    struct ike_sa *roaming;                  /* the next to look whether it has to follow them; NULL: all have */
+    struct timer roam;
     unsigned half_open;
     unsigned fresh;                     /* attempts of ours that count */
     struct run *waiting, **waiting_end; /* for their turn, in its order; end NULL: none ever did */
@@ -740,7 +742,8 @@ void mobike_update(struct ike_sa *sa);   /* queues one, if none waits */
 void mobike_announce(struct ike_sa *sa); /* the same */
 
 /* -- roam.c: which addresses -- */
-void mobike_tell(struct ike_sa *sa); /* our list, unless the peer has it or is being told */
+void roam_fire(struct timer *t, void *ctx, ns_t now); /* goes on with what ike_addresses began */
+void mobike_tell(struct ike_sa *sa);                  /* our list, unless the peer has it or is being told */
 /* The IKE SA and, with children, its Child SAs are there from now on; so is the request under way. */
 void mobike_move(struct ike_sa *sa, const struct path *to, bool children);
 /* The peer refuses this pair of addresses: takes another and updates. False: none is left. */

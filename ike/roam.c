@@ -4,6 +4,7 @@
  */
 #include "ike/internal.h"
 
+#define ROAM_AT_ONCE 32  /* SAs that follow the host, each with a request: thousands must not keep all others waiting */
 #define SUSPECT_TRIES 2  /* retransmissions without an answer before other paths are tried */
 #define PATIENT_TRIES 13 /* of a responder: five minutes (section 3.11), so that the initiator can find a way first */
 
@@ -266,6 +267,24 @@ static bool same_addresses(const struct ike_engine *e, const struct ip *list, un
     return n == e->address_count;
 }
 
+static void roam_some(struct ike_engine *e)
+{
+    for (unsigned i = 0; e->roaming && !e->stopping && i < ROAM_AT_ONCE; i++) {
+        struct ike_sa *sa = e->roaming;
+        e->roaming = sa->next; /* before it can go; sa.c looks after this one */
+        reconsider(sa);
+    }
+    if (e->roaming && !e->stopping)
+        timer_set(&e->timers, &e->roam, e->now);
+}
+
+void roam_fire(struct timer *t, void *ctx, ns_t now)
+{
+    (void)t;
+    (void)now;
+    roam_some(ctx);
+}
+
 void ike_addresses(struct ike_engine *e, const struct ip *list, unsigned n, ns_t now)
 {
     e->now = now;
@@ -275,9 +294,7 @@ void ike_addresses(struct ike_engine *e, const struct ip *list, unsigned n, ns_t
         e->address_count = n;
         e->address_version++;
     }
-    for (struct ike_sa *sa = e->sas, *next; sa && !e->stopping; sa = next) {
-        next = sa->next;
-        reconsider(sa);
-    }
+    e->roaming = e->sas;
+    roam_some(e);
     engine_leave(e);
 }

@@ -279,6 +279,8 @@ static void unlink_sa(struct ike_sa *sa)
     pace_end(sa);
     for (unsigned i = 0; i < sizeof timers / sizeof *timers; i++)
         timer_drop(&e->timers, timers[i]);
+    if (e->roaming == sa)
+        e->roaming = sa->next;
     *(sa->prev ? &sa->prev->next : &e->sas) = sa->next;
     *(sa->next ? &sa->next->prev : &e->sas_last) = sa->prev;
     sa->prev = NULL;
