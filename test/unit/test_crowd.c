@@ -65,6 +65,28 @@ static bool lose_some(struct crowd *c, unsigned from, struct span message)
     return c->sent % 7 == 3;
 }
 
+static void all_follow_an_address_and_nobody_waits_for_that(void **state)
+{
+    (void)state;
+    const struct ip list[2] = {{.family = 4, .b = {192, 0, 2, 1}}, {.family = 4, .b = {192, 0, 2, 9}}};
+    struct crowd *c = crowd_new(MANY, "", "", NULL);
+    ike_addresses(CLIENTS->e, list, 1, c->now);
+    assert_true(crowd_up(c, 10 * NS_PER_S));
+    uint64_t before = c->sent;
+    ike_addresses(CLIENTS->e, list, 2, c->now);
+    assert_in_range(c->sent - before, 1, 100);
+    assert_true(ike_deadline(CLIENTS->e) <= c->now);
+    struct ike_sa *next = CLIENTS->e->roaming;
+    assert_non_null(next);
+    sa_kill_quietly(next); /* its turn would have come */
+    assert_ptr_not_equal(CLIENTS->e->roaming, next);
+    crowd_run(c, c->now + NS_PER_S);
+    assert_null(CLIENTS->e->roaming);
+    for (struct ike_sa *sa = CLIENTS->e->sas; sa; sa = sa->next)
+        assert_true(sa->state != SA_UP || sa->mobike.told == CLIENTS->e->address_version);
+    crowd_free(c);
+}
+
 static void with_loss_they_come_up_all_the_same(void **state)
 {
     (void)state;
@@ -229,6 +251,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_thousand_clients_come_up_and_go),
+        cmocka_unit_test(all_follow_an_address_and_nobody_waits_for_that),
         cmocka_unit_test(with_loss_they_come_up_all_the_same),
         cmocka_unit_test(limits_for_strangers_delay_and_lose_nobody),
         cmocka_unit_test(peers_that_do_not_answer_hold_nobody_up),
