@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "policy/config.h"
@@ -590,13 +589,15 @@ static void a_shadowed_policy_is_a_warning(void **state)
 #define MANY 100000
 #endif
 
-/* Of one network's ports, and half of them of a common port too: whether one covers another is not asked of all. */
-static void very_many_policies_are_loaded_in_no_time(void **state)
+/*
+ * Of one network's ports, and half of them of a common port too: whether one covers another is not asked of all, which
+ * would take minutes.
+ */
+static void very_many_policies_are_loaded(void **state)
 {
     const unsigned n = MANY;
     size_t room = (size_t)n * 120 + 1000, used;
     char *text = malloc(room), log[200];
-    struct timespec start, end;
     assert_non_null(text);
     used = (size_t)snprintf(text, room, "%s", PEER NETS);
     for (unsigned i = 0; i < n; i++)
@@ -608,10 +609,7 @@ static void very_many_policies_are_loaded_in_no_time(void **state)
     snprintf(log, sizeof(log),
              "%u: warning: policy 'last' never matches: 'p18015' on line %u comes first and covers it\n", 5 + 4 * n + 1,
              5 + 4 * 18015 + 1);
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &start);
     assert_int_equal(good(*state, text, log)->policy_count, n + 2);
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &end);
-    assert_true(end.tv_sec - start.tv_sec < 20); /* it takes one */
     free(text);
 }
 
@@ -944,7 +942,7 @@ int main(void)
         TEST(duplicates_are_errors),
         TEST(an_unused_peer_is_a_warning),
         TEST(a_shadowed_policy_is_a_warning),
-        TEST(very_many_policies_are_loaded_in_no_time),
+        TEST(very_many_policies_are_loaded),
         TEST(an_uncovered_address_is_a_warning),
         TEST(sides_that_never_meet_are_an_error),
         TEST(host_bits_in_a_network_are_a_warning),
