@@ -1,8 +1,8 @@
 /*
  * Packets that wait for an SA, so that the one that asked for a tunnel is not lost: copies of what was read from the
  * TUN device, in the order in which they came. In the other direction, ESP that came before its SA: there the SPI stands
- * for the policy. One area for each worker, of fixed size, made once; nothing is allocated
- * for a packet, and what finds no room, or no SA within HOLD_TIME, is dropped.
+ * for the policy. Two areas for each worker, of fixed size, made once; nothing is allocated for a packet, and what finds
+ * no room, or no SA within HOLD_TIME, is dropped.
  */
 #ifndef ADIT_HOLD_H
 #define ADIT_HOLD_H

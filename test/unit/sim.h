@@ -148,4 +148,13 @@ void sim_dump(struct sim *s);
 void sim_proposals(struct proposals *p, enum protocol_id protocol, const char *text);
 void sim_selectors(struct selectors *s, const char *text);
 
+/* In a test (behind cmocka.h) whose sim is `s`: shows it where the condition fails. */
+#define assert_sim(condition)      \
+    do {                           \
+        bool sim_ok = (condition); \
+        if (!sim_ok)               \
+            sim_dump(s);           \
+        assert_true(sim_ok);       \
+    } while (0)
+
 #endif

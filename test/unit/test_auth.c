@@ -20,14 +20,6 @@
 #define SEED_A "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=" /* of Ed25519 keys, as adit genkey writes them */
 #define SEED_B "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8="
 
-#define assert_sim(condition)      \
-    do {                           \
-        bool sim_ok = (condition); \
-        if (!sim_ok)               \
-            sim_dump(s);           \
-        assert_true(sim_ok);       \
-    } while (0)
-
 /* -- who has what -- */
 
 static struct sim *finish(struct sim *s)

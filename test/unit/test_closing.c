@@ -14,14 +14,6 @@
 #define A (&s->node[0])
 #define B (&s->node[1])
 
-#define assert_sim(condition)      \
-    do {                           \
-        bool sim_ok = (condition); \
-        if (!sim_ok)               \
-            sim_dump(s);           \
-        assert_true(sim_ok);       \
-    } while (0)
-
 /* Two policies each, which mirror each other. */
 static struct sim *two_policies(uint64_t seed)
 {

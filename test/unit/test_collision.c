@@ -15,14 +15,6 @@
 #define A (&s->node[0])
 #define B (&s->node[1])
 
-#define assert_sim(condition)      \
-    do {                           \
-        bool sim_ok = (condition); \
-        if (!sim_ok)               \
-            sim_dump(s);           \
-        assert_true(sim_ok);       \
-    } while (0)
-
 static enum sim_fate hold_all(struct sim *s, struct sim_packet *p, void *ctx)
 {
     (void)s;

@@ -16,14 +16,6 @@
 #define NONE span_of(NULL, 0)
 #define SMALL ((struct ike_limits){.datagram = 200})
 
-#define assert_sim(condition)      \
-    do {                           \
-        bool sim_ok = (condition); \
-        if (!sim_ok)               \
-            sim_dump(s);           \
-        assert_true(sim_ok);       \
-    } while (0)
-
 /* -- one message, cut and joined -- */
 
 static const uint8_t key[64] = {1, 2, 3}, integ_key[64] = {4, 5, 6};

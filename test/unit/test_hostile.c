@@ -17,14 +17,6 @@
 #define B (&s->node[1])
 #define NONE span_of(NULL, 0)
 
-#define assert_sim(condition)      \
-    do {                           \
-        bool sim_ok = (condition); \
-        if (!sim_ok)               \
-            sim_dump(s);           \
-        assert_true(sim_ok);       \
-    } while (0)
-
 static struct sim *connected(uint64_t seed)
 {
     struct sim *s = sim_new(seed);

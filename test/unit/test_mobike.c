@@ -15,14 +15,6 @@
 #define A (&s->node[0])
 #define B (&s->node[1])
 
-#define assert_sim(condition)      \
-    do {                           \
-        bool sim_ok = (condition); \
-        if (!sim_ok)               \
-            sim_dump(s);           \
-        assert_true(sim_ok);       \
-    } while (0)
-
 static struct ip ip4(uint8_t net, uint8_t host)
 {
     return (struct ip){.family = 4, .b = {10, 0, net, host}};

@@ -16,14 +16,6 @@
 #define B (&s->node[1])
 #define UP(n, c) ike_up((n)->e, &(n)->peers[0], NULL, (c), s->now)
 
-#define assert_sim(condition)      \
-    do {                           \
-        bool sim_ok = (condition); \
-        if (!sim_ok)               \
-            sim_dump(s);           \
-        assert_true(sim_ok);       \
-    } while (0)
-
 static void close_all(struct sim *s)
 {
     for (unsigned k = 0; k < s->nodes; k++)

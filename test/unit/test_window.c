@@ -15,14 +15,6 @@
 #define B (&s->node[1])
 #define NONE span_of(NULL, 0)
 
-#define assert_sim(condition)      \
-    do {                           \
-        bool sim_ok = (condition); \
-        if (!sim_ok)               \
-            sim_dump(s);           \
-        assert_true(sim_ok);       \
-    } while (0)
-
 /* An established SA where each end allows so many requests; then an impostor stands in for A. Its next number is 2. */
 static struct impostor *taken_over(unsigned window)
 {
