@@ -1,6 +1,6 @@
 /*
  * Wire to TUN, in one thread and without a queue: coalesced datagrams are split, told apart (keepalive, IKE, ESP), runs
- * of one SA are opened as a batch into a slot, and the inner packets are merged into superpackets for the TUN.
+ * of one SA are opened as a batch into a slot, and deliver.c hands the inner packets to the TUN.
  */
 #include "core/worker_impl.h"
 
@@ -18,49 +18,6 @@ static void note_sender(struct worker *w, const struct batch *b)
         atomic_store(&b->sa->moved_raised, false);
 }
 
-/*
- * RFC 4301 section 5.2 step 4, against the SPD as it is now: the packet must be the traffic of the policy its SA was
- * made for. The SA's own selectors, which esp_open checked, say so already unless an earlier policy takes some of it.
- */
-static bool selected(const struct spd *spd, const struct spd_entry *entry, const struct esp_packet *p)
-{
-    struct flow f;
-    if (!entry || !entry->overlapped)
-        return entry != NULL;
-    return flow_of(span_of(p->data, p->len), &f) == OK && spd_lookup_in(spd, &f) == entry;
-}
-
-/* Merges the good packets into superpackets for the TUN. */
-static void deliver(struct worker *w, struct batch *b, unsigned n)
-{
-    const struct spd *spd = atomic_load_explicit(&w->p.shared->spd, memory_order_acquire);
-    const struct spd_entry *entry = spd_find(spd, b->sa->params.policy_id);
-    unsigned mss4 = atomic_load_explicit(&w->p.shared->mss4, memory_order_relaxed);
-    unsigned mss6 = atomic_load_explicit(&w->p.shared->mss6, memory_order_relaxed);
-    uint64_t packets = 0, bytes = 0;
-    coalesce_begin(w->coalescer, w->loop, w->tun, b->slot);
-    for (unsigned i = 0; i < n; i++) {
-        struct esp_packet *p = &b->v[i];
-        if (p->verdict != OK) {
-            worker_count(w, p->drop, 1);
-            continue;
-        }
-        if (!selected(spd, entry, p)) {
-            worker_count(w, STAT_DROP_IN_SELECTOR, 1);
-            continue;
-        }
-        packets++;
-        unsigned mss = p->next_header == NEXT_HEADER_IPV4 ? mss4 : mss6;
-        if (mss)
-            clamp_mss(p->data, p->len, (uint16_t)mss);
-        bytes += p->len;
-        coalesce_add(w->coalescer, p->data, p->len);
-    }
-    worker_count(w, STAT_TUN_WRITES, coalesce_flush(w->coalescer));
-    worker_count(w, STAT_IN_PACKETS, packets);
-    worker_count(w, STAT_IN_BYTES, bytes);
-}
-
 static void flush(struct worker *w)
 {
     struct batch *b = &w->in;
@@ -74,7 +31,7 @@ static void flush(struct worker *w)
         bool fresh = b->sa->replay.top > newest || !b->sa->replay.size;
         pthread_spin_unlock(&b->sa->lock);
         worker_limits(w, b->sa, events);
-        deliver(w, b, b->n);
+        deliver(w, b);
         /* What was overtaken on its way tells where the peer was, not where it is (RFC 7296 section 2.23). */
         if (good && fresh)
             note_sender(w, b);

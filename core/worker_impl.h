@@ -1,4 +1,7 @@
-/* What the three files of the worker share: worker.c (life, events), outbound.c (TUN to wire), inbound.c (wire to TUN). */
+/*
+ * What the files of the worker share: worker.c (life, events); outbound.c, frame.c and wire.c (TUN to wire); inbound.c
+ * and deliver.c (wire to TUN).
+ */
 #ifndef ADIT_WORKER_IMPL_H
 #define ADIT_WORKER_IMPL_H
 
@@ -73,6 +76,13 @@ void worker_limits(struct worker *w, struct sa *sa, unsigned events);
 /* loop_io_handler.received of the TUN and of the sockets; ctx: struct worker, struct bound_socket. */
 void outbound_received(void *ctx, struct loop_rx *rx, unsigned n);
 void inbound_received(void *ctx, struct loop_rx *rx, unsigned n);
+/* frame.c: puts a packet, or the segments of one, into the batch of its SA, which is flushed as it fills up. */
+void frame_packet(struct worker *w, struct sa *sa, struct segments *s);
+/* wire.c: seals and sends what the outbound batch holds. */
+void wire_flush(struct worker *w);
+/* deliver.c: what esp_open found good in the inbound batch goes to the TUN, the rest is counted. */
+void deliver(struct worker *w, struct batch *b);
+
 /* At the end of a turn: sends what was held for an SA that is there now, drops what has waited too long. */
 void outbound_held(struct worker *w);
 void inbound_held(struct worker *w); /* the same for what came in early */

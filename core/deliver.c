@@ -1,0 +1,45 @@
+/* What was opened, on its way to the TUN: the last checks, and merging into superpackets. */
+#include "core/worker_impl.h"
+
+/*
+ * RFC 4301 section 5.2 step 4, against the SPD as it is now: the packet must be the traffic of the policy its SA was
+ * made for. The SA's own selectors, which esp_open checked, say so already unless an earlier policy takes some of it.
+ */
+static bool selected(const struct spd *spd, const struct spd_entry *entry, const struct esp_packet *p)
+{
+    struct flow f;
+    if (!entry || !entry->overlapped)
+        return entry != NULL;
+    return flow_of(span_of(p->data, p->len), &f) == OK && spd_lookup_in(spd, &f) == entry;
+}
+
+/* Merges the good packets into superpackets for the TUN. */
+void deliver(struct worker *w, struct batch *b)
+{
+    const struct spd *spd = atomic_load_explicit(&w->p.shared->spd, memory_order_acquire);
+    const struct spd_entry *entry = spd_find(spd, b->sa->params.policy_id);
+    unsigned mss4 = atomic_load_explicit(&w->p.shared->mss4, memory_order_relaxed);
+    unsigned mss6 = atomic_load_explicit(&w->p.shared->mss6, memory_order_relaxed);
+    uint64_t packets = 0, bytes = 0;
+    coalesce_begin(w->coalescer, w->loop, w->tun, b->slot);
+    for (unsigned i = 0; i < b->n; i++) {
+        struct esp_packet *p = &b->v[i];
+        if (p->verdict != OK) {
+            worker_count(w, p->drop, 1);
+            continue;
+        }
+        if (!selected(spd, entry, p)) {
+            worker_count(w, STAT_DROP_IN_SELECTOR, 1);
+            continue;
+        }
+        packets++;
+        unsigned mss = p->next_header == NEXT_HEADER_IPV4 ? mss4 : mss6;
+        if (mss)
+            clamp_mss(p->data, p->len, (uint16_t)mss);
+        bytes += p->len;
+        coalesce_add(w->coalescer, p->data, p->len);
+    }
+    worker_count(w, STAT_TUN_WRITES, coalesce_flush(w->coalescer));
+    worker_count(w, STAT_IN_PACKETS, packets);
+    worker_count(w, STAT_IN_BYTES, bytes);
+}
