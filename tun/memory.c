@@ -6,10 +6,14 @@
 #include <string.h>
 
 #include "core/base/cursor.h"
+#include "tun/offload.h"
+#include "tun/packet.h"
+#include "tun/raw.h"
 
 /* Virtual descriptors: beyond any real one. */
 #define FD_UDP 0x10000000
 #define FD_TUN 0x20000000
+#define FD_RAW 0x30000000
 
 #define QUEUE_MAX 8192 /* items that wait at one socket or TUN; more are dropped, as a full socket buffer does */
 #define GRO_MAX 64     /* datagrams that the kernel merges at most */
@@ -22,7 +26,9 @@ struct item {
     struct item *next;
     ns_t at;
     struct endpoint from, to;
+    uint8_t protocol; /* of a raw socket's packet; 0: UDP, and data is without headers */
     uint8_t tos;
+    uint32_t spi_at; /* where its SPI stands, if it has one */
     uint32_t len;
     uint8_t data[];
 };
@@ -33,7 +39,8 @@ struct queue {
 };
 
 struct port {
-    struct endpoint local; /* UDP */
+    struct endpoint local; /* sockets */
+    uint8_t protocol;      /* raw */
     struct loop_io *io;    /* that reads it, or NULL */
     struct queue in, out;  /* out: TUN only */
 };
@@ -47,12 +54,13 @@ struct memory_loop;
 
 struct memory_net {
     uint64_t seed;
+    uint16_t next_id; /* of IPv4 packets that say none */
     ns_t now;
     struct memory_faults faults;
     bool (*tap)(void *, const struct endpoint *, const struct endpoint *, const uint8_t *, size_t);
     void *tap_ctx;
     struct item *wire, *wire_last; /* by time of arrival */
-    struct ports udp, tun;
+    struct ports udp, raw, tun;
     struct memory_loop *loops;
 };
 
@@ -211,6 +219,8 @@ static void wire_put(struct memory_net *n, const struct item *header, const uint
     it->from = header->from;
     it->to = header->to;
     it->tos = header->tos;
+    it->protocol = header->protocol;
+    it->spi_at = header->spi_at;
     it->at = n->now + n->faults.delay;
     if (happens(n, n->faults.reorder))
         it->at += REORDER_DELAY + n->faults.delay / 2 + random_u32(n) % REORDER_DELAY;
@@ -228,30 +238,31 @@ static void wire_send(struct memory_net *n, const struct item *header, const uin
         wire_put(n, header, data, len);
 }
 
-/* Which socket of a reuse-port group: as the filter of udp_steer decides. */
+/* Which socket of a group: as the filters of udp_steer and raw_steer decide. */
 static unsigned steer(const struct item *it, unsigned group)
 {
-    unsigned worker = it->len >= 4 ? it->data[0] >> 4 : 0;
-    return worker < group ? worker : 0;
+    unsigned worker = it->len >= it->spi_at + 4 ? it->data[it->spi_at] >> 4 : 0;
+    return worker >= 1 && worker <= group ? worker - 1 : 0;
 }
 
-static bool port_takes(const struct port *p, const struct endpoint *to, bool any)
+static bool port_takes(const struct port *p, const struct item *it, bool any)
 {
-    if (p->local.port != to->port || p->local.ip.family != to->ip.family)
+    if (p->local.port != it->to.port || p->local.ip.family != it->to.ip.family || p->protocol != it->protocol)
         return false;
-    return any ? ip_is_any(&p->local.ip) : ip_equal(&p->local.ip, &to->ip);
+    return any ? ip_is_any(&p->local.ip) : ip_equal(&p->local.ip, &it->to.ip);
 }
 
 static struct port *find_socket(const struct memory_net *n, const struct item *it)
 {
+    const struct ports *ports = it->protocol ? &n->raw : &n->udp;
     for (int any = 0; any < 2; any++) {
         unsigned group = 0, seen = 0;
-        for (unsigned i = 0; i < n->udp.count; i++)
-            group += port_takes(n->udp.list[i], &it->to, any);
+        for (unsigned i = 0; i < ports->count; i++)
+            group += port_takes(ports->list[i], it, any);
         unsigned wanted = group ? steer(it, group) : 0;
-        for (unsigned i = 0; i < n->udp.count && group; i++)
-            if (port_takes(n->udp.list[i], &it->to, any) && seen++ == wanted)
-                return n->udp.list[i];
+        for (unsigned i = 0; i < ports->count && group; i++)
+            if (port_takes(ports->list[i], it, any) && seen++ == wanted)
+                return ports->list[i];
     }
     return NULL;
 }
@@ -362,6 +373,42 @@ static bool within_slot(const struct loop_slot *slot, const uint8_t *data, size_
            data + len <= slot->data + LOOP_SLOT_SIZE;
 }
 
+/* What the kernel makes of an IP packet that a raw socket sends (raw(7)); false: it refuses it. */
+static bool raw_item(struct memory_net *n, uint8_t *packet, size_t len, struct item *header)
+{
+    static const uint8_t protocols[] = {RAW_ESP, RAW_AH};
+    struct ip_view v;
+    if (len && packet[0] >> 4 == 4 && len >= IPV4_HEADER && len <= UINT16_MAX) {
+        put_be16(packet + IPV4_LENGTH, (uint16_t)len);
+        if (!get_be16(packet + IPV4_ID))
+            put_be16(packet + IPV4_ID, ++n->next_id);
+        put_be16(packet + IPV4_CHECKSUM, 0);
+        uint64_t sum = checksum_add(0, packet, (packet[0] & 15u) * 4);
+        put_be16(packet + IPV4_CHECKSUM, (uint16_t)~checksum_fold(sum));
+    }
+    if (ip_view_parse(&v, span_of(packet, len)) != OK || v.len != len)
+        return false;
+    unsigned addresses = v.ipv6 ? IPV6_SOURCE : IPV4_SOURCE, bytes = v.ipv6 ? 16 : 4;
+    *header = (struct item){.tos = v.ipv6 ? (uint8_t)(get_be16(packet) >> 4) : packet[IPV4_TOS],
+                            .from = {.ip = ip_from_bytes(v.ipv6 ? 6 : 4, packet + addresses)},
+                            .to = {.ip = ip_from_bytes(v.ipv6 ? 6 : 4, packet + addresses + bytes)}};
+    for (unsigned i = 0; i < sizeof protocols && !header->protocol; i++)
+        if (ip_view_find(&v, packet, protocols[i], &header->spi_at) == OK)
+            header->protocol = protocols[i];
+    header->spi_at += header->protocol == RAW_AH ? 4 : 0;
+    return header->protocol != 0;
+}
+
+static void raw_send(struct loop_io *io, const struct loop_tx *tx)
+{
+    struct item header;
+    uint8_t *packet = tx->slot->data + (tx->data - tx->slot->data);
+    if (tx->segment || !raw_item(io->loop->net, packet, tx->len, &header))
+        fail(io, EINVAL, tx);
+    else
+        wire_send(io->loop->net, &header, packet, tx->len);
+}
+
 static void memory_engine_send(struct loop *base, struct loop_io *io, const struct loop_tx *tx)
 {
     (void)base;
@@ -370,6 +417,10 @@ static void memory_engine_send(struct loop *base, struct loop_io *io, const stru
 
     if (!within_slot(tx->slot, tx->data, tx->len)) {
         fail(io, EFAULT, tx);
+        return;
+    }
+    if (io->kind == LOOP_RAW) {
+        raw_send(io, tx);
         return;
     }
     if (size < tx->len && (tx->len > LOOP_SEND_MAX || (tx->len + size - 1) / size > LOOP_SEGMENTS)) {
@@ -411,7 +462,9 @@ static enum err memory_engine_io_open(struct loop *base, int fd, enum loop_io_ki
                                       const struct loop_io_handler *h, struct loop_io **out)
 {
     struct memory_loop *l = (struct memory_loop *)base;
-    struct port *p = kind == LOOP_UDP ? port_of(&l->net->udp, fd, FD_UDP) : port_of(&l->net->tun, fd, FD_TUN);
+    struct port *p = kind == LOOP_UDP   ? port_of(&l->net->udp, fd, FD_UDP)
+                     : kind == LOOP_RAW ? port_of(&l->net->raw, fd, FD_RAW)
+                                        : port_of(&l->net->tun, fd, FD_TUN);
     if (!p || p->io) {
         errno = p ? EBUSY : EBADF;
         return ERR_SYSTEM;
@@ -594,6 +647,7 @@ void memory_net_free(struct memory_net *n)
         free(it);
     }
     ports_free(&n->udp);
+    ports_free(&n->raw);
     ports_free(&n->tun);
     free(n);
 }
@@ -640,6 +694,16 @@ int memory_udp(struct memory_net *n, const struct endpoint *local)
     return index < 0 ? -1 : FD_UDP + index;
 }
 
+int memory_raw(struct memory_net *n, const struct ip *local, uint8_t protocol)
+{
+    struct endpoint at = {.ip = *local};
+    int index = port_add(&n->raw, &at);
+    if (index < 0)
+        return -1;
+    n->raw.list[index]->protocol = protocol;
+    return FD_RAW + index;
+}
+
 int memory_tun(struct memory_net *n)
 {
     int index = port_add(&n->tun, NULL);
@@ -678,8 +742,12 @@ void memory_send(struct memory_net *n, const struct endpoint *from, const struct
                  size_t len)
 {
     struct item header = {.from = *from, .to = *to};
-    if (len <= DATAGRAM_MAX)
+    struct item *packet = from->port == 0 && to->port == 0 ? item_new(data, len) : NULL;
+    if (packet && raw_item(n, packet->data, len, &header))
+        wire_send(n, &header, packet->data, len);
+    else if (!packet && len <= DATAGRAM_MAX)
         wire_send(n, &header, data, len);
+    free(packet);
 }
 
 void memory_run(struct memory_net *n, ns_t until)

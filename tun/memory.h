@@ -1,5 +1,5 @@
 /*
- * A network in memory behind the loop's interface: TUN queues and UDP sockets that are numbers, a wire between hosts
+ * A network in memory behind the loop's interface: TUN queues, UDP and raw sockets that are numbers, a wire between hosts
  * with addresses, delay, loss, duplication and reordering, in virtual time and from a seeded source. One memory_net
  * holds any number of loops (hosts); everything runs in the calling thread.
  */
@@ -19,7 +19,10 @@ MUST_USE enum err memory_net_new(struct memory_net **out, uint64_t seed);
 void memory_net_free(struct memory_net *n); /* after its loops */
 void memory_net_faults(struct memory_net *n, const struct memory_faults *f);
 ns_t memory_now(const struct memory_net *n);
-/* Sees every datagram on the wire (a capture); returning false drops it. NULL: none. */
+/*
+ * Sees every datagram on the wire (a capture); returning false drops it. NULL: none. Of raw sockets whole IP packets, and
+ * both ports are 0.
+ */
 void memory_net_tap(struct memory_net *n,
                     bool (*tap)(void *ctx, const struct endpoint *from, const struct endpoint *to, const uint8_t *data,
                                 size_t len),
@@ -30,6 +33,7 @@ MUST_USE enum err memory_loop_new(struct memory_net *n, const struct loop_hooks 
 
 /* Virtual descriptors for loop_io_open of a memory loop. */
 int memory_udp(struct memory_net *n, const struct endpoint *local);
+int memory_raw(struct memory_net *n, const struct ip *local, uint8_t protocol);
 int memory_tun(struct memory_net *n);
 
 /* The host's side of a TUN: inject a frame (virtio_net_hdr first), and look at what the daemon wrote. */
@@ -37,7 +41,7 @@ MUST_USE enum err memory_tun_inject(struct memory_net *n, int tun, const uint8_t
 /* The oldest frame written by the daemon, or 0; copies at most cap bytes and removes it. */
 size_t memory_tun_take(struct memory_net *n, int tun, uint8_t *frame, size_t cap);
 
-/* Sends a datagram from outside any loop, as the control thread does. */
+/* Sends a datagram from outside any loop, as the control thread does; with both ports 0 it is an IP packet. */
 void memory_send(struct memory_net *n, const struct endpoint *from, const struct endpoint *to, const uint8_t *data,
                  size_t len);
 

@@ -67,6 +67,23 @@ enum err ip_view_transport(const struct ip_view *v, const uint8_t *packet, uint8
     return OK;
 }
 
+enum err ip_view_find(const struct ip_view *v, const uint8_t *packet, uint8_t protocol, uint32_t *offset)
+{
+    uint8_t next = v->protocol;
+    uint32_t at = v->header_len;
+
+    while (v->ipv6 && next != protocol && (next == PROTO_HOPOPT || next == PROTO_ROUTING || next == PROTO_DSTOPTS)) {
+        if (at + 8 > v->len)
+            return ERR_SYNTAX;
+        next = packet[at];
+        at += (packet[at + 1] + 1u) * 8;
+    }
+    if (at > v->len)
+        return ERR_SYNTAX;
+    *offset = at;
+    return next == protocol ? OK : ERR_NOTFOUND;
+}
+
 uint64_t pseudo_addresses(const uint8_t *packet, bool ipv6)
 {
     return ipv6 ? checksum_add(0, packet + IPV6_SOURCE, 32) : checksum_add(0, packet + IPV4_SOURCE, 8);

@@ -72,6 +72,13 @@ MUST_USE enum err ip_view_parse(struct ip_view *v, struct span packet);
 MUST_USE enum err ip_view_transport(const struct ip_view *v, const uint8_t *packet, uint8_t *protocol,
                                     uint32_t *offset);
 
+/*
+ * Where the header of that protocol begins: behind the IPv4 header, or behind IPv6 extension headers that stand before
+ * ESP and AH (RFC 4303 section 3.1.1): hop-by-hop, routing, destination options. Errors: SYNTAX (chain runs out of the
+ * packet), NOTFOUND.
+ */
+MUST_USE enum err ip_view_find(const struct ip_view *v, const uint8_t *packet, uint8_t protocol, uint32_t *offset);
+
 /* The sum of source and destination address, the first part of the pseudo-header. */
 uint64_t pseudo_addresses(const uint8_t *packet, bool ipv6);
 

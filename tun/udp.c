@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "core/base/clock.h"
+#include "tun/sockopt.h"
 
 #ifndef UDP_GRO
 #define UDP_GRO 104
@@ -19,24 +20,9 @@
 #define SO_ATTACH_REUSEPORT_CBPF 51
 #endif
 
-#define BUFFER_SIZE (7 * 1024 * 1024)
 #define BUSY_WAIT (2 * NS_PER_S)
 #define BUSY_PAUSE_US 20000
 #define ROUTE_PORT 4500 /* for a look at a route: any port does */
-
-static bool set_int(int fd, int level, int option, int value)
-{
-    return setsockopt(fd, level, option, &value, sizeof value) == 0;
-}
-
-/* As large as we may have them; the kernel caps the plain variants by net.core.[rw]mem_max. */
-static void set_buffers(int fd)
-{
-    if (!set_int(fd, SOL_SOCKET, SO_SNDBUFFORCE, BUFFER_SIZE))
-        (void)set_int(fd, SOL_SOCKET, SO_SNDBUF, BUFFER_SIZE);
-    if (!set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_SIZE))
-        (void)set_int(fd, SOL_SOCKET, SO_RCVBUF, BUFFER_SIZE);
-}
 
 static bool set_ip(int fd, uint8_t family)
 {
@@ -56,8 +42,7 @@ static enum err set_options(int fd, const struct udp_options *o, char *why, size
         what = "SO_REUSEPORT";
         ok = set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1);
     }
-    /* Who may not set the mark may not make routing rules either, so nothing depends on it. */
-    if (ok && o->mark && !set_int(fd, SOL_SOCKET, SO_MARK, (int)TUN_FWMARK) && errno != EPERM) {
+    if (ok && o->mark && !set_mark(fd)) {
         what = "SO_MARK";
         ok = false;
     }
@@ -195,7 +180,7 @@ static enum err route_of(int fd, const struct endpoint *to, bool mark, struct ip
     socklen_t len;
     int value = 0;
 
-    if (mark && !set_int(fd, SOL_SOCKET, SO_MARK, (int)TUN_FWMARK) && errno != EPERM)
+    if (mark && !set_mark(fd))
         return ERR_SYSTEM;
     if (target.port == 0)
         target.port = ROUTE_PORT;

@@ -31,7 +31,7 @@ struct path {
     uint8_t transport; /* enum path_transport */
     bool marker;
 };
-enum path_transport { PATH_UDP };
+enum path_transport { PATH_UDP, PATH_RAW }; /* raw: IP protocol 50 or 51, both ports are 0 */
 
 #define IP_TEXT 48       /* room for an address as text, with its NUL */
 #define ENDPOINT_TEXT 56 /* [v6]:port */

@@ -29,7 +29,7 @@
 #define LOOP_IOV_MAX 72            /* most pieces of one TUN write */
 
 struct loop;
-struct loop_io;    /* a packet descriptor: a TUN queue or a UDP socket */
+struct loop_io;    /* a packet descriptor: a TUN queue, or a UDP or raw socket */
 struct loop_watch; /* any other descriptor whose readiness is watched */
 
 struct loop_slot {
@@ -41,6 +41,12 @@ struct loop_slot {
 enum loop_io_kind {
     LOOP_TUN, /* read and write; each item is one packet behind its virtio_net_hdr */
     LOOP_UDP, /* recvmsg and sendmsg with addresses, segmentation and coalescing */
+    /*
+     * A raw IP socket (tun/raw.h): each item is one whole IP packet with its header, both ways, one by one. The kernel
+     * fills in an IPv4 header's length and checksum, and its Identification if that is 0; it sends none that is longer
+     * than the device's MTU (EMSGSIZE). What the IPv6 header of a received packet said is put together again.
+     */
+    LOOP_RAW,
 };
 
 struct loop_rx {
@@ -48,8 +54,8 @@ struct loop_rx {
     uint32_t len;
     uint16_t segment;     /* UDP: size of each coalesced datagram but the last; 0: a single one */
     uint8_t tos;          /* UDP: outer TOS or traffic class; 0 where the socket does not tell */
-    struct endpoint from; /* UDP: sender */
-    struct ip to;         /* UDP: address it was sent to; family 0 where unknown */
+    struct endpoint from; /* UDP, raw: sender; raw: port 0 */
+    struct ip to;         /* UDP, raw: address it was sent to; family 0 where unknown */
 };
 
 struct loop_tx {
@@ -57,9 +63,9 @@ struct loop_tx {
     const uint8_t *data; /* within the slot */
     uint32_t len;
     uint16_t segment; /* 0 or >= len: one datagram; otherwise the size of each but the last (at most LOOP_SEGMENTS) */
-    uint8_t tos;
+    uint8_t tos;      /* UDP */
     struct endpoint to;
-    struct ip from; /* source address; family 0: the kernel's choice */
+    struct ip from; /* source address; family 0: the kernel's choice. Raw: for the way there, the header has its own */
 };
 
 /* Why a send failed after it was queued. */

@@ -9,6 +9,7 @@
 
 #include "core/base/loop.h"
 #include "core/base/loop_msg.h"
+#include "core/base/loop_raw.h"
 
 #define EVENTS 64
 #define RX_MESSAGES 16                /* messages of one recvmmsg */
@@ -38,7 +39,8 @@ struct loop_io {
     bool inet6, gso, blocked; /* blocked: waiting for EPOLLOUT */
     unsigned faults;
     uint32_t head, count, bytes;
-    struct queued *queue; /* UDP: ring of QUEUE entries */
+    struct raw_socket raw;
+    struct queued *queue; /* sockets: ring of QUEUE entries */
 };
 
 struct loop_watch {
@@ -55,6 +57,7 @@ struct epoll_loop {
     ns_t retry_at; /* when muted ios are tried again; NS_NEVER: none */
     struct source *sources;
     uint8_t *rx_memory, *tun_memory;
+    struct raw_reader *raw; /* once there is a raw socket */
     struct loop_rx rx[LOOP_BATCH];
     struct mmsghdr rx_msg[RX_MESSAGES];
     struct iovec rx_iov[RX_MESSAGES];
@@ -286,7 +289,8 @@ static void receive(struct epoll_loop *e, struct loop_io *io)
     int error;
     unsigned n = io->kind == LOOP_TUN
                      ? msg_read_packets(io->source.fd, e->tun_memory, TUN_MEMORY, e->rx, LOOP_BATCH, &error)
-                     : receive_udp(e, io, &error);
+                 : io->kind == LOOP_RAW ? raw_read(e->raw, &io->raw, e->rx, &error)
+                                        : receive_udp(e, io, &error);
     if (n) {
         io->faults = 0;
         io->handler.received(io->handler.ctx, e->rx, n);
@@ -299,7 +303,7 @@ static void receive(struct epoll_loop *e, struct loop_io *io)
 
 static void io_event(struct epoll_loop *e, struct loop_io *io, uint32_t events)
 {
-    if ((events & EPOLLERR) && io->kind == LOOP_UDP)
+    if ((events & EPOLLERR) && io->kind != LOOP_TUN)
         msg_drain_errors(io->source.fd);
     if (io->blocked && (events & (EPOLLOUT | EPOLLERR | EPOLLHUP))) {
         block(e, io, false);
@@ -388,11 +392,18 @@ static enum err epoll_io_open(struct loop *l, int fd, enum loop_io_kind kind, co
     if (!io)
         return ERR_NOMEM;
     *io = (struct loop_io){.source = {.fd = fd}, .kind = kind, .handler = *h, .gso = true};
-    if (kind == LOOP_UDP) {
+    enum err result = OK;
+    if (kind != LOOP_TUN) {
         io->inet6 = msg_inet6(fd);
         io->queue = calloc(QUEUE, sizeof *io->queue);
+        result = io->queue ? OK : ERR_NOMEM;
     }
-    enum err result = kind == LOOP_UDP && !io->queue ? ERR_NOMEM : source_add(e, &io->source, EPOLLIN);
+    if (kind == LOOP_RAW) {
+        io->raw = raw_socket_of(fd);
+        result = result == OK && !e->raw ? raw_reader_new(&e->raw) : result;
+    }
+    if (result == OK)
+        result = source_add(e, &io->source, EPOLLIN);
     if (result != OK) {
         source_free(&io->source);
         return result;
@@ -443,6 +454,7 @@ static void epoll_free(struct loop *l)
         (void)close(e->epfd);
     msg_unmap(e->rx_memory, RX_MEMORY);
     msg_unmap(e->tun_memory, TUN_MEMORY);
+    raw_reader_free(e->raw);
     loop_fini(l);
     free(e);
 }

@@ -14,6 +14,7 @@
 
 #include "core/base/loop.h"
 #include "core/base/loop_msg.h"
+#include "core/base/loop_raw.h"
 
 #define OP_READ_MULTISHOT 49 /* IORING_OP_READ_MULTISHOT, which kernel headers before 6.7 don't have */
 
@@ -71,7 +72,8 @@ struct loop_io {
     enum loop_io_kind kind;
     struct loop_io_handler handler;
     bool inet6, gso, armed, closed;
-    bool native; /* multishot receive and writes through the ring; otherwise read and written after a poll */
+    struct raw_socket raw;
+    bool native; /* multishot receive and writes through the ring; otherwise (raw sockets always) read after a poll */
     bool proven; /* a multishot receive has given something */
     bool readable;
     unsigned faults;
@@ -104,9 +106,10 @@ struct uring_loop {
     unsigned inflight;
     struct loop_io *ios;
     struct loop_watch *watches;
-    struct rx_ring rx[2]; /* by enum loop_io_kind, which is also the group id */
+    struct rx_ring rx[2]; /* by enum loop_io_kind (LOOP_TUN, LOOP_UDP), which is also the group id */
     struct msghdr rx_hdr; /* the layout that multishot recvmsg uses in its buffers */
     uint8_t *tun_memory;
+    struct raw_reader *raw; /* once there is a raw socket */
     struct send_op *sends, *free_sends;
     struct write_op *writes, *free_writes;
 };
@@ -380,7 +383,7 @@ static void rx_fault(struct uring_loop *u, struct loop_io *io, int error)
         io->native = false; /* this descriptor can't be read by multishot */
         return;
     }
-    if (io->kind == LOOP_UDP)
+    if (io->kind != LOOP_TUN)
         msg_drain_errors(io->fd);
     if (++io->faults <= MSG_FAULTS_MAX)
         return;
@@ -424,12 +427,13 @@ static void deliver(struct uring_loop *u, struct loop_io *io)
     io->rx_count = 0;
 }
 
-/* A TUN queue that said it is readable: packets are read as the other engine does it. */
+/* What said that it is readable: packets are read as the other engine does it. */
 static void read_after_poll(struct uring_loop *u, struct loop_io *io)
 {
     int error;
     io->readable = false;
-    unsigned n = msg_read_packets(io->fd, u->tun_memory, TUN_MEMORY, io->rx, LOOP_BATCH, &error);
+    unsigned n = io->kind == LOOP_RAW ? raw_read(u->raw, &io->raw, io->rx, &error)
+                                      : msg_read_packets(io->fd, u->tun_memory, TUN_MEMORY, io->rx, LOOP_BATCH, &error);
     if (n) {
         io->faults = 0;
         io->handler.received(io->handler.ctx, io->rx, n);
@@ -639,12 +643,16 @@ static enum err uring_io_open(struct loop *l, int fd, enum loop_io_kind kind, co
                               struct loop_io **out)
 {
     struct uring_loop *u = self(l);
+    if (kind == LOOP_RAW && !u->raw)
+        TRY(raw_reader_new(&u->raw));
     struct loop_io *io = calloc(1, sizeof *io);
     if (!io)
         return ERR_NOMEM;
     *io = (struct loop_io){.op = {OP_RX}, .next = u->ios, .fd = fd, .kind = kind, .handler = *h, .gso = true};
-    io->inet6 = kind == LOOP_UDP && msg_inet6(fd);
-    io->native = kind == LOOP_UDP || u->read_multishot;
+    io->inet6 = kind != LOOP_TUN && msg_inet6(fd);
+    io->native = kind == LOOP_UDP || (kind == LOOP_TUN && u->read_multishot);
+    if (kind == LOOP_RAW)
+        io->raw = raw_socket_of(fd);
     u->ios = io;
     u->unarmed = true;
     *out = io;
@@ -740,6 +748,7 @@ static void uring_free(struct loop *l)
         msg_unmap(u->rx[i].entries, entries_size(&u->rx[i]));
     }
     msg_unmap(u->tun_memory, TUN_MEMORY);
+    raw_reader_free(u->raw);
     free(u->sends);
     free(u->writes);
     loop_fini(l);

@@ -300,8 +300,8 @@ static void a_reuseport_group_is_steered_by_the_spi(void **state)
         handler.ctx = &h[i];
         assert_int_equal(loop_io_open(f->a.loop, memory_udp(f->net, &group), LOOP_UDP, &handler, &io[i]), OK);
     }
-    memory_send(f->net, &f->at_b, &to, (const uint8_t[]){0x10, 0, 0, 1}, 4);
     memory_send(f->net, &f->at_b, &to, (const uint8_t[]){0x20, 0, 0, 1}, 4);
+    memory_send(f->net, &f->at_b, &to, (const uint8_t[]){0x30, 0, 0, 1}, 4);
     memory_send(f->net, &f->at_b, &to, (const uint8_t[]){0xf0, 0, 0, 1}, 4);
     memory_send(f->net, &f->at_b, &to, (const uint8_t[]){0, 0, 0, 0, 9}, 5);
     memory_send(f->net, &f->at_b, &to, (const uint8_t[]){0xff}, 1);
