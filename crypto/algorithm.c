@@ -57,6 +57,12 @@
     {                                                                                                            \
         .t = {TRANSFORM_INTEG, num, 0}, .keyword = name, .aes = true, .key_len = 16, .icv_len = 12, .prf = whole \
     }
+/* RFC 4543 section 4: a MAC with an IV, and a transform for each length of key. */
+#define GMAC_AH(bits)                                                                                   \
+    {                                                                                                   \
+        .t = {TRANSFORM_INTEG, INTEG_AES_##bits##_GMAC, 0}, .keyword = "aes" #bits "gmac", .aes = true, \
+        COUNTER(CIPHER_GMAC, bits, 4, EXPLICIT), AEAD(16)                                               \
+    }
 #define PRF(num, name, bytes)                                                             \
     {                                                                                     \
         .t = {TRANSFORM_PRF, num, 0}, .keyword = name, .key_len = bytes, .out_len = bytes \
@@ -109,6 +115,9 @@ static const struct algorithm table[] = {
      .key_len = 20,
      .icv_len = 12,
      .prf = PRF_HMAC_SHA1},
+    GMAC_AH(256),
+    GMAC_AH(192),
+    GMAC_AH(128),
     PRF(PRF_HMAC_SHA2_256, "prfsha256", 32),
     PRF(PRF_HMAC_SHA2_384, "prfsha384", 48),
     PRF(PRF_HMAC_SHA2_512, "prfsha512", 64),
@@ -191,6 +200,14 @@ const struct algorithm *algorithm_by_keyword(const char *keyword, size_t len)
         }
     for (size_t i = 0; i < COUNT(table); i++)
         if (same(table[i].keyword, keyword, len))
+            return &table[i];
+    return NULL;
+}
+
+const struct algorithm *algorithm_namesake(const struct algorithm *a, uint8_t type)
+{
+    for (size_t i = 0; i < COUNT(table); i++)
+        if (table[i].t.type == type && strcmp(table[i].keyword, a->keyword) == 0)
             return &table[i];
     return NULL;
 }

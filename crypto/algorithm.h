@@ -43,6 +43,9 @@ enum integ_id {
     INTEG_HMAC_SHA1_96 = 2,
     INTEG_AES_XCBC_96 = 5,
     INTEG_AES_CMAC_96 = 8,
+    INTEG_AES_128_GMAC = 9, /* of AH alone (RFC 4543 section 5.3) */
+    INTEG_AES_192_GMAC = 10,
+    INTEG_AES_256_GMAC = 11,
     INTEG_HMAC_SHA2_256_128 = 12,
     INTEG_HMAC_SHA2_384_192 = 13,
     INTEG_HMAC_SHA2_512_256 = 14,
@@ -74,7 +77,7 @@ enum cipher_mode { CIPHER_NULL, CIPHER_CBC, CIPHER_CTR, CIPHER_GCM, CIPHER_GMAC,
 struct algorithm {
     struct transform t;
     const char *keyword;   /* "aes256gcm16", "sha256", "prfsha256", "x25519", "esn" … */
-    enum cipher_mode mode; /* ENCR */
+    enum cipher_mode mode; /* ENCR, and AES-GMAC as INTEG, which has all that a cipher's row has */
     bool aead;             /* ENCR: authenticates by itself */
     bool counter_iv;       /* ENCR: the IV is a counter that must not repeat (RFC 4106, 7634), not random */
     bool implicit_iv;      /* ENCR: that counter is the sequence number, and not sent again (RFC 8750) */
@@ -92,6 +95,11 @@ struct algorithm {
 const struct algorithm *algorithm_find(uint8_t type, uint16_t id, uint16_t key_bits);
 /* By keyword or alias ("aes128cbc" = aes128, "curve25519" = x25519, "sha2_256" = sha256 …). NULL if none. */
 const struct algorithm *algorithm_by_keyword(const char *keyword, size_t len);
+/*
+ * The algorithm of another type that goes by the same keyword: AES-GMAC is a cipher for ESP and a MAC for AH (RFC 4543
+ * section 9). NULL if none.
+ */
+const struct algorithm *algorithm_namesake(const struct algorithm *a, uint8_t type);
 /* Row i of the table, NULL past its end: for tables and spelling hints. */
 const struct algorithm *algorithm_at(unsigned i);
 /*

@@ -27,7 +27,7 @@ enum err suite_of(const struct transform *encr, const struct transform *integ, s
         return ERR_UNSUPPORTED;
     if (with_integ) {
         i = algorithm_find(TRANSFORM_INTEG, integ->id, integ->key_bits);
-        if (integ->type != TRANSFORM_INTEG || !i)
+        if (integ->type != TRANSFORM_INTEG || !i || i->aead) /* RFC 4543 section 5.3: that one is for AH */
             return ERR_UNSUPPORTED;
     }
     if (e->aead == with_integ)
@@ -55,11 +55,40 @@ enum err suite_of(const struct transform *encr, const struct transform *integ, s
     return OK;
 }
 
+enum err suite_of_integ(const struct transform *integ, struct suite *out)
+{
+    const struct algorithm *i = algorithm_find(TRANSFORM_INTEG, integ->id, integ->key_bits);
+    if (integ->type != TRANSFORM_INTEG || !i)
+        return ERR_UNSUPPORTED;
+    *out = (struct suite){
+        .encr = {.type = TRANSFORM_ENCR, .id = ENCR_NONE},
+        .integ = i->t,
+        .mode = i->mode,
+        .aead = i->aead,
+        .counter_iv = i->counter_iv,
+        .aes = i->aes,
+        .salt_len = i->salt_len,
+        .iv_len = i->iv_len,
+        .block = 1,
+        .icv_len = i->icv_len,
+        .mac = i->prf,
+    };
+    if (i->aead) {
+        out->encr.key_bits = (uint16_t)((i->key_len - i->salt_len) * 8);
+        out->encr_key_len = i->key_len;
+    } else {
+        out->integ_key_len = i->key_len;
+    }
+    return OK;
+}
+
 const char *suite_text(const struct suite *s, char *text, size_t size)
 {
     char encr[32], integ[32];
     transform_text(&s->encr, encr, sizeof encr);
-    if (s->aead)
+    if (s->encr.id == ENCR_NONE)
+        transform_text(&s->integ, text, size);
+    else if (s->aead)
         snprintf(text, size, "%s", encr);
     else
         snprintf(text, size, "%s-%s", encr, transform_text(&s->integ, integ, sizeof integ));

@@ -35,7 +35,12 @@ struct suite {
 
 /* Errors: UNSUPPORTED; MISMATCH (a cipher without integrity, an AEAD with one: RFC 4303 section 3.2.3 forbids them). */
 MUST_USE enum err suite_of(const struct transform *encr, const struct transform *integ, struct suite *out);
-/* "aes256gcm16", "aes128-sha256" … into text; returns it. */
+/*
+ * A suite without a cipher, for AH: what is its text to a cipher is only read by the MAC. encr.id is ENCR_NONE. The key of
+ * AES-GMAC, which is an AEAD to the engines, is encr_key_len long; all others have integ_key_len. Errors: UNSUPPORTED.
+ */
+MUST_USE enum err suite_of_integ(const struct transform *integ, struct suite *out);
+/* "aes256gcm16", "aes128-sha256", of AH "sha256" … into text; returns it. */
 const char *suite_text(const struct suite *s, char *text, size_t size);
 
 /*

@@ -84,7 +84,7 @@ void choice_proposal(const struct choice *c, struct proposal *out)
 
 enum err choice_suite(const struct choice *c, struct suite *out)
 {
-    return suite_of(&c->encr, &c->integ, out);
+    return c->protocol == PROTOCOL_AH ? suite_of_integ(&c->integ, out) : suite_of(&c->encr, &c->integ, out);
 }
 
 /* -- reading -- */
@@ -219,7 +219,8 @@ static bool type_known(uint8_t protocol, uint8_t type)
 {
     if (protocol == PROTOCOL_IKE)
         return type >= TRANSFORM_ENCR && type <= TRANSFORM_KE;
-    return type == TRANSFORM_ENCR || type == TRANSFORM_INTEG || type == TRANSFORM_KE || type == TRANSFORM_ESN;
+    return (type == TRANSFORM_ENCR && protocol == PROTOCOL_ESP) || type == TRANSFORM_INTEG || type == TRANSFORM_KE ||
+           type == TRANSFORM_ESN;
 }
 
 static void keep_transform(struct acceptable *a, const struct wire_transform *w, const struct proposals *ours)
@@ -288,7 +289,8 @@ static bool choose_all(const struct acceptable *theirs, const struct proposal *o
                        struct choice *c)
 {
     bool ike = ours->protocol == PROTOCOL_IKE;
-    if (!choose_type(TRANSFORM_ENCR, theirs, ours, 0, &c->encr) ||
+    bool ah = ours->protocol == PROTOCOL_AH;
+    if ((!ah && !choose_type(TRANSFORM_ENCR, theirs, ours, 0, &c->encr)) ||
         !choose_type(TRANSFORM_INTEG, theirs, ours, 0, &c->integ))
         return false;
     if (ike && !choose_type(TRANSFORM_PRF, theirs, ours, 0, &c->prf))
@@ -311,7 +313,11 @@ static void explain(const struct proposals *offered, const struct proposals *our
         room = sizeof a;
     proposals_format(offered, a, room);
     proposals_format(ours, b, room);
-    snprintf(why, size, "offered %s; configured %s", offered->n ? a : "nothing", ours->n ? b : "nothing");
+    /* Which protocols matters only where they differ: ESP offered, and AH configured. */
+    bool differ = offered->n && ours->n && offered->v[0].protocol != ours->v[0].protocol;
+    snprintf(why, size, "offered %s%s%s; configured %s%s%s", differ ? protocol_text(offered->v[0].protocol) : "",
+             differ ? " " : "", offered->n ? a : "nothing", differ ? protocol_text(ours->v[0].protocol) : "",
+             differ ? " " : "", ours->n ? b : "nothing");
 }
 
 enum err proposal_choose(struct span sa, const struct proposals *ours, uint16_t prefer_ke, bool with_ke,

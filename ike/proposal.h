@@ -9,7 +9,7 @@
 struct choice {
     uint8_t number;   /* of the peer's proposal */
     uint8_t protocol; /* enum protocol_id */
-    uint64_t spi;     /* the peer's: 8 bytes for IKE (rekey), 4 for ESP */
+    uint64_t spi;     /* the peer's: 8 bytes for IKE (rekey), 4 for ESP and AH */
     uint8_t spi_len;
     struct transform encr, prf, integ, ke, esn;
 };

@@ -92,10 +92,16 @@ static const char *const ike_aead[] = {"aes256gcm16", "aes128gcm16", "chacha20po
 static const char *const ike_classic[] = {"aes256", "aes128", "sha512", "sha384", "sha256", IKE_COMMON};
 static const char *const esp_aead[] = {"aes256gcm16", "aes128gcm16", "chacha20poly1305", "esn", "noesn", NULL};
 static const char *const esp_classic[] = {"aes256", "aes128", "sha512", "sha256", "sha384", "esn", "noesn", NULL};
+static const char *const ah_builtin[] = {"sha512", "sha256", "sha384", "esn", "noesn", NULL};
 
 void proposals_default(enum protocol_id protocol, struct proposals *out)
 {
     bool ike = protocol == PROTOCOL_IKE;
+    if (protocol == PROTOCOL_AH) {
+        *out = (struct proposals){.n = 1, .v[0].protocol = PROTOCOL_AH};
+        add_keywords(&out->v[0], ah_builtin);
+        return;
+    }
     *out = (struct proposals){.n = 2};
     out->v[0].protocol = out->v[1].protocol = (uint8_t)protocol;
     add_keywords(&out->v[0], ike ? ike_aead : esp_aead);
@@ -104,9 +110,14 @@ void proposals_default(enum protocol_id protocol, struct proposals *out)
 
 /* -- parsing -- */
 
+const char *protocol_text(uint8_t protocol)
+{
+    return protocol == PROTOCOL_IKE ? "IKE" : protocol == PROTOCOL_AH ? "AH" : "ESP";
+}
+
 static const char *protocol_name(const struct proposal *p)
 {
-    return p->protocol == PROTOCOL_IKE ? "IKE" : "ESP";
+    return protocol_text(p->protocol);
 }
 
 /* True where a transform type has a place in the protocol's proposals (RFC 7296 section 3.3.3). */
@@ -114,13 +125,14 @@ static bool type_allowed(uint8_t protocol, uint8_t type)
 {
     switch (type) {
     case TRANSFORM_ENCR:
+        return protocol != PROTOCOL_AH;
     case TRANSFORM_INTEG:
     case TRANSFORM_KE:
         return true;
     case TRANSFORM_PRF:
         return protocol == PROTOCOL_IKE;
     case TRANSFORM_ESN:
-        return protocol == PROTOCOL_ESP;
+        return protocol != PROTOCOL_IKE;
     default:
         return false;
     }
@@ -132,15 +144,28 @@ static bool encrypts(const struct proposal *p, const struct algorithm *a)
     return p->protocol != PROTOCOL_IKE || algorithm_encrypts_ike(a);
 }
 
+static const char *example(const struct proposal *p)
+{
+    return p->protocol == PROTOCOL_IKE  ? "aes256gcm16-prfsha384-x25519"
+           : p->protocol == PROTOCOL_AH ? "sha256"
+                                        : "aes256gcm16";
+}
+
+/* All of that for one row: AES-GMAC as a MAC is for AH (RFC 4543 section 5.3). */
+static bool may_stand(const struct proposal *p, const struct algorithm *a)
+{
+    return type_allowed(p->protocol, a->t.type) && (a->t.type != TRANSFORM_ENCR || encrypts(p, a)) &&
+           (a->t.type != TRANSFORM_INTEG || !a->aead || p->protocol == PROTOCOL_AH);
+}
+
 static enum err unknown_keyword(const struct proposal *p, const char *word, size_t len, struct why *why)
 {
     struct spelling s = spelling_of(word, len);
     const struct algorithm *a;
     if (len == 0)
-        return refuse(why, "found an empty keyword, expected for example '%s'",
-                      p->protocol == PROTOCOL_IKE ? "aes256gcm16-prfsha384-x25519" : "aes256gcm16");
+        return refuse(why, "found an empty keyword, expected for example '%s'", example(p));
     for (unsigned i = 0; (a = algorithm_at(i)) != NULL; i++)
-        if (type_allowed(p->protocol, a->t.type) && (a->t.type != TRANSFORM_ENCR || encrypts(p, a)))
+        if (may_stand(p, a))
             spelling_offer(&s, a->keyword);
     if (s.nearest)
         return refuse(why, "found '%.*s', expected an %s algorithm, perhaps '%s'", (int)(len < 40 ? len : 40), word,
@@ -153,6 +178,8 @@ static enum err take_keyword(struct proposal *p, const char *word, size_t len, s
     const struct algorithm *a = algorithm_by_keyword(word, len);
     if (!a)
         return unknown_keyword(p, word, len, why);
+    if (p->protocol == PROTOCOL_AH && algorithm_namesake(a, TRANSFORM_INTEG))
+        a = algorithm_namesake(a, TRANSFORM_INTEG);
     if (a->t.type == TRANSFORM_ENCR && !encrypts(p, a))
         return refuse(why,
                       a->implicit_iv ? "found '%s', expected a cipher with IVs of its own: this one is for ESP only"
@@ -204,10 +231,9 @@ static enum err complete_ike(struct proposal *p, bool aead, struct why *why)
     return OK;
 }
 
-static enum err complete_esp(struct proposal *p, bool aead, struct why *why)
+/* Both kinds of sequence numbers, where the proposal says nothing about them. */
+static enum err complete_esn(struct proposal *p, struct why *why)
 {
-    if (aead && proposal_has(p, TRANSFORM_INTEG))
-        return refuse(why, "found an integrity algorithm beside an AEAD cipher, expected the cipher alone");
     if (proposal_has(p, TRANSFORM_ESN))
         return OK;
     if (!add(p, (struct transform){TRANSFORM_ESN, ESN_YES, 0}) || !add(p, (struct transform){TRANSFORM_ESN, ESN_NO, 0}))
@@ -215,9 +241,25 @@ static enum err complete_esp(struct proposal *p, bool aead, struct why *why)
     return OK;
 }
 
+static enum err complete_esp(struct proposal *p, bool aead, struct why *why)
+{
+    if (aead && proposal_has(p, TRANSFORM_INTEG))
+        return refuse(why, "found an integrity algorithm beside an AEAD cipher, expected the cipher alone");
+    return complete_esn(p, why);
+}
+
+static enum err complete_ah(struct proposal *p, struct why *why)
+{
+    if (!proposal_has(p, TRANSFORM_INTEG))
+        return refuse(why, "found no integrity algorithm, expected one such as 'sha256'");
+    return complete_esn(p, why);
+}
+
 static enum err complete(struct proposal *p, struct why *why)
 {
     unsigned aead, classic;
+    if (p->protocol == PROTOCOL_AH)
+        return complete_ah(p, why);
     count_ciphers(p, &aead, &classic);
     if (aead + classic == 0)
         return refuse(why, "found no cipher, expected one such as 'aes256gcm16'");

@@ -14,6 +14,8 @@
 
 enum protocol_id { PROTOCOL_NONE = 0, PROTOCOL_IKE = 1, PROTOCOL_AH = 2, PROTOCOL_ESP = 3 };
 
+const char *protocol_text(uint8_t protocol); /* "IKE", "AH", "ESP" */
+
 struct proposal {
     uint8_t protocol; /* enum protocol_id */
     uint8_t n;
@@ -26,8 +28,9 @@ struct proposals {
 };
 
 /*
- * Parses a list for IKE or ESP and completes it as users expect: IKE without a PRF gets those of its integrity (or
- * SHA2-256 for AEADs); ESP without esn/noesn gets both, in the order yes, no; an ESP KE transform is its PFS group.
+ * Parses a list for IKE, ESP or AH and completes it as users expect: IKE without a PRF gets those of its integrity (or
+ * SHA2-256 for AEADs); ESP and AH without esn/noesn get both, in the order yes, no; their KE transform is the PFS group.
+ * AH has integrity alone, with AES-GMAC by the transforms that are for AH (RFC 4543 section 9).
  * Refuses what must not be (ENCR_NULL for IKE, a cipher without integrity, a mix of AEAD and non-AEAD in one proposal,
  * IKE without a KE method).
  * Errors: SYNTAX with one line in why: what was found, what was expected, with the nearest keyword.
@@ -35,7 +38,7 @@ struct proposals {
 MUST_USE enum err proposals_parse(const char *text, enum protocol_id protocol, struct proposals *out, char *why,
                                   size_t why_size);
 
-/* The built-in lists, as in README. ESP: without KE transforms (a rekey adds {IKE's group, NONE}). */
+/* The built-in lists, as in README. ESP and AH: without KE transforms (a rekey adds {IKE's group, NONE}). */
 void proposals_default(enum protocol_id protocol, struct proposals *out);
 
 /* "aes256gcm16-prfsha384-x25519, …"; returns text. */

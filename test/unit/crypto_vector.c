@@ -61,7 +61,7 @@ const struct algorithm *algorithm_of_type(uint8_t type, unsigned i)
 {
     const struct algorithm *a;
     for (unsigned row = 0; (a = algorithm_at(row)) != NULL; row++)
-        if (a->t.type == type && i-- == 0)
+        if (a->t.type == type && (a->aead <= (type == TRANSFORM_ENCR)) && i-- == 0)
             return a;
     return NULL;
 }
@@ -81,6 +81,9 @@ bool suite_at(unsigned i, struct suite *out)
         }
         i -= variants;
     }
+    for (unsigned row = 0; (integ = algorithm_at(row)) != NULL; row++)
+        if (integ->t.type == TRANSFORM_INTEG && i-- == 0)
+            return suite_of_integ(&integ->t, out) == OK;
     return false;
 }
 

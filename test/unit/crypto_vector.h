@@ -27,9 +27,9 @@ struct packet_vector {
 
 /* aes128gcm16, or aes256-sha256. Fails the test if there is no such suite. */
 struct suite suite_by_name(const char *encr, const char *integ);
-/* The i-th of all ciphers, MACs …; NULL past the end. */
+/* The i-th of all ciphers, MACs (of ESP) …; NULL past the end. */
 const struct algorithm *algorithm_of_type(uint8_t type, unsigned i);
-/* Row i of all suites that we have; false past the end. */
+/* Row i of all suites that we have, those of AH included; false past the end. */
 bool suite_at(unsigned i, struct suite *out);
 
 /* Whether the engine makes exactly this cipher text and ICV; whether it opens it to exactly this text. */

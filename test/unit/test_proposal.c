@@ -57,6 +57,33 @@ static void esp_proposals_are_completed(void **state)
     check("null-sha256", PROTOCOL_ESP, "null-sha256-esn-noesn");
 }
 
+static void ah_proposals_have_integrity_alone(void **state)
+{
+    (void)state;
+    struct proposals p;
+    char why[200];
+    check("sha256", PROTOCOL_AH, "sha256-esn-noesn");
+    check("sha384-sha1-aesxcbc-aescmac-noesn", PROTOCOL_AH, "sha384-sha1-aesxcbc-aescmac-noesn");
+    check("sha2_512-x25519-esn", PROTOCOL_AH, "sha512-x25519-esn");
+    check("default", PROTOCOL_AH, "sha512-sha256-sha384-esn-noesn");
+    check("aes128gmac-aes192gmac-aes256gmac", PROTOCOL_AH, "aes128gmac-aes192gmac-aes256gmac-esn-noesn");
+    /* Transforms of their own, without a length of key (RFC 4543 sections 5.3 and 9). */
+    assert_int_equal(proposals_parse("aes128gmac-aes192gmac-aes256gmac", PROTOCOL_AH, &p, why, sizeof(why)), OK);
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(p.v[0].t[i].type, TRANSFORM_INTEG);
+        assert_int_equal(p.v[0].t[i].id, 9 + i);
+        assert_int_equal(p.v[0].t[i].key_bits, 0);
+    }
+    refuse("aes128gcm16", PROTOCOL_AH, "found 'aes128gcm16', which AH proposals don't have");
+    refuse("aes128-sha256", PROTOCOL_AH, "found 'aes128', which AH proposals don't have");
+    refuse("null-sha256", PROTOCOL_AH, "found 'null', which AH proposals don't have");
+    refuse("sha256-prfsha256", PROTOCOL_AH, "found 'prfsha256', which AH proposals don't have");
+    refuse("x25519-esn", PROTOCOL_AH, "found no integrity algorithm, expected one such as 'sha256'");
+    refuse("", PROTOCOL_AH, "found an empty keyword, expected for example 'sha256'");
+    refuse("sha265", PROTOCOL_AH, "found 'sha265', expected an AH algorithm, perhaps 'sha256'");
+    refuse("aes12gmac", PROTOCOL_AH, "found 'aes12gmac', expected an AH algorithm, perhaps 'aes192gmac'");
+}
+
 static void defaults_are_as_documented(void **state)
 {
     (void)state;
@@ -139,7 +166,7 @@ int main(void)
         cmocka_unit_test(ike_proposals_are_completed),  cmocka_unit_test(esp_proposals_are_completed),
         cmocka_unit_test(defaults_are_as_documented),   cmocka_unit_test(what_must_not_be_is_refused),
         cmocka_unit_test(misspelt_keywords_get_a_hint), cmocka_unit_test(equality_counts_the_order),
-        cmocka_unit_test(distances_count_edits),
+        cmocka_unit_test(distances_count_edits),        cmocka_unit_test(ah_proposals_have_integrity_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

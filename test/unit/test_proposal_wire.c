@@ -121,6 +121,75 @@ static void offer_has_the_wire_form_of_the_rfc(void **state)
     assert_memory_equal(out + IKE_HEADER_LEN + 4, want, sizeof want);
 }
 
+static void an_offer_of_ah_has_no_cipher(void **state)
+{
+    (void)state;
+    static const uint8_t want[] = {
+        0, 0, 0, 44, 1, 2, 4, 4,  0xc0, 0xff, 0xee, 0x01, /* AH is protocol 2 (RFC 7296 section 3.3.1) */
+        3, 0, 0, 8,  3, 0, 0, 9,                          /* AUTH_AES_128_GMAC, no Key Length (RFC 4543 section 5.3) */
+        3, 0, 0, 8,  3, 0, 0, 12,                         /* AUTH_HMAC_SHA2_256_128 */
+        3, 0, 0, 8,  5, 0, 0, 1,  0,    0,    0,    8,    5, 0, 0, 0,
+    };
+    struct proposals p = configured("aes128gmac-sha256", PROTOCOL_AH);
+    uint8_t out[200];
+    struct ike_header h = {.exchange = EXCHANGE_AUTH};
+    struct ike_builder b;
+    size_t len;
+    ike_begin(&b, out, sizeof out, &h);
+    proposal_put_offer(&b, &p, 0xc0ffee01, 4);
+    assert_int_equal(ike_finish(&b, &len), OK);
+    assert_int_equal(len, IKE_HEADER_LEN + 4 + sizeof want);
+    assert_memory_equal(out + IKE_HEADER_LEN + 4, want, sizeof want);
+}
+
+static void ah_needs_integrity_and_nothing_else(void **state)
+{
+    (void)state;
+    struct choice c;
+    struct suite suite;
+    struct sa s = {.len = 0};
+    char why[200] = "";
+    proposal(&s, 1, PROTOCOL_AH, ESP_SPI, 4);
+    PLAIN(&s, TRANSFORM_INTEG, INTEG_HMAC_SHA2_512_256);
+    PLAIN(&s, TRANSFORM_INTEG, INTEG_AES_256_GMAC);
+    PLAIN(&s, TRANSFORM_ESN, ESN_YES);
+    assert_int_equal(choose(&s, "aes256gmac-sha512-esn", PROTOCOL_AH, &c), OK);
+    assert_int_equal(c.protocol, PROTOCOL_AH);
+    assert_int_equal(c.integ.id, INTEG_AES_256_GMAC); /* ours decide */
+    assert_int_equal(c.spi, 0xc0ffee01);
+    assert_int_equal(choice_suite(&c, &suite), OK);
+    assert_int_equal(suite.encr.id, ENCR_NONE);
+    assert_int_equal(choose(&s, "sha256", PROTOCOL_AH, &c), ERR_MISMATCH);
+    /* The same for the answer to an offer, and two algorithms are no choice. */
+    struct proposals ours = configured("sha512-aes256gmac-esn", PROTOCOL_AH);
+    assert_int_equal(proposal_accept(span_of(s.b, s.len), &ours, true, &c), ERR_MISMATCH);
+
+    PLAIN(&s, TRANSFORM_ENCR, ENCR_NULL); /* a type that AH hasn't spoils the proposal */
+    assert_int_equal(choose(&s, "sha512-esn", PROTOCOL_AH, &c), ERR_MISMATCH);
+
+    struct sa bare = {.len = 0};
+    proposal(&bare, 1, PROTOCOL_AH, ESP_SPI, 4);
+    PLAIN(&bare, TRANSFORM_ESN, ESN_NO);
+    assert_int_equal(choose(&bare, "sha512", PROTOCOL_AH, &c), ERR_MISMATCH);
+    ours = configured("sha512", PROTOCOL_AH);
+    assert_int_equal(proposal_accept(span_of(bare.b, bare.len), &ours, true, &c), ERR_MISMATCH);
+    PLAIN(&bare, TRANSFORM_INTEG, INTEG_NONE);
+    assert_int_equal(choose(&bare, "sha512", PROTOCOL_AH, &c), ERR_MISMATCH);
+    assert_int_equal(proposal_accept(span_of(bare.b, bare.len), &ours, true, &c), ERR_MISMATCH);
+
+    struct sa sized = {.len = 0};
+    proposal(&sized, 1, PROTOCOL_AH, ESP_SPI, 4);
+    transform(&sized, TRANSFORM_INTEG, INTEG_AES_128_GMAC, "\x80\x0e\x00\x80", 4);
+    PLAIN(&sized, TRANSFORM_ESN, ESN_NO);
+    assert_int_equal(choose(&sized, "aes128gmac", PROTOCOL_AH, &c), ERR_MISMATCH);
+
+    /* Who offers ESP where AH is configured hears of both. */
+    struct sa esp = esp_offer();
+    assert_int_equal(proposal_choose(span_of(esp.b, esp.len), &ours, KE_NONE, true, &c, why, sizeof why), ERR_MISMATCH);
+    assert_string_equal(why, "offered ESP aes256gcm16-noesn; configured AH sha512-esn-noesn");
+    assert_int_equal(choose(&s, "null-sha512", PROTOCOL_ESP, &c), ERR_MISMATCH);
+}
+
 static struct span written(const struct proposals *offer, const struct choice *answer, uint64_t spi, uint8_t spi_len,
                            uint8_t *out, size_t cap)
 {
@@ -668,6 +737,8 @@ static int start_crypto(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_offer_of_ah_has_no_cipher),
+        cmocka_unit_test(ah_needs_integrity_and_nothing_else),
         cmocka_unit_test(offer_has_the_wire_form_of_the_rfc),
         cmocka_unit_test(both_sides_agree_on_the_responders_preference),
         cmocka_unit_test(esp_agrees_on_sequence_numbers_and_pfs),

@@ -389,6 +389,31 @@ static void suites_that_esp_forbids_are_refused(void **state)
     assert_string_equal(suite_text(&s, text, sizeof text), "aes256-sha256");
 }
 
+static void suites_of_ah_have_a_mac_alone(void **state)
+{
+    (void)state;
+    struct suite s;
+    char text[32];
+    const struct transform gmac = {TRANSFORM_INTEG, INTEG_AES_192_GMAC, 0}, md5 = {TRANSFORM_INTEG, 1, 0},
+                           sha = {TRANSFORM_INTEG, INTEG_HMAC_SHA2_384_192, 0},
+                           cbc = {TRANSFORM_ENCR, ENCR_AES_CBC, 256}, null = {TRANSFORM_ENCR, ENCR_NULL, 0};
+    assert_int_equal(suite_of_integ(&sha, &s), OK);
+    assert_int_equal(s.encr_key_len, 0);
+    assert_int_equal(s.integ_key_len, 48);
+    assert_int_equal(s.icv_len, 24);
+    assert_int_equal(s.iv_len, 0);
+    assert_string_equal(suite_text(&s, text, sizeof text), "sha384");
+    assert_int_equal(suite_of_integ(&gmac, &s), OK);
+    assert_int_equal(s.encr_key_len + s.integ_key_len, 24 + 4); /* RFC 4543 section 5.4 */
+    assert_int_equal(s.icv_len, 16);
+    assert_int_equal(s.iv_len, 8);
+    assert_string_equal(suite_text(&s, text, sizeof text), "aes192gmac");
+    assert_int_equal(suite_of_integ(&md5, &s), ERR_UNSUPPORTED);
+    assert_int_equal(suite_of_integ(&cbc, &s), ERR_UNSUPPORTED);
+    assert_int_equal(suite_of(&null, &gmac, &s), ERR_UNSUPPORTED); /* section 5.3: not with ESP */
+    assert_int_equal(suite_of(&cbc, &gmac, &s), ERR_UNSUPPORTED);
+}
+
 static void wrong_keys_engines_and_batches_are_refused(void **state)
 {
     (void)state;
@@ -426,7 +451,7 @@ static void every_suite_has_an_engine(void **state)
         assert_true(engine_has("mbedtls", &s));
         assert_true(engine_has(engine_for(&s), &s));
     }
-    assert_int_equal(suites, 26 + 7 * 6);
+    assert_int_equal(suites, 26 + 7 * 6 + 9);
     assert_false(engine_has("openssl", &s));
 }
 
@@ -490,6 +515,7 @@ int main(void)
         cmocka_unit_test(texts_of_partial_blocks_fail_alone),
         cmocka_unit_test(too_much_associated_data_fails_alone),
         cmocka_unit_test(suites_that_esp_forbids_are_refused),
+        cmocka_unit_test(suites_of_ah_have_a_mac_alone),
         cmocka_unit_test(wrong_keys_engines_and_batches_are_refused),
         cmocka_unit_test(every_suite_has_an_engine),
         cmocka_unit_test(threads_do_not_disturb_each_other),
