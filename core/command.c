@@ -77,7 +77,7 @@ static void request_reload(struct daemon *d, struct control_client *client, cons
 
 static void request_status(struct daemon *d, struct control_client *client, const json_t *request)
 {
-    control_reply(client, daemon_status(d, json_is_true(json_object_get(request, "brief"))));
+    daemon_status(d, client, json_is_true(json_object_get(request, "brief")));
 }
 
 static const struct {

@@ -13,6 +13,8 @@
 #include "core/file.h"
 
 #define ACCEPT_AGAIN NS_PER_S /* after the process ran out of descriptors */
+#define SLICE NS_PER_MS       /* of a turn, for making answers */
+#define AHEAD 16384           /* bytes of an answer that are made before they are sent */
 
 struct control_client {
     struct control *owner;
@@ -21,9 +23,11 @@ struct control_client {
     uint32_t events; /* what watch waits for */
     char in[CONTROL_LINE];
     size_t in_len;
-    char *out; /* what is still to be sent of an answer; NULL: nothing */
-    size_t out_len, out_at;
-    uint64_t command; /* the engine's command whose end it waits for; 0: none */
+    bool busy;      /* with an answer: what is still to be sent of it … */
+    struct buf out; /* … is this from out_at on … */
+    size_t out_at;
+    struct control_source source; /* … and what this has yet to make, if more is set */
+    uint64_t command;             /* the engine's command whose end it waits for; 0: none */
     ns_t idle_at;
     bool dead; /* freed in the next sweep: the loop may still name it in this turn */
 };
@@ -36,6 +40,7 @@ struct control {
     ns_t accept_at;           /* when it is set again then */
     bool starved;             /* no descriptor since the last client: said once */
     struct log_limit log_limit;
+    ns_t until; /* then the slice of this turn is over; 0: it has not begun */
     struct control_client *clients[CONTROL_CLIENTS];
     char path[sizeof((struct sockaddr_un *)0)->sun_path];
 };
@@ -59,56 +64,111 @@ static void client_watch(struct control_client *c, uint32_t events)
         client_kill(c);
 }
 
+static void source_release(struct control_client *c)
+{
+    if (c->source.more)
+        c->source.release(c->source.ctx);
+    c->source = (struct control_source){0};
+}
+
 static void client_free(struct control_client *c)
 {
     if (c->watch)
         loop_watch_del(c->owner->loop, c->watch);
     close(c->fd);
-    free(c->out);
+    source_release(c);
+    buf_free(&c->out);
     free(c);
 }
 
 /* -- answers -- */
 
-static void client_flush(struct control_client *c)
+/* False: it can't be made further. */
+static bool answer_more(struct control_client *c, ns_t until)
 {
-    while (c->out && c->out_at < c->out_len) {
-        ssize_t n = send(c->fd, c->out + c->out_at, c->out_len - c->out_at, MSG_NOSIGNAL | MSG_DONTWAIT);
+    bool over = false;
+    enum err e = OK;
+    c->out.len = c->out_at = 0;
+    do
+        e = c->source.more(c->source.ctx, &c->out, &over);
+    while (e == OK && !over && c->out.len < AHEAD && clock_now() < until);
+    if (e != OK || over)
+        source_release(c);
+    return e == OK;
+}
+
+/* False: not now, or never again. */
+static bool answer_send(struct control_client *c)
+{
+    while (c->out_at < c->out.len) {
+        ssize_t n = send(c->fd, c->out.data + c->out_at, c->out.len - c->out_at, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0 && errno == EAGAIN) {
             client_watch(c, EPOLLOUT);
-            return;
+            return false;
         }
         if (n <= 0) {
             client_kill(c);
-            return;
+            return false;
         }
         c->out_at += (size_t)n;
+        c->idle_at = clock_now() + CONTROL_IDLE;
     }
-    free(c->out);
-    c->out = NULL;
+    return true;
+}
+
+static void client_flush(struct control_client *c)
+{
+    struct control *owner = c->owner;
+    while (answer_send(c) && c->source.more) {
+        ns_t now = clock_now();
+        owner->until = owner->until ? owner->until : now + SLICE;
+        if (now >= owner->until) { /* the loop comes back at once, when others have had their turn */
+            client_watch(c, EPOLLOUT);
+            return;
+        }
+        if (!answer_more(c, owner->until))
+            client_kill(c);
+    }
+    if (c->dead || c->out_at < c->out.len)
+        return;
+    buf_free(&c->out);
+    c->out_at = 0;
+    c->busy = false;
     client_watch(c, EPOLLIN);
 }
 
-void control_reply(struct control_client *c, json_t *reply)
+static void answer_begin(struct control_client *c)
 {
-    char *text = reply ? json_dumps(reply, JSON_COMPACT) : NULL;
-    json_decref(reply);
-    size_t len = text ? strlen(text) : 0;
-    char *out = text ? realloc(text, len + 2) : NULL;
-    if (!out) {
-        free(text);
-        client_kill(c);
-        return;
-    }
-    memcpy(out + len, "\n", 2);
-    free(c->out);
-    c->out = out;
-    c->out_len = len + 1;
-    c->out_at = 0;
+    source_release(c);
+    c->out.len = c->out_at = 0;
+    c->busy = true;
     c->command = 0;
     c->idle_at = clock_now() + CONTROL_IDLE;
+}
+
+static void reply(struct control_client *c, const json_t *answer)
+{
+    char *text = answer ? json_dumps(answer, JSON_COMPACT) : NULL;
+    answer_begin(c);
+    if (text && buf_append(&c->out, span_of(text, strlen(text))) == OK && buf_append(&c->out, span_of("\n", 1)) == OK)
+        client_flush(c);
+    else
+        client_kill(c);
+    free(text);
+}
+
+void control_reply(struct control_client *c, json_t *answer)
+{
+    reply(c, answer);
+    json_decref(answer);
+}
+
+void control_stream(struct control_client *c, const struct control_source *source)
+{
+    answer_begin(c);
+    c->source = *source;
     client_flush(c);
 }
 
@@ -125,9 +185,14 @@ json_t *control_text(const char *text)
     return json_string(plain);
 }
 
+static json_t *outcome(bool ok, const char *text)
+{
+    return json_pack("{s:b, s:o}", "ok", ok, ok ? "text" : "error", control_text(text));
+}
+
 void control_answer(struct control_client *c, bool ok, const char *text)
 {
-    control_reply(c, json_pack("{s:b, s:o}", "ok", ok, ok ? "text" : "error", control_text(text)));
+    control_reply(c, outcome(ok, text));
 }
 
 void control_wait(struct control_client *c, uint64_t command)
@@ -151,7 +216,7 @@ static void client_line(struct control_client *c, const char *line, size_t len)
 /* Handles whole lines until one of them has to be waited for. */
 static void client_lines(struct control_client *c)
 {
-    while (!c->dead && !c->out && !c->command) {
+    while (!c->dead && !c->busy && !c->command) {
         char *end = memchr(c->in, '\n', c->in_len);
         if (!end)
             break;
@@ -160,7 +225,7 @@ static void client_lines(struct control_client *c)
         c->in_len -= len + 1;
         memmove(c->in, end + 1, c->in_len);
     }
-    if (!c->dead && !c->out && c->in_len == sizeof c->in && !memchr(c->in, '\n', c->in_len)) {
+    if (!c->dead && !c->busy && c->in_len == sizeof c->in && !memchr(c->in, '\n', c->in_len)) {
         control_answer(c, false, "request too long");
         client_kill(c);
     }
@@ -189,7 +254,7 @@ static void client_event(void *ctx, uint32_t events)
     struct control_client *c = ctx;
     if (c->dead)
         return;
-    if (c->out && events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) {
+    if (c->busy && events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) {
         client_flush(c);
         client_lines(c);
     } else if (events & (EPOLLIN | EPOLLERR | EPOLLHUP)) {
@@ -197,21 +262,26 @@ static void client_event(void *ctx, uint32_t events)
     }
 }
 
+void control_finish_reply(struct control *c, uint64_t command, json_t *answer)
+{
+    for (unsigned i = 0; i < CONTROL_CLIENTS; i++) {
+        struct control_client *client = c->clients[i];
+        if (client && !client->dead && client->command == command)
+            reply(client, answer);
+    }
+    json_decref(answer);
+}
+
 void control_finish(struct control *c, uint64_t command, bool ok, const char *text)
 {
-    for (unsigned i = 0; command && i < CONTROL_CLIENTS; i++) {
-        struct control_client *client = c->clients[i];
-        if (!client || client->dead || client->command != command)
-            continue;
-        control_answer(client, ok, text);
-        return;
-    }
+    if (command)
+        control_finish_reply(c, command, outcome(ok, text));
 }
 
 /* A line that came while its client waited for the answer to the one before. */
 static bool client_behind(const struct control_client *c)
 {
-    return !c->dead && !c->out && !c->command && memchr(c->in, '\n', c->in_len);
+    return !c->dead && !c->busy && !c->command && memchr(c->in, '\n', c->in_len);
 }
 
 /* -- clients come and go -- */
@@ -274,6 +344,7 @@ static void control_accept(void *ctx, uint32_t events)
 
 void control_sweep(struct control *c, ns_t now)
 {
+    c->until = 0;
     if (!c->watch && c->accept_at <= now && loop_watch_add(c->loop, c->fd, EPOLLIN, control_accept, c, &c->watch) != OK)
         c->accept_at = now + ACCEPT_AGAIN;
     for (unsigned i = 0; i < CONTROL_CLIENTS; i++) {

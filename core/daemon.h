@@ -50,6 +50,7 @@ struct daemon {
     struct job_pool *jobs;
     struct keylog keylog;
     struct control *control;
+    unsigned loads;              /* of configurations, after the first */
     uint64_t commands;           /* numbers given out */
     bool records_left;           /* a ring was not emptied in this turn */
     bool jobs_left;              /* finished jobs wait */
@@ -90,11 +91,8 @@ MUST_USE enum err daemon_reload(struct daemon *d, json_t *errors);
 /* A client's request (core/command.c). */
 void daemon_request(void *ctx, struct control_client *client, const json_t *request);
 
-/*
- * What `adit status` shows (core/status.c); a new reference, NULL if there is no memory. brief: numbers alone, at a cost
- * that does not depend on how many SAs there are.
- */
-json_t *daemon_status(const struct daemon *d, bool brief);
+/* Answers with what `adit status` shows (core/listing.c). brief: numbers alone, and all at once. */
+void daemon_status(struct daemon *d, struct control_client *client, bool brief);
 
 /* One complaint about a configuration file as a line of text. */
 void config_line_text(char *text, size_t size, const char *file, unsigned line, const char *what);

@@ -88,6 +88,7 @@ static void put_in_force(struct daemon *d, struct config *next, struct spd *spd)
     ns_t now = clock_now();
     ike_reload(d->engine, next, now);
     d->config = next;
+    d->loads++;
     dataplane_commit(d->dataplane, next, spd);
     daemon_settle(d);
     log_setup(next->host.log, next->host.log_format);

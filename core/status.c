@@ -1,16 +1,9 @@
-/* What `adit status` shows, as one JSON object. Field names are API, documented in adit(8): they are only ever added to. */
+/* What `adit status` shows, piece by piece. Field names are API, documented in adit(8): they are only ever added to. */
+#include "core/status.h"
+
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
-
-#include "core/daemon.h"
-
-struct status {
-    const struct daemon *d;
-    ns_t now;
-    json_t *peers;    /* array, in the configuration's order */
-    json_t *children; /* "spi_i" of an IKE SA → its array of Child SAs (borrowed by the peers) */
-};
 
 static void set(json_t *object, const char *key, json_t *value)
 {
@@ -40,12 +33,12 @@ static json_t *endpoint_json(const struct endpoint *e)
 }
 
 /* Seconds since, or until; null where there is no such time. */
-static json_t *since(const struct status *s, ns_t at)
+static json_t *since(const struct status_view *s, ns_t at)
 {
     return !at ? json_null() : json_integer(at > s->now ? 0 : (json_int_t)((s->now - at) / NS_PER_S));
 }
 
-static json_t *until(const struct status *s, ns_t at)
+static json_t *until(const struct status_view *s, ns_t at)
 {
     return !at || at == NS_NEVER ? json_null() : json_integer(at < s->now ? 0 : (json_int_t)((at - s->now) / NS_PER_S));
 }
@@ -80,15 +73,10 @@ static const char *const ike_states[] = {
     [IKE_DELETING] = "deleting",
 };
 
-static void each_sa(void *ctx, const struct ike_sa_info *info)
+json_t *status_ike(const struct status_view *s, const struct ike_sa_info *info)
 {
-    struct status *s = ctx;
-    json_t *peer = info->peer ? json_array_get(s->peers, info->peer->number) : NULL;
-    if (!peer)
-        return;
-    char suite[512], key[20];
-    json_t *sa = json_object(), *children = json_array();
-    snprintf(key, sizeof key, "%016llx", (unsigned long long)info->spi_i);
+    char suite[512];
+    json_t *sa = json_object();
     set(sa, "spi_i", spi64(info->spi_i));
     set(sa, "spi_r", spi64(info->spi_r));
     set(sa, "initiator", json_boolean(info->initiator));
@@ -110,12 +98,10 @@ static void each_sa(void *ctx, const struct ike_sa_info *info)
     set(sa, "reauth_in", until(s, info->reauth_at));
     set(sa, "ppk", json_boolean(info->ppk));
     set(sa, "childless", json_boolean(info->childless));
-    set(s->children, key, json_incref(children));
-    set(sa, "children", children);
-    append(json_object_get(peer, "ike_sas"), sa);
+    return sa;
 }
 
-static void child_traffic_json(const struct status *s, json_t *child, uint64_t id)
+static void child_traffic_json(const struct status_view *s, json_t *child, uint64_t id)
 {
     struct child_counters n;
     if (dataplane_counters(s->d->dataplane, id, &n) != OK)
@@ -132,16 +118,10 @@ static void child_traffic_json(const struct status *s, json_t *child, uint64_t i
     set(child, "out_last", since(s, n.last_out));
 }
 
-static void each_child(void *ctx, const struct ike_child_info *info)
+json_t *status_child(const struct status_view *s, const struct ike_child_info *info)
 {
-    struct status *s = ctx;
-    char key[20], suite[64];
-    snprintf(key, sizeof key, "%016llx", (unsigned long long)info->ike_spi_i);
-    json_t *list = json_object_get(s->children, key), *child = json_object();
-    if (!list || !child) {
-        json_decref(child);
-        return;
-    }
+    char suite[64];
+    json_t *child = json_object();
     set(child, "policy", info->policy ? control_text(info->policy->name) : json_null());
     set(child, "state", json_string(info->rekeying ? "rekeying" : "established"));
     set(child, "spi_in", spi32(info->spi_in));
@@ -154,7 +134,7 @@ static void each_child(void *ctx, const struct ike_child_info *info)
     set(child, "age", since(s, info->established));
     set(child, "rekey_in", until(s, info->rekey_at));
     child_traffic_json(s, child, info->id);
-    append(list, child);
+    return child;
 }
 
 /* -- peers and policies -- */
@@ -166,7 +146,7 @@ static const char *const start_names[] = {
 };
 
 /* "endpoint": where the next attempt goes, or went; "endpoints": as configured; "addresses": what they stand for. */
-static void endpoints_json(const struct status *s, json_t *peer, const struct peer *p)
+static void endpoints_json(const struct status_view *s, json_t *peer, const struct peer *p)
 {
     struct endpoint at[PEER_CANDIDATES];
     char text[PEER_ENDPOINT_TEXT];
@@ -184,7 +164,7 @@ static void endpoints_json(const struct status *s, json_t *peer, const struct pe
     set(peer, "addresses", addresses);
 }
 
-static json_t *peer_json(const struct status *s, const struct peer *p)
+json_t *status_peer(const struct status_view *s, const struct peer *p)
 {
     json_t *peer = json_object();
     ns_t when = 0;
@@ -192,80 +172,33 @@ static json_t *peer_json(const struct status *s, const struct peer *p)
     set(peer, "name", control_text(p->name));
     endpoints_json(s, peer, p);
     set(peer, "start", json_string(start_names[p->start]));
-    set(peer, "state", json_string("down"));
     set(peer, "last_error", error && *error ? control_text(error) : json_null());
     set(peer, "last_error_age", error && *error ? since(s, when) : json_null());
-    set(peer, "ike_sas", json_array());
     return peer;
 }
 
-/* One word for a peer: the best state that one of its IKE SAs has. */
-static void peer_state(json_t *peer)
-{
-    size_t i;
-    json_t *sa;
-    const char *state = "down";
-    json_array_foreach(json_object_get(peer, "ike_sas"), i, sa)
-    {
-        const char *text = json_string_value(json_object_get(sa, "state"));
-        if (text && (strcmp(text, "established") == 0 || strcmp(text, "rekeying") == 0))
-            state = "up";
-        else if (text && strcmp(text, "connecting") == 0 && strcmp(state, "up") != 0)
-            state = "connecting";
-    }
-    set(peer, "state", json_string(state));
-}
-
-static json_t *peers_json(struct status *s)
-{
-    const struct config *c = s->d->config;
-    s->peers = json_array();
-    s->children = json_object();
-    for (unsigned i = 0; i < c->peer_count; i++)
-        append(s->peers, peer_json(s, c->peers[i]));
-    ike_each_sa(s->d->engine, each_sa, s);
-    ike_each_child(s->d->engine, each_child, s);
-    json_decref(s->children);
-    size_t i;
-    json_t *peer;
-    json_array_foreach(s->peers, i, peer) peer_state(peer);
-    return s->peers;
-}
-
-static json_t *policies_json(const struct config *c)
+json_t *status_policy(const struct policy *p)
 {
     static const char *const actions[] = {
         [ACTION_PROTECT] = "protect", [ACTION_BYPASS] = "bypass", [ACTION_DISCARD] = "discard"};
-    json_t *list = json_array();
-    for (unsigned i = 0; i < c->policy_count; i++) {
-        const struct policy *p = c->policies[i];
-        json_t *policy = json_object();
-        set(policy, "name", control_text(p->name));
-        set(policy, "action", json_string(actions[p->action]));
-        set(policy, "peer", p->peer ? control_text(p->peer->name) : json_null());
-        set(policy, "mode",
-            p->action != ACTION_PROTECT ? json_null()
-                                        : json_string(p->mode == MODE_TRANSPORT ? "transport" : "tunnel"));
-        set(policy, "local", selectors_json(&p->local));
-        set(policy, "remote", selectors_json(&p->remote));
-        append(list, policy);
-    }
-    return list;
+    json_t *policy = json_object();
+    set(policy, "name", control_text(p->name));
+    set(policy, "action", json_string(actions[p->action]));
+    set(policy, "peer", p->peer ? control_text(p->peer->name) : json_null());
+    set(policy, "mode",
+        p->action != ACTION_PROTECT ? json_null() : json_string(p->mode == MODE_TRANSPORT ? "transport" : "tunnel"));
+    set(policy, "local", selectors_json(&p->local));
+    set(policy, "remote", selectors_json(&p->remote));
+    return policy;
 }
 
 /* -- host and counters -- */
 
-static json_t *host_json(const struct daemon *d)
+json_t *status_host(const struct daemon *d)
 {
-    json_t *host = json_object(), *sockets = json_array(), *routes = json_array(), *crypto = json_array();
+    json_t *host = json_object(), *sockets = json_array(), *crypto = json_array();
     for (unsigned i = 0; i < host_socket_count(d->host); i++)
         append(sockets, endpoint_json(host_socket_at(d->host, i)));
-    for (unsigned i = 0; i < host_route_count(d->host); i++) {
-        struct prefix p;
-        char text[PREFIX_TEXT];
-        host_route_at(d->host, i, &p);
-        append(routes, json_string(prefix_format(&p, text)));
-    }
     for (unsigned i = 0; engine_name(i); i++)
         append(crypto, json_string(engine_name(i)));
     set(host, "tun", control_text(host_tun_name(d->host)));
@@ -277,8 +210,15 @@ static json_t *host_json(const struct daemon *d)
     set(host, "crypto", json_string(d->config->host.crypto));
     set(host, "crypto_engines", crypto);
     set(host, "sockets", sockets);
-    set(host, "routes", routes);
     return host;
+}
+
+json_t *status_route(const struct daemon *d, unsigned i)
+{
+    struct prefix p;
+    char text[PREFIX_TEXT];
+    host_route_at(d->host, i, &p);
+    return json_string(prefix_format(&p, text));
 }
 
 static uint64_t counter(const struct daemon *d, enum stat_id n)
@@ -306,26 +246,22 @@ static void counters_json(const struct daemon *d, json_t *out)
     set(out, "drops", drops);
 }
 
-json_t *daemon_status(const struct daemon *d, bool brief)
+void status_head(const struct status_view *s, json_t *out)
 {
-    struct ike_counts counts = ike_count(d->engine);
-    struct status s = {.d = d, .now = clock_now()};
-    json_t *out = json_object();
+    const struct daemon *d = s->d;
     set(out, "ok", json_true());
     set(out, "version", json_string(ADIT_VERSION));
     set(out, "pid", json_integer(getpid()));
-    set(out, "uptime", since(&s, d->started));
+    set(out, "uptime", since(s, d->started));
     set(out, "config", control_text(d->file));
     set(out, "turn_max_us", json_integer((json_int_t)(d->turn_max / 1000)));
-    if (!brief)
-        set(out, "host", host_json(d));
-    if (!brief) {
-        set(out, "peers", peers_json(&s));
-        set(out, "policies", policies_json(d->config));
-    }
+}
+
+void status_tail(const struct status_view *s, json_t *out)
+{
+    struct ike_counts counts = ike_count(s->d->engine);
     set(out, "half_open", json_integer(counts.half_open));
     set(out, "ike_sa_count", json_integer(counts.ike_sas));
     set(out, "child_sa_count", json_integer(counts.child_sas));
-    counters_json(d, out);
-    return out;
+    counters_json(s->d, out);
 }

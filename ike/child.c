@@ -407,6 +407,7 @@ static void uninstall(struct child *c, bool linger)
 void child_drop(struct child *c, bool linger)
 {
     struct ike_sa *sa = c->sa;
+    walks_leave_child(c);
     for (struct child **p = &sa->children; *p; p = &(*p)->next)
         if (*p == c) {
             *p = c->next;

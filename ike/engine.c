@@ -45,6 +45,7 @@ void ike_free(struct ike_engine *e)
     while (e->sas)
         sa_kill_quietly(e->sas);
     engine_reap(e);
+    walks_end(e);
     commands_free(e);
     choose_unload(e);
     for (unsigned i = 0; i < e->run_count; i++)

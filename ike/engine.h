@@ -219,6 +219,17 @@ struct ike_counts {
 struct ike_counts ike_count(const struct ike_engine *e);
 void ike_each_sa(const struct ike_engine *e, void (*fn)(void *ctx, const struct ike_sa_info *), void *ctx);
 void ike_each_child(const struct ike_engine *e, void (*fn)(void *ctx, const struct ike_child_info *), void *ctx);
+/*
+ * One peer after the other, its IKE SAs and theirs, piece by piece: the engine may go on between any two calls. What
+ * comes or goes meanwhile is seen or not; what is there all the time is seen once, a rekeyed SA in its successor.
+ */
+struct ike_walk;
+MUST_USE enum err ike_walk_new(struct ike_engine *e, struct ike_walk **out); /* Errors: NOMEM */
+void ike_walk_free(struct ike_walk *w);                                      /* NULL is fine */
+void ike_walk_peer(struct ike_walk *w, const struct peer *peer);
+/* The peer's next IKE SA, the oldest first, and the next Child SA of that; false: no more. */
+bool ike_walk_sa(struct ike_walk *w, struct ike_sa_info *out);
+bool ike_walk_child(struct ike_walk *w, struct ike_child_info *out);
 /* The addresses by which a peer is known now (out: PEER_CANDIDATES), and which of them the next attempt goes to. */
 unsigned ike_candidates(const struct ike_engine *e, const struct peer *peer, struct endpoint *out, unsigned *current);
 /* The last failure of a peer, or "" if the last attempt went well; and when. */

@@ -383,6 +383,7 @@ struct ike_engine {
     struct cookie_jar jar;
     struct ip addresses[IKE_ADDRESSES];      /* this host's */
     unsigned address_count, address_version; /* the version is 0 until they are known */
+    struct ike_walk *walks;                  /* info.c: at SAs that may go */
     struct ike_sa *roaming;                  /* the next to look whether it has to follow them; NULL: all have */
     struct timer roam;
     unsigned half_open;
@@ -754,6 +755,11 @@ unsigned mobike_paths(struct ike_sa *sa, struct path out[MOBIKE_PATHS]);
 unsigned mobike_patience(const struct ike_sa *sa); /* retransmissions before the peer counts as gone */
 /* The awaited answer came this way; retransmission has stopped. */
 void mobike_arrived(struct ike_sa *sa, const struct path *path);
+
+/* -- info.c: walks step aside before what they stand at leaves its list -- */
+void walks_leave_sa(struct ike_sa *sa);
+void walks_leave_child(struct child *c);
+void walks_end(struct ike_engine *e);
 
 /* -- run.c -- */
 /* The protect policies of a configuration by peer, and in the order of the SPD within one; v is to be freed. */

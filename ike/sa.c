@@ -264,6 +264,7 @@ void sa_unlist(struct ike_sa *sa)
 {
     if (!sa->run_at)
         return;
+    walks_leave_sa(sa);
     *sa->run_at = sa->run_next;
     if (sa->run_next)
         sa->run_next->run_at = sa->run_at;

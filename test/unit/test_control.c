@@ -1,4 +1,4 @@
-/* The control socket: requests that come at once, one that is waited for, and a process out of descriptors. */
+/* The control socket: requests that come at once, one that is waited for, long answers, a process out of descriptors. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -21,9 +21,32 @@ struct rig {
     struct control *control;
     char dir[32], path[64];
     unsigned requests;
+    unsigned pieces, limit; /* of the long answer: made so far, and all */
+    bool failing;           /* the last one can't be made */
+    unsigned released;
 };
 
-/* "wait" is answered by control_finish of command 7, everything else at once. */
+#define PIECE 1000
+
+/* Each takes a tenth of a millisecond. */
+static enum err more(void *ctx, struct buf *out, bool *over)
+{
+    struct rig *r = ctx;
+    char text[PIECE];
+    for (ns_t until = clock_now() + NS_PER_MS / 10; clock_now() < until;)
+        ;
+    memset(text, 'x', sizeof text);
+    *over = ++r->pieces == r->limit;
+    return *over && r->failing ? ERR_NOMEM : buf_append(out, span_of(text, sizeof text));
+}
+
+static void release(void *ctx)
+{
+    struct rig *r = ctx;
+    r->released++;
+}
+
+/* "wait" is answered by control_finish of command 7, "long" piece by piece, everything else at once. */
 static void on_request(void *ctx, struct control_client *c, const json_t *request)
 {
     struct rig *r = ctx;
@@ -31,6 +54,8 @@ static void on_request(void *ctx, struct control_client *c, const json_t *reques
     const char *name = json_string_value(json_object_get(request, "command"));
     if (name && strcmp(name, "wait") == 0)
         control_wait(c, 7);
+    else if (name && strcmp(name, "long") == 0)
+        control_stream(c, &(struct control_source){.ctx = r, .more = more, .release = release});
     else
         control_answer(c, true, name ? name : "");
 }
@@ -144,12 +169,116 @@ static void test_without_a_free_descriptor_clients_wait_and_the_loop_sleeps(void
     close(fd);
 }
 
+/* Takes what is there until so much has come, or nothing more comes. */
+static size_t take(struct rig *r, int fd, size_t want)
+{
+    static char got[1 << 16];
+    size_t all = 0;
+    for (unsigned i = 0; i < 2000 && all < want; i++) {
+        size_t most = want - all < sizeof got ? want - all : sizeof got;
+        ssize_t n = recv(fd, got, most, MSG_DONTWAIT);
+        if (n == 0)
+            break;
+        all += n > 0 ? (size_t)n : 0;
+        run(r, NS_PER_MS);
+    }
+    return all;
+}
+
+static void test_long_answer_is_made_in_slices_of_a_turn(void **state)
+{
+    struct rig *r = *state;
+    int fd = client(r), other = client(r);
+    r->limit = 200; /* 20 ms of work */
+    say(fd, "{\"command\":\"long\"}\n{\"command\":\"b\"}\n");
+    run(r, 0);
+    unsigned turns = 0;
+    for (unsigned before; r->pieces < r->limit && turns < 1000; turns++) {
+        before = r->pieces;
+        control_sweep(r->control, clock_now());
+        assert_int_equal(loop_turn(r->loop, 0), OK);
+        assert_in_range(r->pieces - before, 0, 11);
+        if (turns == 5)
+            say(other, "{\"command\":\"a\"}\n");
+        if (turns == 9)
+            expect(other, "{\"ok\":true,\"text\":\"a\"}\n");
+        char got[20 * PIECE];
+        (void)!recv(fd, got, sizeof got, MSG_DONTWAIT); /* or the socket would be full */
+    }
+    assert_true(turns >= 20);
+    close(fd);
+    close(other);
+}
+
+static void test_long_answer_arrives_whole_and_the_next_behind_it(void **state)
+{
+    struct rig *r = *state;
+    int fd = client(r);
+    r->limit = 400;
+    say(fd, "{\"command\":\"long\"}\n{\"command\":\"b\"}\n");
+    assert_int_equal(take(r, fd, 400 * PIECE), 400 * PIECE);
+    run(r, 20 * NS_PER_MS);
+    expect(fd, "{\"ok\":true,\"text\":\"b\"}\n");
+    assert_int_equal(r->released, 1);
+    close(fd);
+}
+
+/* The socket's buffer takes some hundred KB; behind that a few pieces are made and no more. */
+static void test_client_that_does_not_read_holds_no_memory(void **state)
+{
+    struct rig *r = *state;
+    int fd = client(r);
+    r->limit = 1000000;
+    say(fd, "{\"command\":\"long\"}\n");
+    run(r, 500 * NS_PER_MS);
+    unsigned made = r->pieces;
+    assert_in_range(made, 10, 2000);
+    assert_in_range(run(r, 50 * NS_PER_MS), 0, 5); /* nor does it keep the loop awake */
+    assert_int_equal(r->pieces, made);
+    assert_int_equal(r->released, 0);
+    close(fd);
+    run(r, 20 * NS_PER_MS);
+    assert_int_equal(r->released, 1);
+}
+
+static void test_answer_that_can_not_be_made_further_ends_the_connection(void **state)
+{
+    struct rig *r = *state;
+    int fd = client(r);
+    r->limit = 5;
+    r->failing = true;
+    say(fd, "{\"command\":\"long\"}\n");
+    assert_true(take(r, fd, 1 << 20) < 5 * PIECE);
+    assert_int_equal(recv(fd, (char[1]){0}, 1, MSG_DONTWAIT), 0);
+    assert_int_equal(r->released, 1);
+    close(fd);
+}
+
+static void test_all_who_wait_for_a_command_are_answered(void **state)
+{
+    struct rig *r = *state;
+    int fd[2] = {client(r), client(r)};
+    for (unsigned i = 0; i < 2; i++)
+        say(fd[i], "{\"command\":\"wait\"}\n");
+    run(r, 20 * NS_PER_MS);
+    control_finish_reply(r->control, 7, json_pack("{s:b}", "ok", 1));
+    for (unsigned i = 0; i < 2; i++) {
+        expect(fd[i], "{\"ok\":true}\n");
+        close(fd[i]);
+    }
+}
+
 int main(void)
 {
 #define RIG(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
     const struct CMUnitTest tests[] = {
         RIG(test_requests_in_one_piece_are_answered_in_order),
         RIG(test_request_behind_one_that_waits_is_answered_after_it),
+        RIG(test_long_answer_is_made_in_slices_of_a_turn),
+        RIG(test_long_answer_arrives_whole_and_the_next_behind_it),
+        RIG(test_client_that_does_not_read_holds_no_memory),
+        RIG(test_answer_that_can_not_be_made_further_ends_the_connection),
+        RIG(test_all_who_wait_for_a_command_are_answered),
         RIG(test_without_a_free_descriptor_clients_wait_and_the_loop_sleeps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -58,6 +58,58 @@ static void a_thousand_clients_come_up_and_go(void **state)
     crowd_free(c);
 }
 
+/* What a walk over the hub's only peer finds from here on. */
+static unsigned walked(struct ike_walk *w)
+{
+    struct ike_sa_info sa;
+    struct ike_child_info child;
+    unsigned n = 0;
+    for (; ike_walk_sa(w, &sa); n++)
+        while (ike_walk_child(w, &child))
+            assert_int_equal(child.ike_spi_i, sa.spi_i);
+    return n;
+}
+
+static void a_walk_goes_on_while_sas_come_and_go(void **state)
+{
+    (void)state;
+    struct crowd *c = crowd_new(20, "", "", NULL);
+    struct ike_walk *w[3];
+    struct ike_sa_info sa;
+    assert_true(crowd_up(c, 10 * NS_PER_S));
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(ike_walk_new(HUB->e, &w[i]), OK);
+        ike_walk_peer(w[i], HUB->config->peers[0]);
+    }
+    for (unsigned i = 0; i < 5; i++)
+        assert_true(ike_walk_sa(w[0], &sa));
+    assert_int_equal(walked(w[1]), 20);
+    /* The one that the first stands at, the one whose Child SA it is about to show, and one that it has seen. */
+    sa_kill(table_find(&HUB->e->table, sa.spi_r)->next);
+    sa_kill(table_find(&HUB->e->table, sa.spi_r));
+    sa_kill(HUB->e->sas);
+    engine_leave(HUB->e);
+    assert_false(ike_walk_child(w[0], &(struct ike_child_info){0}));
+    /* A rekeyed one is seen in its successor, in front of which the old one may still be. */
+    uint64_t rekeyed = CLIENTS->e->sas_last->spi_i;
+    ike_rekey(CLIENTS->e, CLIENTS->e->sas_last->run->peer, NULL, 0, c->now);
+    crowd_settle(c);
+    unsigned n = 0;
+    for (; ike_walk_sa(w[0], &sa); n++)
+        assert_true(sa.spi_i != rekeyed || sa.state == IKE_DELETING);
+    assert_in_range(n, 14, 15);
+    ike_walk_free(w[1]);
+    assert_in_range(walked(w[2]), 17, 18);
+    ike_free(HUB->e); /* and the other two outlive it */
+    HUB->e = NULL;
+    assert_int_equal(walked(w[0]), 0);
+    ike_walk_peer(w[2], HUB->config->peers[0]);
+    assert_int_equal(walked(w[2]), 0);
+    ike_walk_free(w[0]);
+    ike_walk_free(w[2]);
+    crowd_free(c);
+}
+
 static bool lose_some(struct crowd *c, unsigned from, struct span message)
 {
     (void)from;
@@ -224,6 +276,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_thousand_clients_come_up_and_go),
+        cmocka_unit_test(a_walk_goes_on_while_sas_come_and_go),
         cmocka_unit_test(all_follow_an_address_and_nobody_waits_for_that),
         cmocka_unit_test(with_loss_they_come_up_all_the_same),
         cmocka_unit_test(limits_for_strangers_delay_and_lose_nobody),
