@@ -2,6 +2,7 @@
 #include "ike/internal.h"
 
 #define POLL_EVERY NS_PER_S
+#define POLL_TOGETHER (100 * NS_PER_MS) /* thousands of idle SAs wake the process so often, and not each by itself */
 
 /* -- our requests -- */
 
@@ -193,6 +194,12 @@ static void check_liveness(struct ike_sa *sa, ns_t in, ns_t out)
     liveness_queue(sa);
 }
 
+void poll_later(struct ike_sa *sa)
+{
+    ns_t at = sa->e->now + POLL_EVERY;
+    timer_set(&sa->e->timers, &sa->poll, at - at % POLL_TOGETHER);
+}
+
 void poll_fire(struct timer *t, void *ctx, ns_t now)
 {
     struct ike_engine *e = ctx;
@@ -200,7 +207,7 @@ void poll_fire(struct timer *t, void *ctx, ns_t now)
     ns_t in, out;
     if (sa->state != SA_UP && sa->state != SA_REPLACED)
         return;
-    timer_set(&e->timers, &sa->poll, now + POLL_EVERY);
+    poll_later(sa);
     traffic(sa, &in, &out);
     if (sa->state == SA_UP)
         check_liveness(sa, in, out);

@@ -718,6 +718,7 @@ void informational_response(struct ike_sa *sa, const struct ike_message *m);
 /* One INFORMATIONAL that nobody waits for, before the SA is forgotten. */
 void informational_farewell(struct ike_sa *sa, uint16_t notify);
 void liveness_queue(struct ike_sa *sa);               /* queues one, if none waits */
+void poll_later(struct ike_sa *sa);                   /* in a second, along with others */
 void poll_fire(struct timer *t, void *ctx, ns_t now); /* liveness, keepalives, overdue activation */
 
 /* -- mobike.c: RFC 4555 -- */

@@ -485,7 +485,7 @@ void sa_up(struct ike_sa *sa)
         sa->hard_at = e->now + rekey + rekey / 10;
     }
     sa_arm(sa);
-    timer_set(&e->timers, &sa->poll, e->now + NS_PER_S);
+    poll_later(sa);
 }
 
 void sa_move_children(struct ike_sa *sa)

@@ -58,6 +58,29 @@ static void a_thousand_clients_come_up_and_go(void **state)
     crowd_free(c);
 }
 
+/* However their beginnings are spread, idle SAs wake the process some times a second, and each is looked at each second. */
+static void idle_ones_are_looked_at_together(void **state)
+{
+    (void)state;
+    struct crowd *c = crowd_new(MANY, "", "", NULL);
+    assert_true(crowd_up(c, 10 * NS_PER_S));
+    unsigned k = 0, wakes = 0;
+    for (struct ike_sa *sa = HUB->e->sas; sa; sa = sa->next, k++) {
+        HUB->e->now = c->now + k * NS_PER_MS;
+        poll_later(sa);
+    }
+    ns_t last = 0, end = c->now + 10 * NS_PER_S;
+    for (ns_t at; (at = ike_deadline(HUB->e)) <= end;) {
+        wakes += at > last + NS_PER_MS; /* several ticks of one moment are one wake */
+        last = at;
+        ike_tick(HUB->e, at);
+    }
+    assert_in_range(wakes, 90, 110);
+    for (struct ike_sa *sa = HUB->e->sas; sa; sa = sa->next)
+        assert_in_range(sa->poll.at, end - NS_PER_S / 10, end + NS_PER_S);
+    crowd_free(c);
+}
+
 /* What a walk over the hub's only peer finds from here on. */
 static unsigned walked(struct ike_walk *w)
 {
@@ -276,6 +299,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_thousand_clients_come_up_and_go),
+        cmocka_unit_test(idle_ones_are_looked_at_together),
         cmocka_unit_test(a_walk_goes_on_while_sas_come_and_go),
         cmocka_unit_test(all_follow_an_address_and_nobody_waits_for_that),
         cmocka_unit_test(with_loss_they_come_up_all_the_same),
