@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "esp/esp.h"
+#include "esp/limit.h"
 
 #define AAD_ESN 12 /* as in seal.c: SPI, high half, low half */
 
@@ -247,20 +248,6 @@ static bool finish(struct sa *sa, struct esp_packet *p, struct batch *b, unsigne
     return true;
 }
 
-/* What the counters have passed now, each event once. */
-static unsigned passed(struct sa *sa, const struct batch *b)
-{
-    unsigned events = SA_EVENT_NONE;
-    if (b->packets < sa->packet_soft && b->packets < sa->packet_hard && b->bytes < sa->byte_soft)
-        return events;
-    if (!atomic_exchange_explicit(&sa->soft_raised, true, memory_order_relaxed))
-        events |= SA_EVENT_SOFT;
-    if ((b->packets >= sa->packet_hard || b->bytes >= sa->byte_hard) &&
-        !atomic_exchange_explicit(&sa->hard_raised, true, memory_order_relaxed))
-        events |= SA_EVENT_HARD;
-    return events;
-}
-
 static void account(struct sa *sa, const struct batch *b, ns_t now)
 {
     atomic_store_explicit(&sa->packets, b->packets, memory_order_relaxed);
@@ -293,6 +280,6 @@ unsigned esp_open(struct sa *sa, struct esp_packet *v, unsigned n, ns_t now, uns
         good += finish(sa, &v[b.at[k]], &b, k);
     if (b.authentic > 0)
         account(sa, &b, now);
-    *events = passed(sa, &b);
+    *events = limit_passed(sa, b.packets, b.bytes, now);
     return good;
 }

@@ -45,6 +45,12 @@ struct inner_range {
     uint64_t first[2], last[2];
 };
 
+/* The time that a rate is measured over (limit.c): its beginning, and the counters then. */
+struct sa_stretch {
+    ns_t since; /* 0: not begun */
+    uint64_t count, bytes;
+};
+
 struct sa {
     /* control half: fixed once published, but for the path (see sa_move) and the event flags */
     struct sa_params params; /* key spans are empty; path is the first one: ask sa_path for the current one */
@@ -58,11 +64,12 @@ struct sa {
     uint64_t seq_soft, seq_hard;       /* SA_OUT: number at which to ask for a rekey, and the last that may be used */
     uint64_t packet_soft, packet_hard; /* SA_IN: the same for `packets` */
     uint64_t byte_soft, byte_hard;     /* the same for `bytes` */
-    uint8_t *iv_pool;                  /* SA_OUT, suites with random IVs: drawn in bulk */
-    uint32_t iv_left;                  /* bytes of the pool not yet used, at its end */
-    struct replay replay;              /* SA_IN */
-    bool address_only;                 /* SA_IN: all selectors are for any protocol and port, so addresses decide */
-    uint8_t seen_family;               /* SA_IN: the two ranges that the last inner packet fell into; 0: none yet */
+    struct sa_stretch stretch;
+    uint8_t *iv_pool;     /* SA_OUT, suites with random IVs: drawn in bulk */
+    uint32_t iv_left;     /* bytes of the pool not yet used, at its end */
+    struct replay replay; /* SA_IN */
+    bool address_only;    /* SA_IN: all selectors are for any protocol and port, so addresses decide */
+    uint8_t seen_family;  /* SA_IN: the two ranges that the last inner packet fell into; 0: none yet */
     struct inner_range seen_src, seen_dst;
     _Atomic uint64_t packets, bytes; /* inner; bytes count inner packet lengths */
     _Atomic uint64_t last_used;      /* ns_t of the last batch */

@@ -3,6 +3,7 @@
 
 #include "crypto/random.h"
 #include "esp/esp.h"
+#include "esp/limit.h"
 
 /* Extended sequence numbers lengthen the AAD of AEADs to SPI, high half, low half (RFC 4106 section 5, RFC 7634 2.1). */
 #define AAD_ESN 12
@@ -119,21 +120,6 @@ static void refuse(struct esp_packet *v, unsigned n, enum err why, enum stat_id 
     }
 }
 
-/* What the counters have passed now, each event once. */
-static unsigned passed(struct sa *sa)
-{
-    uint64_t bytes = atomic_load_explicit(&sa->bytes, memory_order_relaxed);
-    unsigned events = SA_EVENT_NONE;
-    if (sa->seq < sa->seq_soft && sa->seq < sa->seq_hard && bytes < sa->byte_soft)
-        return events;
-    if (!atomic_exchange_explicit(&sa->soft_raised, true, memory_order_relaxed))
-        events |= SA_EVENT_SOFT;
-    if ((sa->seq >= sa->seq_hard || bytes >= sa->byte_hard) &&
-        !atomic_exchange_explicit(&sa->hard_raised, true, memory_order_relaxed))
-        events |= SA_EVENT_HARD;
-    return events;
-}
-
 enum err esp_seal(struct sa *sa, struct esp_packet *v, unsigned n, ns_t now, unsigned *sealed, unsigned *events)
 {
     assert(n <= TRANSFORM_BATCH);
@@ -151,6 +137,6 @@ enum err esp_seal(struct sa *sa, struct esp_packet *v, unsigned n, ns_t now, uns
     } else if (fit > 0) {
         refuse(v, fit, e, STAT_DROP_OUT_CRYPTO);
     }
-    *events = passed(sa);
+    *events = limit_passed(sa, sa->seq, atomic_load_explicit(&sa->bytes, memory_order_relaxed), now);
     return e;
 }
