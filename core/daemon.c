@@ -254,6 +254,7 @@ void daemon_refresh_soon(struct daemon *d)
 static void mss_from_mtu(struct daemon *d)
 {
     unsigned mtu = host_mtu(d->host);
+    atomic_store(&d->shared.mtu, mtu);
     atomic_store(&d->shared.mss4, mtu - 40); /* IPv4 and TCP headers without options */
     atomic_store(&d->shared.mss6, mtu - 60);
 }

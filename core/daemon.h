@@ -69,6 +69,8 @@ int daemon_run(const char *file);
 
 /* The table that the engine is given (core/env.c); ctx is the daemon. */
 struct ike_env daemon_env(struct daemon *d);
+/* Packets may have waited for the SA that was just published, of either direction, or dummies may be due. */
+void daemon_workers_call(struct daemon *d);
 /* Tells the engine where we would send to this peer from. False: it has no address, or there is no route to it. */
 bool daemon_hint(struct daemon *d, const struct peer *p);
 /*

@@ -54,8 +54,7 @@ static void env_spi_release(void *ctx, uint32_t spi)
     dataplane_release(d->dataplane, spi);
 }
 
-/* Packets may have waited for the SA that was just published, of either direction. */
-static void workers_call(struct daemon *d)
+void daemon_workers_call(struct daemon *d)
 {
     for (unsigned i = 0; i < d->worker_count; i++)
         worker_call(d->workers[i]);
@@ -68,7 +67,7 @@ static enum err env_child_install(void *ctx, const struct ike_child *c, bool sen
     if (e == OK)
         keylog_child(&d->keylog, c);
     if (e == OK)
-        workers_call(d);
+        daemon_workers_call(d);
     else
         log_line(LOG_ERROR, "core", "policy %s: the SA could not be set up: %s", c->policy->name, err_text(e));
     return e;
@@ -78,7 +77,7 @@ static void env_child_activate(void *ctx, uint64_t child)
 {
     struct daemon *d = ctx;
     dataplane_activate(d->dataplane, child);
-    workers_call(d);
+    daemon_workers_call(d);
 }
 
 static void env_child_remove(void *ctx, uint64_t child, bool linger)

@@ -1,7 +1,10 @@
 /*
  * The framing stage of an outbound SA: from inner packets to the payloads of outer ones (RFC 4303 section 3.3).
  */
+#include <string.h>
+
 #include "core/worker_impl.h"
+#include "esp/tfc.h"
 
 /* Room for one more packet of that sealed length in the current batch, or NULL when all buffers are in flight. */
 static uint8_t *batch_room(struct worker *w, struct sa *sa, uint32_t sealed_len)
@@ -22,6 +25,11 @@ static uint8_t *batch_room(struct worker *w, struct sa *sa, uint32_t sealed_len)
     return at;
 }
 
+static uint32_t padded_len(const struct worker *w, const struct sa *sa, uint32_t len)
+{
+    return tfc_padded(&sa->params.tfc, len, atomic_load_explicit(&w->p.shared->mtu, memory_order_relaxed));
+}
+
 /*
  * The framing stage of plain tunnel mode: each inner packet becomes one outer packet. Each segment is written where it
  * will be sealed in place, so that the sealed batch is contiguous: a segmented send as it stands.
@@ -32,7 +40,8 @@ void frame_packet(struct worker *w, struct sa *sa, struct segments *s)
         (uint16_t)atomic_load_explicit(s->ipv6 ? &w->p.shared->mss6 : &w->p.shared->mss4, memory_order_relaxed);
     while (segment_more(s)) {
         uint32_t size = segment_size(s, s->next);
-        uint32_t sealed_len = esp_sealed_len(&sa->params.suite, size);
+        uint32_t len = sa->params.tfc.n ? padded_len(w, sa, size) : size;
+        uint32_t sealed_len = esp_sealed_len(&sa->params.suite, len);
         uint8_t *room = sealed_len <= LOOP_SLOT_SIZE ? batch_room(w, sa, sealed_len) : NULL;
         if (!room) {
             worker_count(w, STAT_DROP_OUT_NO_BUFFER, s->count - s->next);
@@ -43,10 +52,29 @@ void frame_packet(struct worker *w, struct sa *sa, struct segments *s)
         segment_next(s, inner);
         if (single && mss)
             clamp_mss(inner, size, mss);
+        if (len > size) /* what lay there before is other people's; and sealed, zeros look like anything else */
+            memset(inner + size, 0, len - size);
         w->out.v[w->out.n++] = (struct esp_packet){
             .data = inner,
-            .len = size,
+            .len = len,
             .next_header = s->ipv6 ? NEXT_HEADER_IPV6 : NEXT_HEADER_IPV4,
+            .tfc = (uint16_t)(len - size),
         };
     }
+}
+
+bool frame_dummy(struct worker *w, struct sa *sa, uint32_t len)
+{
+    uint8_t *room = batch_room(w, sa, esp_sealed_len(&sa->params.suite, len));
+    if (!room)
+        return false;
+    uint8_t *inner = room + esp_headroom(&sa->params.suite);
+    memset(inner, 0, len);
+    w->out.v[w->out.n++] = (struct esp_packet){
+        .data = inner,
+        .len = len,
+        .next_header = NEXT_HEADER_NONE,
+        .tfc = (uint16_t)len,
+    };
+    return true;
 }

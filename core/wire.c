@@ -45,6 +45,33 @@ static void send_sealed(struct worker *w, struct batch *b, unsigned n)
     }
 }
 
+/* What packets carry, before they are sealed: inner bytes, padding, and packets that are nothing but padding. */
+struct load {
+    uint64_t bytes, tfc, dummies;
+};
+
+static struct load load_of(const struct esp_packet *v, unsigned n)
+{
+    struct load l = {0};
+    for (unsigned i = 0; i < n; i++) {
+        l.bytes += v[i].len - v[i].tfc;
+        l.tfc += v[i].tfc;
+        l.dummies += v[i].tfc == v[i].len;
+    }
+    return l;
+}
+
+/* all: of the whole batch. */
+static void account(struct worker *w, const struct batch *b, unsigned sealed, const struct load *all)
+{
+    struct load rest = load_of(b->v + sealed, b->n - sealed);
+    uint64_t dummies = all->dummies - rest.dummies;
+    worker_count(w, STAT_OUT_PACKETS, sealed - dummies);
+    worker_count(w, STAT_OUT_BYTES, all->bytes - rest.bytes);
+    worker_count(w, STAT_OUT_TFC_BYTES, all->tfc - rest.tfc);
+    worker_count(w, STAT_OUT_DUMMIES, dummies);
+}
+
 void wire_flush(struct worker *w)
 {
     struct batch *b = &w->out;
@@ -52,18 +79,13 @@ void wire_flush(struct worker *w)
         return;
     if (b->n) {
         unsigned sealed = 0, events = SA_EVENT_NONE;
-        uint64_t bytes = 0;
-        for (unsigned i = 0; i < b->n; i++)
-            bytes += b->v[i].len;
+        struct load all = load_of(b->v, b->n);
         pthread_spin_lock(&b->sa->lock);
         enum err e = esp_seal(b->sa, b->v, b->n, worker_now(w), &sealed, &events);
         pthread_spin_unlock(&b->sa->lock);
         worker_limits(w, b->sa, events);
         if (e == OK) {
-            for (unsigned i = sealed; i < b->n; i++)
-                bytes -= b->v[i].len;
-            worker_count(w, STAT_OUT_PACKETS, sealed);
-            worker_count(w, STAT_OUT_BYTES, bytes);
+            account(w, b, sealed, &all);
             send_sealed(w, b, sealed);
             worker_count(w, STAT_DROP_OUT_EXPIRED, b->n - sealed);
         } else {

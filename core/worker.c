@@ -72,6 +72,7 @@ static void on_turn_end(void *ctx)
         return;
     outbound_held(w);
     inbound_held(w);
+    cover_send(w);
     epoch_quiesce(w->p.shared->epoch, w->p.index);
     if (!w->ring_filled)
         return;
@@ -158,6 +159,7 @@ enum err worker_new(struct worker **out, const struct worker_params *p, char *wh
     w->self = w;
     if (!w->p.now)
         w->p.now = real_now;
+    cover_init(&w->cover);
     for (unsigned i = 0; i < ACQUIRE_SLOTS; i++)
         w->acquired[i].policy_id = SPD_NONE;
     enum err e = worker_init(w, why, why_size);
@@ -193,12 +195,20 @@ void worker_free(struct worker *w)
     free(w);
 }
 
+static ns_t deadline(const struct worker *w)
+{
+    const ns_t all[] = {hold_deadline(w->hold), hold_deadline(w->early), w->cover.next};
+    ns_t least = NS_NEVER;
+    for (unsigned i = 0; i < sizeof all / sizeof *all; i++)
+        least = all[i] < least ? all[i] : least;
+    return least;
+}
+
 /* A turn that fails may be short of memory for a moment; one that goes on failing is the end of this worker. */
 static bool turns_well(struct worker *w)
 {
     for (unsigned i = 0; i < TURN_TRIES; i++) {
-        ns_t out = hold_deadline(w->hold), in = hold_deadline(w->early);
-        if (loop_turn(w->loop, out < in ? out : in) == OK)
+        if (loop_turn(w->loop, deadline(w)) == OK)
             return true;
         nanosleep(&(struct timespec){.tv_nsec = (long)NS_PER_MS << i}, NULL);
     }
@@ -246,6 +256,7 @@ enum err worker_start(struct worker *w)
 void worker_call(struct worker *w)
 {
     uint64_t one = 1;
+    atomic_store(&w->called, true);
     if (w->call_fd >= 0 && write(w->call_fd, &one, sizeof one) < 0) {
         /* Only a counter near 2^64 refuses a write, and then the worker is awake. */
     }

@@ -46,6 +46,7 @@ struct worker_shared {
     struct epoch *epoch;
     struct sad *sad;
     struct spd *_Atomic spd;     /* current snapshot; replaced whole, the old one retired through the epoch */
+    _Atomic unsigned mtu;        /* of the TUN: what fits the tunnel, with TFC padding too */
     _Atomic unsigned mss4, mss6; /* TCP MSS to clamp SYNs to, from the TUN's MTU; 0: off */
 };
 
@@ -77,7 +78,7 @@ void worker_free(struct worker *w); /* stopped */
 
 MUST_USE enum err worker_start(struct worker *w); /* its thread; signals blocked. Errors: SYSTEM */
 void worker_stop(struct worker *w);               /* asks, and joins */
-/* Any thread: an SA was published, packets may wait for it. A loop of the caller's finds them at its next turn. */
+/* Any thread: an SA or an SPD was published, packets may wait for it. A loop of the caller's finds them at its next turn. */
 void worker_call(struct worker *w);
 
 /* Its thread ended by itself, with a line in the log; wake_fd was written. Packets no longer flow: end the daemon. */

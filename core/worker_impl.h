@@ -7,6 +7,7 @@
 
 #include <pthread.h>
 
+#include "core/cover.h"
 #include "core/hold.h"
 #include "core/worker.h"
 #include "esp/esp.h"
@@ -36,6 +37,7 @@ struct worker {
     struct loop *loop;
     bool own_loop, started;
     atomic_bool stop, failed;
+    atomic_bool called; /* since it was looked at last */
     pthread_t thread;
     int call_fd; /* the control thread has something to look at: the end, or a new SA */
     struct loop_watch *call_watch;
@@ -50,6 +52,7 @@ struct worker {
     struct hold *early; /* ESP that has come before its SA, by SPI */
     struct loop_io *tun;
     struct bound_socket sockets[WORKER_SOCKETS];
+    struct cover cover;
     struct batch out, in;
     struct {
         uint32_t policy_id;
@@ -78,6 +81,8 @@ void outbound_received(void *ctx, struct loop_rx *rx, unsigned n);
 void inbound_received(void *ctx, struct loop_rx *rx, unsigned n);
 /* frame.c: puts a packet, or the segments of one, into the batch of its SA, which is flushed as it fills up. */
 void frame_packet(struct worker *w, struct sa *sa, struct segments *s);
+/* A packet with nothing inside, of that inner length (RFC 4303 section 2.6). False: all buffers are in flight. */
+bool frame_dummy(struct worker *w, struct sa *sa, uint32_t len);
 /* wire.c: seals and sends what the outbound batch holds. */
 void wire_flush(struct worker *w);
 /* deliver.c: what esp_open found good in the inbound batch goes to the TUN, the rest is counted. */
@@ -86,5 +91,8 @@ void deliver(struct worker *w, struct batch *b);
 /* At the end of a turn: sends what was held for an SA that is there now, drops what has waited too long. */
 void outbound_held(struct worker *w);
 void inbound_held(struct worker *w); /* the same for what came in early */
+
+/* cover.c: at the end of a turn, the dummies that are due. */
+void cover_send(struct worker *w);
 
 #endif

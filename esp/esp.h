@@ -24,6 +24,7 @@ struct esp_packet {
     uint8_t *dst;
     uint32_t len;
     uint8_t next_header;
+    uint16_t tfc;      /* seal: how many bytes of len are TFC padding */
     enum err verdict;  /* OK, or why it is dropped … */
     enum stat_id drop; /* … and the counter for it, set only then */
 };

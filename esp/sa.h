@@ -30,6 +30,7 @@ struct sa_params {
     bool esn;
     uint32_t replay_window; /* SA_IN */
     enum policy_mode mode;
+    struct tfc tfc;                 /* SA_OUT, tunnel mode: sizes to pad to, for a peer that takes it */
     struct path path;               /* local and remote outer endpoints */
     struct selectors local, remote; /* narrowed traffic selectors */
     /* Ask for a rekey at soft, stop at hard. 0: the sequence number's and the suite's own (sa.c says which). */

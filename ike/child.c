@@ -77,11 +77,18 @@ static void child_acceptable(const struct ike_sa *sa, const struct policy *polic
     }
 }
 
-void child_put_request(struct ike_builder *b, const struct task *t)
+/* What is padded behind a payload of any protocol could not be told from it: only inner IP headers say their length. */
+static void put_transport(struct ike_builder *b)
 {
     struct span none = span_of(NULL, 0);
+    ike_put_notify(b, PROTOCOL_NONE, none, NOTIFY_USE_TRANSPORT_MODE, none);
+    ike_put_notify(b, PROTOCOL_NONE, none, NOTIFY_ESP_TFC_PADDING_NOT_SUPPORTED, none);
+}
+
+void child_put_request(struct ike_builder *b, const struct task *t)
+{
     if (t->transport)
-        ike_put_notify(b, PROTOCOL_NONE, none, NOTIFY_USE_TRANSPORT_MODE, none);
+        put_transport(b);
     proposal_put_offer(b, &t->offered, t->spi, 4);
     ike_put_ts(b, PAYLOAD_TSI, &t->local);
     ike_put_ts(b, PAYLOAD_TSR, &t->remote);
@@ -125,6 +132,7 @@ uint16_t child_answer(struct ike_sa *sa, const struct ike_message *m, const stru
     if (with_ke && out->choice.ke.id != KE_NONE && (!ke || m->ke_group != out->choice.ke.id))
         return NOTIFY_INVALID_KE_PAYLOAD;
     out->initiator = false;
+    out->no_tfc = ike_find_notify(m, NOTIFY_ESP_TFC_PADDING_NOT_SUPPORTED);
     if (sa->e->env.spi_reserve(sa->e->env.ctx, &out->spi_in) != OK) {
         snprintf(why, why_size, "no SPI left");
         return NOTIFY_NO_ADDITIONAL_SAS;
@@ -136,7 +144,7 @@ void child_put_answer(struct ike_builder *b, const struct child_terms *t)
 {
     struct span none = span_of(NULL, 0);
     if (t->mode == MODE_TRANSPORT)
-        ike_put_notify(b, PROTOCOL_NONE, none, NOTIFY_USE_TRANSPORT_MODE, none);
+        put_transport(b);
     if (t->more)
         ike_put_notify(b, PROTOCOL_NONE, none, NOTIFY_ADDITIONAL_TS_POSSIBLE, none);
     proposal_put_answer(b, &t->choice, t->spi_in, 4);
@@ -214,6 +222,7 @@ bool child_accept(struct ike_sa *sa, const struct ike_message *m, const struct t
     out->policy = p;
     out->spi_in = task->spi;
     out->mode = transport ? MODE_TRANSPORT : MODE_TUNNEL;
+    out->no_tfc = ike_find_notify(m, NOTIFY_ESP_TFC_PADDING_NOT_SUPPORTED);
     out->initiator = true;
     note_answer(sa, m, task, out);
     return true;
@@ -291,6 +300,7 @@ static enum err install(struct ike_sa *sa, struct child *c, const struct child_t
             .mode = c->mode,
             .path = esp_path(sa, sa->mobike.unproven ? sa->mobike.proven : sa->path),
             .udp = true,
+            .tfc = !c->no_tfc && c->mode == MODE_TUNNEL,
         };
         err = sa->e->env.child_install(sa->e->env.ctx, &ic, sending);
     }
@@ -323,6 +333,7 @@ struct child *child_create(struct ike_sa *sa, const struct child_terms *t, const
         c->spi_out = (uint32_t)t->choice.spi;
         c->esn = t->choice.esn.id == ESN_YES;
         c->mode = t->mode;
+        c->no_tfc = t->no_tfc;
         c->local = t->local;
         c->remote = t->remote;
         err = child_enlist(e, c) ? choice_suite(&t->choice, &c->suite) : ERR_NOMEM;

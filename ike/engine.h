@@ -34,6 +34,7 @@ struct ike_child {
     enum policy_mode mode;
     struct path path; /* outer endpoints of ESP; path.marker tells UDP encapsulation on a NAT-T port */
     bool udp;         /* ESP in UDP; false: protocol 50 */
+    bool tfc;         /* the peer takes TFC padding (RFC 7296 section 1.3.1) */
 };
 
 enum ike_event_kind {

@@ -92,6 +92,7 @@ struct child {
     struct suite suite;
     bool esn;
     enum policy_mode mode;
+    bool no_tfc; /* the peer does not take TFC padding */
     struct selectors local, remote;
     bool installed;
     bool sending;     /* the policy's outbound traffic uses it */
@@ -107,6 +108,7 @@ struct child_terms { /* the outcome of a negotiation */
     uint32_t spi_in;
     struct selectors local, remote;
     enum policy_mode mode;
+    bool no_tfc;    /* the peer does not take TFC padding (section 1.3.1) */
     bool more;      /* answer: other parts of the offer are acceptable in Child SAs of their own */
     bool initiator; /* of the exchange */
 };

@@ -130,6 +130,11 @@ bool auth_equal(const struct authentication *a, const struct authentication *b);
 void auth_print(const struct authentication *a, FILE *out);
 void auth_free(struct authentication *a, const struct authentication *host); /* host: whose chain stays; NULL: none */
 
+/* -- what an observer sees of the traffic, and what we do (config_traffic.c) -- */
+
+void traffic_tfc(struct target *t, const char *value, unsigned line);
+void traffic_dummies(struct target *t, const char *value, unsigned line);
+
 /* -- after reading -- */
 
 /* Applies the sections to the configuration: keys, defaults, required keys. Errors: NOMEM. */

@@ -499,7 +499,8 @@ static const struct key keys[] = {
     {"dscp", OWN, false, true, NULL},
     {"ecn", OWN, false, true, NULL},
     {"df", OWN, false, true, NULL},
-    {"tfc", OWN, false, true, NULL},
+    {"tfc", OWN, true, true, traffic_tfc},
+    {"dummies", OWN, false, true, traffic_dummies},
     {"mss", OWN, false, true, NULL},
     {"ah", OWN, false, true, NULL},
     {"fragment", OWN, false, true, NULL},
@@ -713,8 +714,8 @@ static enum err apply_peer(struct loading *l, const struct section *s, struct pe
 /* What only makes sense for protected traffic. */
 static void check_unprotected(struct loading *l, const struct section *s)
 {
-    static const char *const protect_only[] = {"peer",  "mode",    "esp",           "esn", "lifetime",
-                                               "bytes", "packets", "replay-window", "hold"};
+    static const char *const protect_only[] = {"peer",    "mode",          "esp",  "esn", "lifetime", "bytes",
+                                               "packets", "replay-window", "hold", "tfc", "dummies"};
     for (size_t i = 0; i < sizeof(protect_only) / sizeof(protect_only[0]); i++)
         if (has(s, protect_only[i]))
             complain(l, line_of(s, protect_only[i]),

@@ -38,13 +38,19 @@ bool peer_equal(const struct peer *a, const struct peer *b)
            a->mobike == b->mobike && same_extensions(a, b);
 }
 
+static bool same_tfc(const struct tfc *a, const struct tfc *b)
+{
+    return a->n == b->n && memcmp(a->size, b->size, a->n * sizeof a->size[0]) == 0;
+}
+
 bool policy_equal(const struct policy *a, const struct policy *b)
 {
     const char *peer_a = a->peer ? a->peer->name : "", *peer_b = b->peer ? b->peer->name : "";
     return strcmp(a->name, b->name) == 0 && a->action == b->action && strcmp(peer_a, peer_b) == 0 &&
            selectors_equal(&a->local, &b->local) && selectors_equal(&a->remote, &b->remote) && a->mode == b->mode &&
            a->transport_only == b->transport_only && proposals_equal(&a->esp, &b->esp) && a->lifetime == b->lifetime &&
-           a->bytes == b->bytes && a->packets == b->packets && a->replay_window == b->replay_window && a->esn == b->esn;
+           a->bytes == b->bytes && a->packets == b->packets && a->replay_window == b->replay_window &&
+           a->esn == b->esn && same_tfc(&a->tfc, &b->tfc);
 }
 
 /* -- the policy table -- */

@@ -70,6 +70,19 @@ enum childless_mode { CHILDLESS_ALLOW, CHILDLESS_FORCE, CHILDLESS_NEVER };
 /* What a second IKE SA of one identity is: a third way beside it, its successor, or refused. */
 enum unique_mode { UNIQUE_NO, UNIQUE_REPLACE, UNIQUE_KEEP };
 
+/*
+ * Sizes that inner packets are padded to (RFC 4303 section 2.7), ascending, in bytes: each to the first that it fits,
+ * never beyond what fits the tunnel. TFC_FULL: all that fits.
+ */
+#define TFC_SIZES 8
+#define TFC_FULL UINT16_MAX
+struct tfc {
+    uint8_t n; /* 0: no padding */
+    uint16_t size[TFC_SIZES];
+};
+
+#define DUMMIES_MAX 1000
+
 struct peer;
 
 /* One entry of the SPD as configured. */
@@ -89,6 +102,8 @@ struct policy {
     uint32_t replay_window; /* packets, 32..65536 */
     bool esn;               /* offer extended sequence numbers */
     uint16_t hold;          /* packets kept while there is no SA, 0..256; default 16 */
+    struct tfc tfc;         /* default: none */
+    unsigned dummies;       /* dummy packets a second, 0..DUMMIES_MAX; default 0 */
 };
 
 #define WINDOW_MAX 32 /* requests of one peer under way at once (RFC 7296 section 2.3) */

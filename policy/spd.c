@@ -14,6 +14,8 @@ struct spd {
     struct spd_entry *entries;
     uint32_t *by_id; /* place in entries + 1; 0: none */
     uint32_t ids;
+    uint32_t *dummies; /* places in entries of those that have them */
+    unsigned dummy_count;
     struct classifier *classifiers[FAMILIES];
 };
 
@@ -28,6 +30,22 @@ static enum err index_ids(struct spd *s)
         return ERR_NOMEM;
     for (unsigned i = 0; i < s->n; i++)
         s->by_id[s->entries[i].id] = i + 1;
+    return OK;
+}
+
+static enum err index_dummies(struct spd *s)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < s->n; i++)
+        n += s->entries[i].policy->dummies != 0;
+    if (n == 0)
+        return OK;
+    s->dummies = calloc(n, sizeof(*s->dummies));
+    if (!s->dummies)
+        return ERR_NOMEM;
+    for (unsigned i = 0; i < s->n; i++)
+        if (s->entries[i].policy->dummies)
+            s->dummies[s->dummy_count++] = i;
     return OK;
 }
 
@@ -58,6 +76,7 @@ static enum err fill(struct spd *s, const struct spd_entry *entries, unsigned n)
         e->overlapped = false;
     }
     TRY(index_ids(s));
+    TRY(index_dummies(s));
     for (unsigned family = IPV4; family < FAMILIES; family++) {
         struct regions regions = {0};
         enum err e = compile(s, family, &regions);
@@ -85,6 +104,7 @@ void spd_free(struct spd *s)
         return;
     free(s->entries);
     free(s->by_id);
+    free(s->dummies);
     for (unsigned family = IPV4; family < FAMILIES; family++)
         classifier_free(s->classifiers[family]);
     free(s);
@@ -97,7 +117,8 @@ unsigned spd_count(const struct spd *s)
 
 size_t spd_size(const struct spd *s)
 {
-    size_t size = sizeof(*s) + s->n * sizeof(*s->entries) + s->ids * sizeof(*s->by_id);
+    size_t size =
+        sizeof(*s) + s->n * sizeof(*s->entries) + s->ids * sizeof(*s->by_id) + s->dummy_count * sizeof(*s->dummies);
     for (unsigned family = IPV4; family < FAMILIES; family++)
         size += classifier_size(s->classifiers[family]);
     return size;
@@ -111,6 +132,11 @@ const struct spd_entry *spd_at(const struct spd *s, unsigned i)
 const struct spd_entry *spd_find(const struct spd *s, uint32_t id)
 {
     return id < s->ids && s->by_id[id] ? &s->entries[s->by_id[id] - 1] : NULL;
+}
+
+const struct spd_entry *spd_dummies(const struct spd *s, unsigned i)
+{
+    return i < s->dummy_count ? &s->entries[s->dummies[i]] : NULL;
 }
 
 /* -- looking up -- */

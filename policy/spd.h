@@ -34,6 +34,9 @@ const struct spd_entry *spd_at(const struct spd *s, unsigned i);
 /* The entry of that id, or NULL. */
 const struct spd_entry *spd_find(const struct spd *s, uint32_t id);
 
+/* Entry i of those whose policies have dummies, in their order; NULL behind the last one. */
+const struct spd_entry *spd_dummies(const struct spd *s, unsigned i);
+
 /* The first entry whose selectors match an outbound (inbound) flow, or NULL: a tree's depth, see classifier.h. */
 const struct spd_entry *spd_lookup_out(const struct spd *s, const struct flow *f);
 const struct spd_entry *spd_lookup_in(const struct spd *s, const struct flow *f);

@@ -22,6 +22,8 @@
     X(TUN_WRITES, "tun_writes", "packets written to the TUN device, merged ones counted once")                 \
     X(KEEPALIVES_IN, "keepalives_in", "NAT keepalives received")                                               \
     X(OUT_HELD, "out_held", "outbound packets kept until their policy has an SA")                              \
+    X(OUT_TFC_BYTES, "out_tfc_bytes", "bytes of traffic flow confidentiality padding sealed with them")        \
+    X(OUT_DUMMIES, "out_dummies", "dummy packets sealed and sent")                                             \
     X(BYPASSED, "bypassed", "packets that policy lets pass unprotected")                                       \
     /* drops: what came from the TUN */                                                                        \
     X(DROP_OUT_MALFORMED, "drop_out_malformed", "outbound packet that is no valid IP packet")                  \

@@ -48,12 +48,16 @@ static void env_release(void *ctx, uint32_t spi)
 static enum err env_install(void *ctx, const struct ike_child *c, bool sending)
 {
     struct rig_host *h = ctx;
-    return dataplane_install(h->dataplane, c, "auto", sending, h->rig->now);
+    enum err e = dataplane_install(h->dataplane, c, "auto", sending, h->rig->now);
+    worker_call(h->worker);
+    return e;
 }
 
 static void env_activate(void *ctx, uint64_t child)
 {
-    dataplane_activate(((struct rig_host *)ctx)->dataplane, child);
+    struct rig_host *h = ctx;
+    dataplane_activate(h->dataplane, child);
+    worker_call(h->worker);
 }
 
 static void env_remove(void *ctx, uint64_t child, bool linger)
@@ -140,6 +144,7 @@ static void host_setup(struct rig *r, unsigned i, uint64_t seed, const char *ext
     load(h, i + 1, extra);
     assert_int_equal(epoch_new(&h->shared.epoch, 1), OK);
     assert_int_equal(sad_new(&h->shared.sad, h->shared.epoch, &random_system), OK);
+    atomic_store(&h->shared.mtu, RIG_MTU);
     timer_heap_init(&h->timers, h);
     struct dataplane_params dp = {.shared = &h->shared, .workers = 1, .timers = &h->timers};
     assert_int_equal(dataplane_new(&h->dataplane, &dp), OK);

@@ -44,6 +44,7 @@ struct rig {
     uint64_t esp_seen;
 };
 
+#define RIG_MTU 1400 /* of the TUN devices */
 #define RIG_MARKER "plaintext-marker"
 
 /* extra: lines for [peer] of both sides, e.g. "esp = aes128gcm16\n". Nothing is up yet. */

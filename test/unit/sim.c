@@ -321,6 +321,7 @@ static enum err env_install(void *ctx, const struct ike_child *c, bool sending)
                               .local = c->local,
                               .remote = c->remote,
                               .policy = c->policy,
+                              .tfc = c->tfc,
                               .mode = c->mode,
                               .path = c->path};
         copy_key(sa->key_in, c->key_in, c->integ_in);

@@ -40,6 +40,7 @@ struct sim_sa { /* in the model data plane */
     struct selectors local, remote;
     const struct policy *policy;
     enum policy_mode mode;
+    bool tfc;
     struct path path;
     ns_t in, out;
     uint64_t seq_out;         /* goes on when an SA that was replaced is activated again */

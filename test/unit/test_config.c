@@ -156,6 +156,8 @@ static void four_lines_are_a_link(void **state)
     assert_int_equal(own->lifetime, 3600 * NS_PER_S);
     assert_int_equal(own->replay_window, 1024);
     assert_int_equal(own->hold, 16);
+    assert_int_equal(own->tfc.n, 0);
+    assert_int_equal(own->dummies, 0);
     assert_true(own->esn);
     proposals_default(PROTOCOL_ESP, &builtin);
     assert_true(proposals_equal(&own->esp, &builtin));
@@ -229,6 +231,7 @@ static void every_peer_and_policy_key_is_taken(void **state)
              "mobike = no\n"
              "local = 10.1.0.0/24\nremote = 10.9.0.0/24\nmode = tunnel\nesp = aes128gcm16\nlifetime = 1d\nbytes = 10M\n"
              "packets = 2K\nreplay-window = 64\nesn = no\nhold = 0\n"
+             "tfc = 256,\n  mtu\ndummies = 5\n"
              "[policy none]\naction = discard\nlocal = 10.1.0.0/24\nremote = 0.0.0.0/0\n",
              "");
     const struct peer *p = config_peer(c, "road");
@@ -259,6 +262,10 @@ static void every_peer_and_policy_key_is_taken(void **state)
     assert_int_equal(own->packets, 2000);
     assert_int_equal(own->replay_window, 64);
     assert_int_equal(own->hold, 0);
+    assert_int_equal(own->tfc.n, 2);
+    assert_int_equal(own->tfc.size[0], 256);
+    assert_int_equal(own->tfc.size[1], TFC_FULL);
+    assert_int_equal(own->dummies, 5);
     assert_false(own->esn);
 }
 
@@ -502,6 +509,13 @@ static void wrong_values_say_what_was_expected(void **state)
         {"[policy b]\nbytes = M", "found 'M', expected a size such as 500, 10M or 1G"},
         {"[peer b]\nunique = yes", "found 'yes', expected no, replace or keep"},
         {"[policy b]\nhold = 257", "found '257', expected a number from 0 to 256"},
+        {"[policy b]\ntfc = 63", "found '63', expected a size from 64 to 65534, 'mtu', or 'no'"},
+        {"[policy b]\ntfc = 1e3", "found '1e3', expected a size from 64 to 65534, 'mtu', or 'no'"},
+        {"[policy b]\ntfc = 512, 256", "found '512, 256', expected at most 8 sizes, each larger than the one before"},
+        {"[policy b]\ntfc = mtu, mtu", "found 'mtu, mtu', expected at most 8 sizes, each larger than the one before"},
+        {"[policy b]\ntfc = 64,65,66,67,68,69,70,71,72",
+         "found '64,65,66,67,68,69,70,71,72', expected at most 8 sizes, each larger than the one before"},
+        {"[policy b]\ndummies = 1001", "found '1001', expected a number from 0 to 1000"},
         {"[policy b]\nreplay-window = 16", "found '16', expected a number from 32 to 65536"},
         {"[policy b]\nesn = maybe", "found 'maybe', expected yes or no"},
         {"[policy b]\nesp = aes128gcm16-esn\nesn = no", "found 'no', expected 'yes': the esp proposals ask for 'esn'"},
@@ -844,6 +858,7 @@ static void a_reload_sees_what_changed(void **state)
                                            NETS "lifetime = 2h\n",
                                            NETS "bytes = 1G\n",
                                            NETS "packets = 1G\n",
+                                           NETS "tfc = mtu\n",
                                            NETS "replay-window = 64\n",
                                            NETS "esn = no\n"};
     struct config *base;

@@ -88,6 +88,33 @@ static void without_the_capability_it_is_neither_offered_nor_accepted(void **sta
     }
 }
 
+/* Where no inner header says its length, padding behind it could not be told from it. */
+static void padding_is_refused_with_transport_mode_and_only_there(void **state)
+{
+    (void)state;
+    struct sim *s = hosts(30);
+    B->policies[0].mode = MODE_TUNNEL; /* A asks for transport mode, and has refused padding with it; B has not */
+    start(s, true, true);
+    assert_modes(s, MODE_TUNNEL);
+    assert_true(sim_sending(A, NULL)->tfc);
+    assert_false(sim_sending(B, NULL)->tfc);
+    close_all(s);
+    s = hosts(31);
+    start(s, true, true);
+    assert_modes(s, MODE_TRANSPORT);
+    assert_false(sim_sending(A, NULL)->tfc || sim_sending(B, NULL)->tfc);
+    close_all(s);
+    s = sim_new(32);
+    start(s, true, true);
+    for (unsigned k = 0; k < 2; k++) {
+        assert_modes(s, MODE_TUNNEL);
+        assert_true(sim_sending(A, NULL)->tfc && sim_sending(B, NULL)->tfc);
+        ike_rekey(A->e, &A->peers[0], &A->policies[0], 5, s->now);
+        sim_for(s, 10 * NS_PER_S);
+    }
+    close_all(s);
+}
+
 static void declined_it_becomes_a_tunnel_or_nothing(void **state)
 {
     (void)state;
@@ -227,6 +254,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(both_ends_agree_and_stay_so_over_rekeys),
         cmocka_unit_test(without_the_capability_it_is_neither_offered_nor_accepted),
+        cmocka_unit_test(padding_is_refused_with_transport_mode_and_only_there),
         cmocka_unit_test(declined_it_becomes_a_tunnel_or_nothing),
         cmocka_unit_test(responder_of_transport_only_answers_no_tunnel),
         cmocka_unit_test(a_policy_of_networks_is_cut_to_the_hosts),
