@@ -691,6 +691,17 @@ void dataplane_remove(struct dataplane *d, uint64_t child, bool linger, ns_t now
         linger_over(&c->linger, NULL, now);
 }
 
+void dataplane_resize(struct dataplane *d)
+{
+    for (unsigned i = 0; i < CHILD_BUCKETS; i++)
+        for (struct child *c = d->children[i]; c; c = c->next) {
+            const struct policy *p = dataplane_policy(d, c->policy_id);
+            enum err e = p ? sa_resize(c->in, p->replay_window) : OK;
+            if (e != OK)
+                log_line(LOG_WARN, "core", "inbound SA %08x keeps its replay window: %s", c->spi_in, err_text(e));
+        }
+}
+
 void dataplane_move(struct dataplane *d, uint64_t child, const struct path *path)
 {
     struct child *c = child_find(d, child);

@@ -29,6 +29,8 @@ void dataplane_free(struct dataplane *d); /* workers have ended; frees the SPD s
 MUST_USE enum err dataplane_prepare(struct dataplane *d, const struct config *c, struct spd **out);
 /* Puts it in force, waits until no worker looks at the old one, and frees that. The config must outlive it. */
 void dataplane_commit(struct dataplane *d, const struct config *c, struct spd *spd);
+/* Gives the inbound SAs the replay windows that the configuration in force says, without losing what they have seen. */
+void dataplane_resize(struct dataplane *d);
 /* The current policy of that number, or NULL. */
 const struct policy *dataplane_policy(const struct dataplane *d, uint32_t id);
 

@@ -90,6 +90,7 @@ static void put_in_force(struct daemon *d, struct config *next, struct spd *spd)
     d->config = next;
     d->loads++;
     dataplane_commit(d->dataplane, next, spd);
+    dataplane_resize(d->dataplane);
     daemon_workers_call(d);
     daemon_settle(d);
     log_setup(next->host.log, next->host.log_format);

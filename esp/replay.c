@@ -12,7 +12,7 @@ enum err replay_init(struct replay *r, uint32_t size)
 {
     if (size != 0 && (size < REPLAY_MIN || size > REPLAY_MAX))
         return ERR_RANGE;
-    struct replay new = {.size = (size + 63) & ~63u};
+    struct replay new = {.size = replay_rounded(size)};
     if (new.size != 0) {
         uint32_t words = 2;
         while (words < new.size / 64 + 1)
@@ -30,6 +30,14 @@ void replay_fini(struct replay *r)
 {
     free(r->bits);
     *r = (struct replay){0};
+}
+
+void replay_carry(struct replay *to, const struct replay *r)
+{
+    uint64_t top = r->top >> 6;
+    to->top = r->top;
+    for (uint32_t k = 0; k <= to->mask && k <= top; k++)
+        to->bits[(top - k) & to->mask] = k <= r->mask ? r->bits[(top - k) & r->mask] : UINT64_MAX;
 }
 
 uint64_t replay_infer(const struct replay *r, uint32_t low, bool esn)

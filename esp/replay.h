@@ -20,12 +20,19 @@ struct replay {
     uint64_t *bits;
 };
 
+/* The size that a window has of which so much was asked. */
+static inline uint32_t replay_rounded(uint32_t size)
+{
+    return (size + 63) & ~63u;
+}
 /*
  * size is rounded up to a multiple of 64. 0: no replay protection (only without ESN), every number passes, 0 too
  * (section 3.4.3: no check at all, since a sender that knows may let its counter cycle). Errors: RANGE, NOMEM.
  */
 MUST_USE enum err replay_init(struct replay *r, uint32_t size);
 void replay_fini(struct replay *r);
+/* What r knows, into `to`, new and of another size: numbers that were left of r's window count as seen. */
+void replay_carry(struct replay *to, const struct replay *r);
 
 /*
  * The 64-bit number that a received low half means (appendix A2.2), given the window. 0, which every check refuses, for

@@ -135,6 +135,24 @@ void sa_free(void *object)
     free(sa);
 }
 
+enum err sa_resize(struct sa *sa, uint32_t replay_window)
+{
+    /* Size and ring are replaced here alone, so this thread reads them without the lock. */
+    uint32_t size = sa->replay.size;
+    struct replay next, old = {.bits = sa->replay.bits};
+    if (replay_window == 0 || size == 0)
+        return ERR_RANGE;
+    if (size == replay_rounded(replay_window))
+        return OK;
+    TRY(replay_init(&next, replay_window));
+    pthread_spin_lock(&sa->lock);
+    replay_carry(&next, &sa->replay);
+    sa->replay = next;
+    pthread_spin_unlock(&sa->lock);
+    replay_fini(&old);
+    return OK;
+}
+
 /*
  * A sequence lock without fences, which ThreadSanitizer can't see: each word is stored with release and loaded with
  * acquire, so whoever saw a new word also sees the odd version that was stored before it.

@@ -87,6 +87,11 @@ struct sa {
 MUST_USE enum err sa_new(struct sa **out, const struct sa_params *p, ns_t now);
 void sa_free(void *sa); /* wipes; fits epoch_retire */
 
+/*
+ * Another replay window for an SA_IN that has one, by the control thread, while workers use the SA: nothing that was
+ * received is forgotten, and nothing is taken now that was too old before. Errors: RANGE, NOMEM: as it was.
+ */
+MUST_USE enum err sa_resize(struct sa *sa, uint32_t replay_window);
 /* New outer endpoints, same keys; by the control thread, while workers use the SA. sa_path reads a consistent copy. */
 void sa_move(struct sa *sa, const struct path *path);
 struct path sa_path(const struct sa *sa);

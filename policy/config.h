@@ -62,8 +62,8 @@ void config_free(struct config *c); /* wipes secrets; NULL is fine */
 
 const struct peer *config_peer(const struct config *c, const char *name);     /* NULL if none */
 const struct policy *config_policy(const struct config *c, const char *name); /* NULL if none */
-/* All that would matter to a running SA; `unique` and `hold` matter to the next one only, and
- * `dummies` follows at once. */
+/* All that would matter to a running SA; `unique` and `hold` matter to the next one only, `dummies` follows at once, and
+ * replay windows are resized in place. */
 bool peer_equal(const struct peer *a, const struct peer *b);
 bool policy_equal(const struct policy *a, const struct policy *b); /* likewise; peers compared by name */
 

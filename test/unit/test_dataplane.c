@@ -251,6 +251,30 @@ static void test_policies_keep_their_numbers_over_a_reload(void **state)
     assert_int_equal(spd_at(atomic_load(&r->shared.spd), 0)->id, 2);
 }
 
+/* A reload that says another replay window: the SAs stay, with all that they have seen, and get it. */
+static void test_a_reload_resizes_the_windows_of_running_sas(void **state)
+{
+    struct rig *r = *state;
+    struct ike_child first = child_make(r, 1, 0), second = child_make(r, 2, 1);
+    assert_int_equal(dataplane_install(r->d, &first, "auto", true, 1), OK);
+    assert_int_equal(dataplane_install(r->d, &second, "auto", true, 1), OK);
+    struct sa *a = sad_find_in(r->shared.sad, first.spi_in), *b = sad_find_in(r->shared.sad, second.spi_in);
+    assert_true(replay_commit(&a->replay, 7));
+    struct policy wider = r->policies[0];
+    wider.replay_window = 65536;
+    struct policy *list[] = {&wider, &r->policies[1]};
+    struct config next = {.policies = list, .policy_count = 2};
+    struct spd *spd;
+    assert_int_equal(dataplane_prepare(r->d, &next, &spd), OK);
+    dataplane_commit(r->d, &next, spd);
+    dataplane_resize(r->d);
+    assert_ptr_equal(sad_find_in(r->shared.sad, first.spi_in), a);
+    assert_int_equal(a->replay.size, 65536);
+    assert_false(replay_check(&a->replay, 7));
+    assert_true(replay_check(&a->replay, 8));
+    assert_int_equal(b->replay.size, 1024);
+}
+
 /* -- one policy, several clients -- */
 
 static struct identity ids[3];
@@ -474,6 +498,7 @@ int main(void)
         RIG(test_move_changes_both_directions_and_makes_the_next_move_news),
         RIG(test_failing_install_leaves_nothing),
         RIG(test_policies_keep_their_numbers_over_a_reload),
+        RIG(test_a_reload_resizes_the_windows_of_running_sas),
         RIG(test_each_client_of_a_shared_policy_has_its_own_traffic),
         RIG(test_clients_that_come_at_once_share_a_renewal),
         RIG(test_thousands_of_clients_are_put_in_force_by_and_by),
