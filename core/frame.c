@@ -4,25 +4,49 @@
 #include <string.h>
 
 #include "core/worker_impl.h"
+#include "esp/outer.h"
 #include "esp/tfc.h"
+#include "tun/raw.h"
 
-/* Room for one more packet of that sealed length in the current batch, or NULL when all buffers are in flight. */
-static uint8_t *batch_room(struct worker *w, struct sa *sa, uint32_t sealed_len)
+/* A batch of that SA that has room for so many bytes more, or NULL when all buffers are in flight. */
+static struct batch *batch_for(struct worker *w, struct sa *sa, uint32_t bytes)
 {
     struct batch *b = &w->out;
-    if (b->slot && (b->sa != sa || b->n == TRANSFORM_BATCH || b->used + sealed_len > LOOP_SLOT_SIZE))
+    if (b->slot && (b->sa != sa || b->n == TRANSFORM_BATCH || b->used + bytes > LOOP_SLOT_SIZE))
         wire_flush(w);
-    if (!b->slot) {
-        b->slot = loop_slot_get(w->loop);
-        if (!b->slot)
-            return NULL;
-        b->sa = sa;
-        b->used = 0;
-        b->n = 0;
-    }
+    if (b->slot)
+        return b;
+    b->slot = loop_slot_get(w->loop);
+    if (!b->slot)
+        return NULL;
+    b->sa = sa;
+    b->used = 0;
+    b->n = 0;
+    b->path = sa_path(sa);
+    return b;
+}
+
+/*
+ * Room for one more packet of that sealed length, or NULL. Where the socket is a raw one the outer IP header stands
+ * before it, and is written here; the kernel gives IPv4 an Identification of its own for the 0.
+ */
+static uint8_t *batch_room(struct worker *w, struct sa *sa, uint32_t sealed_len)
+{
+    struct batch *b = sealed_len < LOOP_SLOT_SIZE - OUTER_IPV6 ? batch_for(w, sa, sealed_len + OUTER_IPV6) : NULL;
+    if (!b)
+        return NULL;
+    const struct path *path = &b->path;
     uint8_t *at = b->slot->data + b->used;
-    b->used += sealed_len;
-    return at;
+    b->head[b->n] = 0;
+    if (path->transport == PATH_RAW) {
+        struct writer header = writer_of(at, OUTER_IPV6);
+        const struct outer outer = {.tos = 0};
+        if (outer_put(&header, &outer, &path->local.ip, &path->remote.ip, RAW_ESP, sealed_len, 0) != OK)
+            return NULL;
+        b->head[b->n] = (uint16_t)writer_len(&header);
+    }
+    b->used += b->head[b->n] + sealed_len;
+    return at + b->head[b->n];
 }
 
 static uint32_t padded_len(const struct worker *w, const struct sa *sa, uint32_t len)
@@ -41,8 +65,7 @@ void frame_packet(struct worker *w, struct sa *sa, struct segments *s)
     while (segment_more(s)) {
         uint32_t size = segment_size(s, s->next);
         uint32_t len = sa->params.tfc.n ? padded_len(w, sa, size) : size;
-        uint32_t sealed_len = esp_sealed_len(&sa->params.suite, len);
-        uint8_t *room = sealed_len <= LOOP_SLOT_SIZE ? batch_room(w, sa, sealed_len) : NULL;
+        uint8_t *room = batch_room(w, sa, esp_sealed_len(&sa->params.suite, len));
         if (!room) {
             worker_count(w, STAT_DROP_OUT_NO_BUFFER, s->count - s->next);
             return;

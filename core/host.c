@@ -10,6 +10,7 @@
 #include "core/routes.h"
 #include "tun/device.h"
 #include "tun/netlink.h"
+#include "tun/raw.h"
 #include "tun/udp.h"
 
 #define TXQUEUELEN 2000 /* packets; the default of 500 drops in bursts of superpackets */
@@ -27,6 +28,8 @@ struct host_state {
     unsigned address_count;
     struct socket_slot sockets[WORKER_SOCKETS * SAD_WORKERS];
     unsigned socket_count, workers, mtu;
+    bool raw;          /* the sockets for protocol 50 are there */
+    char raw_why[256]; /* or why not */
     char why[256];
 };
 
@@ -93,6 +96,7 @@ static enum err socket_open(struct host_state *h, unsigned worker, const struct 
     TRY(udp_open(&o, &slot->s.fd, h->why, sizeof h->why));
     /* Port 500 alone carries IKE without the marker (RFC 3948 section 2.2); any other port is a NAT-T port. */
     slot->s.local = o.local;
+    slot->s.kind = SOCKET_UDP;
     slot->s.marker = port != 500;
     slot->worker = worker;
     h->socket_count++;
@@ -112,6 +116,55 @@ static enum err socket_group(struct host_state *h, const struct ip *ip, uint16_t
         return e;
     }
     return OK;
+}
+
+static enum err raw_socket(struct host_state *h, unsigned worker, enum worker_socket_kind kind, const struct ip *ip)
+{
+    if (h->socket_count == sizeof h->sockets / sizeof h->sockets[0])
+        return ERR_FULL;
+    struct raw_options o = {.local = *ip, .protocol = kind == SOCKET_AH ? RAW_AH : RAW_ESP, .mark = true};
+    int fd;
+    TRY(raw_open(&o, &fd, h->why, sizeof h->why));
+    h->sockets[h->socket_count++] =
+        (struct socket_slot){.worker = worker, .s = {.fd = fd, .kind = kind, .local = {.ip = *ip}}};
+    return h->workers > 1 ? raw_steer(fd, &o, worker, h->workers) : OK;
+}
+
+static void sockets_close(struct host_state *h, unsigned from)
+{
+    while (h->socket_count > from)
+        close(h->sockets[--h->socket_count].s.fd);
+}
+
+/* One for each worker at each address that there is UDP at: what is sent leaves by one of them too. */
+static enum err raw_sockets(struct host_state *h, enum worker_socket_kind kind)
+{
+    unsigned udp = h->socket_count, before = udp;
+    for (unsigned i = 0; i < udp; i++) {
+        const struct ip *ip = &h->sockets[i].s.local.ip;
+        bool done = h->sockets[i].worker != 0;
+        for (unsigned k = 0; k < i && !done; k++)
+            done = ip_equal(&h->sockets[k].s.local.ip, ip);
+        enum err e = OK;
+        for (unsigned w = 0; w < h->workers && !done && e == OK; w++)
+            e = raw_socket(h, w, kind, ip);
+        if (e != OK) {
+            sockets_close(h, before);
+            return e;
+        }
+    }
+    return OK;
+}
+
+/* A host that may not have raw sockets still has UDP, which is what peers use as a rule. */
+static void raw_open_all(struct host_state *h)
+{
+    h->raw = raw_sockets(h, SOCKET_ESP) == OK;
+    if (h->raw)
+        return;
+    snprintf(h->raw_why, sizeof h->raw_why, "%s", h->why);
+    log_line(LOG_INFO, "core", "raw ESP (protocol 50) can neither be received nor sent: %s", h->raw_why);
+    h->why[0] = 0;
 }
 
 static enum err socket_ports(struct host_state *h, const struct config *c, const struct ip *ip)
@@ -137,8 +190,7 @@ static enum err sockets_open(struct host_state *h, const struct config *c)
         return e;
     /* A host without IPv6 is no reason not to start. */
     log_line(LOG_INFO, "core", "no IPv6 here (%s): IPv4 only", h->why);
-    while (h->socket_count > before)
-        close(h->sockets[--h->socket_count].s.fd);
+    sockets_close(h, before);
     return OK;
 }
 
@@ -170,6 +222,7 @@ static enum err host_steps(struct host_state *h, const struct config *c)
     TRY(tun_open(c->host.tun, h->workers, &h->tun, h->why, sizeof h->why));
     /* Sockets before routes: nothing shall disappear into a tunnel that then can't come up. */
     TRY(sockets_open(h, c));
+    raw_open_all(h);
     TRY(link_up(h, c));
     netlink_sweep(h->netlink);
     return OK;
@@ -201,8 +254,7 @@ void host_down(struct host_state *h)
         netlink_undo(h->netlink);
         netlink_close(h->netlink);
     }
-    for (unsigned i = 0; i < h->socket_count; i++)
-        close(h->sockets[i].s.fd);
+    sockets_close(h, 0);
     tun_close(h->tun);
     routes_free(h->routes);
     free(h);
@@ -223,7 +275,8 @@ int host_socket(const struct host_state *h, const struct path *path)
     int any = -1;
     for (unsigned i = 0; i < h->socket_count; i++) {
         const struct socket_slot *s = &h->sockets[i];
-        if (s->worker != 0 || s->s.local.ip.family != path->remote.ip.family || s->s.local.port != path->local.port)
+        if (s->worker != 0 || s->s.kind != SOCKET_UDP || s->s.local.ip.family != path->remote.ip.family ||
+            s->s.local.port != path->local.port)
             continue;
         if (ip_equal(&s->s.local.ip, &path->local.ip))
             return s->s.fd;
@@ -348,16 +401,22 @@ unsigned host_socket_count(const struct host_state *h)
 {
     unsigned n = 0;
     for (unsigned i = 0; i < h->socket_count; i++)
-        n += h->sockets[i].worker == 0;
+        n += h->sockets[i].worker == 0 && h->sockets[i].s.kind == SOCKET_UDP;
     return n;
 }
 
 const struct endpoint *host_socket_at(const struct host_state *h, unsigned i)
 {
     for (unsigned k = 0; k < h->socket_count; k++)
-        if (h->sockets[k].worker == 0 && i-- == 0)
+        if (h->sockets[k].worker == 0 && h->sockets[k].s.kind == SOCKET_UDP && i-- == 0)
             return &h->sockets[k].s.local;
     return NULL;
+}
+
+bool host_raw(const struct host_state *h, const char **why)
+{
+    *why = h->raw_why;
+    return h->raw;
 }
 
 unsigned host_route_count(const struct host_state *h)

@@ -1,6 +1,6 @@
 /*
  * What a running daemon changes on its host and holds of it: the TUN device with addresses and routes, and the UDP
- * sockets. Everything is undone by host_down (DESIGN: decisions 5 to 7). Control thread only.
+ * and raw sockets. Everything is undone by host_down (DESIGN: decisions 5 to 7). Control thread only.
  */
 #ifndef ADIT_HOST_H
 #define ADIT_HOST_H
@@ -22,7 +22,7 @@ void host_down(struct host_state *h); /* workers have been freed; NULL is fine *
 /* The TUN queue and the sockets of worker i. */
 void host_worker(const struct host_state *h, unsigned i, struct worker_params *p);
 
-/* The socket that fits path->local, or -1. */
+/* The UDP socket that fits path->local, or -1. */
 int host_socket(const struct host_state *h, const struct path *path);
 /* Where we would send to this endpoint from, and the route's MTU (0: no route). False if there is no way there. */
 bool host_local(const struct host_state *h, const struct config *c, const struct endpoint *to, struct endpoint *local,
@@ -52,7 +52,9 @@ void host_set_mtu(struct host_state *h, unsigned mtu); /* of the TUN device */
 unsigned host_mtu(const struct host_state *h);
 const char *host_tun_name(const struct host_state *h);
 bool host_uso(const struct host_state *h);
-unsigned host_socket_count(const struct host_state *h); /* of worker 0 */
+unsigned host_socket_count(const struct host_state *h); /* UDP, of worker 0 */
+/* Whether ESP can go without UDP: protocol 50, which takes CAP_NET_RAW. why: why not, else "". */
+bool host_raw(const struct host_state *h, const char **why);
 const struct endpoint *host_socket_at(const struct host_state *h, unsigned i);
 unsigned host_route_count(const struct host_state *h);
 void host_route_at(const struct host_state *h, unsigned i, struct prefix *out);

@@ -1,18 +1,25 @@
 /*
  * Wire to TUN, in one thread and without a queue: coalesced datagrams are split, told apart (keepalive, IKE, ESP), runs
- * of one SA are opened as a batch into a slot, and deliver.c hands the inner packets to the TUN.
+ * of one SA are opened as a batch into a slot, and deliver.c hands the inner packets to the TUN. ESP comes from raw
+ * sockets as well, behind its IP header; whichever way we send on an SA, we take what comes on either.
  */
 #include "core/worker_impl.h"
+#include "tun/packet.h"
+#include "tun/raw.h"
 
 #define EARLY_LEN 9216u /* of a datagram: jumbo frames */
 #define EARLY_MAX 256u  /* of one SA */
 #define MARKER_LEN 4    /* the non-ESP marker: four zero bytes where an SPI would be (RFC 3948 section 2.2) */
 
-/* Authentic and newest packets from another address than the SA's: the peer's NAT mapping may have changed. */
+/*
+ * Authentic and newest packets from another address than the SA's: the peer's NAT mapping may have changed. Without UDP
+ * there is none.
+ */
 static void note_sender(struct worker *w, const struct batch *b)
 {
     struct path path = sa_path(b->sa);
-    if (endpoint_equal(&path.remote, &b->from) || atomic_exchange(&b->sa->moved_raised, true))
+    if (path.transport != PATH_UDP || b->socket->kind != SOCKET_UDP || endpoint_equal(&path.remote, &b->from) ||
+        atomic_exchange(&b->sa->moved_raised, true))
         return;
     if (!worker_event(w, &(struct worker_event){.kind = WORKER_MOVED, .child = b->sa->params.child, .from = b->from}))
         atomic_store(&b->sa->moved_raised, false);
@@ -52,22 +59,26 @@ struct early {
     unsigned socket; /* which of the worker's */
 };
 
-static void keep_early(struct worker *w, const struct bound_socket *s, const struct loop_rx *rx, const uint8_t *data,
-                       uint32_t len)
+static void keep_early(struct worker *w, const struct bound_socket *s, const struct loop_rx *rx, uint32_t spi,
+                       struct span packet)
 {
     struct early e = {.from = rx->from, .socket = (unsigned)(s - w->sockets)};
     uint8_t record[sizeof e + EARLY_LEN];
-    bool fits = len <= EARLY_LEN && sad_expects_in(w->p.shared->sad, get_be32(data));
+    bool fits = packet.len <= EARLY_LEN && sad_expects_in(w->p.shared->sad, spi);
     if (fits) {
         memcpy(record, &e, sizeof e);
-        memcpy(record + sizeof e, data, len);
+        memcpy(record + sizeof e, packet.data, packet.len);
     }
-    if (!fits || hold_put(w->early, get_be32(data), span_of(record, sizeof e + len), 1, EARLY_MAX, worker_now(w)) != OK)
+    if (!fits || hold_put(w->early, spi, span_of(record, sizeof e + packet.len), 1, EARLY_MAX, worker_now(w)) != OK)
         worker_count(w, STAT_DROP_IN_SPI, 1);
 }
 
-/* Puts one ESP packet into the batch of its SA; another SA, another sender or a full slot flushes the one before. */
-static void take_esp(struct worker *w, struct bound_socket *s, const struct loop_rx *rx, uint8_t *data, uint32_t len)
+/*
+ * Puts one ESP packet into the batch of its SA; another SA, another sender or a full slot flushes the one before. head:
+ * bytes of its IP header right before it.
+ */
+static void take_esp(struct worker *w, struct bound_socket *s, const struct loop_rx *rx, uint8_t *data, uint32_t len,
+                     uint32_t head)
 {
     struct batch *b = &w->in;
     uint32_t spi = get_be32(data);
@@ -78,7 +89,7 @@ static void take_esp(struct worker *w, struct bound_socket *s, const struct loop
     if (!b->n) {
         struct sa *sa = sad_find_in(w->p.shared->sad, spi);
         if (!sa) {
-            keep_early(w, s, rx, data, len);
+            keep_early(w, s, rx, spi, span_of(data - head, head + len));
             return;
         }
         b->slot = loop_slot_get(w->loop);
@@ -91,6 +102,7 @@ static void take_esp(struct worker *w, struct bound_socket *s, const struct loop
         b->from = rx->from;
         b->socket = &s->s;
     }
+    b->head[b->n] = (uint16_t)head;
     b->v[b->n++] = (struct esp_packet){
         .data = data,
         .len = len,
@@ -125,8 +137,20 @@ static void take_datagram(struct worker *w, struct bound_socket *s, const struct
     } else if (get_be32(data) == 0) {
         take_ike(w, s, rx, span_of(data + MARKER_LEN, len - MARKER_LEN));
     } else {
-        take_esp(w, s, rx, data, len);
+        take_esp(w, s, rx, data, len, 0);
     }
+}
+
+/* One IP packet of protocol 50. */
+static void take_packet(struct worker *w, struct bound_socket *s, const struct loop_rx *rx)
+{
+    struct ip_view v;
+    uint32_t head;
+    if (ip_view_parse(&v, span_of(rx->data, rx->len)) != OK || ip_view_find(&v, rx->data, RAW_ESP, &head) != OK ||
+        v.len < head + 4)
+        worker_count(w, STAT_DROP_IN_RUNT, 1);
+    else
+        take_esp(w, s, rx, rx->data + head, v.len - head, head);
 }
 
 void inbound_received(void *ctx, struct loop_rx *rx, unsigned n)
@@ -150,6 +174,17 @@ void inbound_received(void *ctx, struct loop_rx *rx, unsigned n)
     worker_count(w, STAT_RX_DATAGRAMS, datagrams);
 }
 
+void inbound_raw(void *ctx, struct loop_rx *rx, unsigned n)
+{
+    struct bound_socket *s = ctx;
+    struct worker *w = s->worker;
+    for (unsigned i = 0; i < n; i++)
+        take_packet(w, s, &rx[i]);
+    flush(w);
+    worker_count(w, STAT_RX_CALLS, n);
+    worker_count(w, STAT_RX_DATAGRAMS, n);
+}
+
 static bool has_sa(void *ctx, uint32_t spi)
 {
     const struct worker *w = ctx;
@@ -169,7 +204,11 @@ void inbound_held(struct worker *w)
         uint32_t len = (uint32_t)(raw.len - sizeof e);
         memcpy(packet, raw.data + sizeof e, len);
         struct loop_rx rx = {.data = packet, .len = len, .from = e.from};
-        take_esp(w, &w->sockets[e.socket], &rx, packet, len);
+        struct bound_socket *s = &w->sockets[e.socket];
+        if (s->s.kind == SOCKET_UDP)
+            take_esp(w, s, &rx, packet, len, 0);
+        else
+            take_packet(w, s, &rx);
         flush(w); /* the batch points into what is ours only here */
     }
 }

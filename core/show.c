@@ -69,6 +69,10 @@ static void show_host(FILE *out, const json_t *status)
     list(out, json_object_get(host, "crypto_engines"));
     fputs(" here)\n  sockets  ", out);
     list(out, json_object_get(host, "sockets"));
+    if (true_of(host, "raw_esp"))
+        fputs(", raw ESP", out);
+    else
+        fprintf(out, "; no raw ESP: %s", text_of(host, "raw_esp_why"));
     fputs("\n  routes   ", out);
     list(out, json_object_get(host, "routes"));
     fputc('\n', out);
@@ -93,8 +97,9 @@ static void show_direction(FILE *out, const json_t *child, const char *way)
 static void show_child(FILE *out, const json_t *child)
 {
     char age[24], rekey[24];
-    fprintf(out, "    %s  %s  %s%s  %s  age %s, rekey in %s\n", text_of(child, "policy"), text_of(child, "state"),
-            text_of(child, "suite"), true_of(child, "esn") ? "-esn" : "", text_of(child, "crypto"),
+    fprintf(out, "    %s  %s  %s%s  %s, %s in %s  age %s, rekey in %s\n", text_of(child, "policy"),
+            text_of(child, "state"), text_of(child, "suite"), true_of(child, "esn") ? "-esn" : "",
+            text_of(child, "crypto"), text_of(child, "mode"), text_of(child, "encap"),
             duration(child, "age", age, sizeof age), duration(child, "rekey_in", rekey, sizeof rekey));
     fputs("      ", out);
     list(out, json_object_get(child, "local"));

@@ -109,6 +109,7 @@ static void child_traffic_json(const struct status_view *s, json_t *child, uint6
     set(child, "crypto", json_string(n.crypto));
     set(child, "local_endpoint", endpoint_json(&n.path.local));
     set(child, "remote_endpoint", endpoint_json(&n.path.remote));
+    set(child, "encap", json_string(n.path.transport == PATH_RAW ? "raw" : "udp"));
     set(child, "sending", json_boolean(n.sending));
     set(child, "in_packets", json_integer((json_int_t)n.in_packets));
     set(child, "in_bytes", json_integer((json_int_t)n.in_bytes));
@@ -197,6 +198,8 @@ json_t *status_policy(const struct policy *p)
 json_t *status_host(const struct daemon *d)
 {
     json_t *host = json_object(), *sockets = json_array(), *crypto = json_array();
+    const char *raw_why;
+    bool raw = host_raw(d->host, &raw_why);
     for (unsigned i = 0; i < host_socket_count(d->host); i++)
         append(sockets, endpoint_json(host_socket_at(d->host, i)));
     for (unsigned i = 0; engine_name(i); i++)
@@ -210,6 +213,8 @@ json_t *status_host(const struct daemon *d)
     set(host, "crypto", json_string(d->config->host.crypto));
     set(host, "crypto_engines", crypto);
     set(host, "sockets", sockets);
+    set(host, "raw_esp", json_boolean(raw));
+    set(host, "raw_esp_why", raw ? json_null() : control_text(raw_why));
     return host;
 }
 

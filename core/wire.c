@@ -3,45 +3,53 @@
 
 static struct loop_io *socket_for(struct worker *w, const struct path *path)
 {
+    enum worker_socket_kind kind = path->transport == PATH_RAW ? SOCKET_ESP : SOCKET_UDP;
     for (unsigned i = 0; i < w->p.socket_count; i++) {
         const struct worker_socket *s = &w->sockets[i].s;
-        if (s->local.ip.family == path->remote.ip.family && s->local.port == path->local.port &&
+        if (s->kind == kind && s->local.ip.family == path->remote.ip.family && s->local.port == path->local.port &&
             (ip_is_any(&s->local.ip) || ip_equal(&s->local.ip, &path->local.ip)))
             return w->sockets[i].io;
     }
     return NULL;
 }
 
+/* How many of the n sealed packets from i on are one send, and its bytes. */
+static unsigned run_of(const struct batch *b, unsigned i, unsigned n, uint32_t *bytes)
+{
+    uint32_t size = b->v[i].len, total = size;
+    unsigned k = i + 1;
+    while (!b->head[i] && k < n && k - i < LOOP_SEGMENTS && b->v[k - 1].len == size && b->v[k].len <= size &&
+           total + b->v[k].len <= LOOP_SEND_MAX)
+        total += b->v[k++].len;
+    *bytes = b->head[i] + total;
+    return k - i;
+}
+
 /*
  * Sends sealed packets that lie one behind the other. A run for one segmented send is as many as have the first one's
- * length, and one shorter that ends it.
+ * length, and one shorter that ends it. Raw sockets take them one by one.
  */
 static void send_sealed(struct worker *w, struct batch *b, unsigned n)
 {
-    struct path path = sa_path(b->sa);
-    struct loop_io *io = socket_for(w, &path);
+    struct loop_io *io = socket_for(w, &b->path);
     if (!io) {
         worker_count(w, STAT_DROP_OUT_SEND, n);
         return;
     }
-    for (unsigned i = 0; i < n;) {
-        uint32_t size = b->v[i].len, total = size;
-        unsigned k = i + 1;
-        while (k < n && k - i < LOOP_SEGMENTS && b->v[k - 1].len == size && b->v[k].len <= size &&
-               total + b->v[k].len <= LOOP_SEND_MAX)
-            total += b->v[k++].len;
+    for (unsigned i = 0, run; i < n; i += run) {
+        uint32_t bytes;
+        run = run_of(b, i, n, &bytes);
         struct loop_tx tx = {
             .slot = b->slot,
-            .data = b->v[i].data,
-            .len = total,
-            .segment = k - i > 1 ? (uint16_t)size : 0,
-            .to = path.remote,
-            .from = path.local.ip,
+            .data = b->v[i].data - b->head[i],
+            .len = bytes,
+            .segment = run > 1 ? (uint16_t)b->v[i].len : 0,
+            .to = b->path.remote,
+            .from = b->path.local.ip,
         };
         loop_send(w->loop, io, &tx);
         worker_count(w, STAT_TX_CALLS, 1);
-        worker_count(w, STAT_TX_DATAGRAMS, k - i);
-        i = k;
+        worker_count(w, STAT_TX_DATAGRAMS, run);
     }
 }
 

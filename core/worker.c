@@ -123,8 +123,10 @@ static enum err open_ios(struct worker *w)
         struct bound_socket *s = &w->sockets[i];
         s->worker = w;
         s->s = w->p.sockets[i];
-        struct loop_io_handler udp = {.ctx = s, .received = inbound_received, .failed = on_send_failed};
-        TRY(loop_io_open(w->loop, s->s.fd, LOOP_UDP, &udp, &s->io));
+        bool raw = s->s.kind != SOCKET_UDP;
+        struct loop_io_handler in = {
+            .ctx = s, .received = raw ? inbound_raw : inbound_received, .failed = on_send_failed};
+        TRY(loop_io_open(w->loop, s->s.fd, raw ? LOOP_RAW : LOOP_UDP, &in, &s->io));
     }
     return OK;
 }

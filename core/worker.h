@@ -1,5 +1,5 @@
 /*
- * A worker: one thread that carries packets between its TUN queue and its UDP sockets (DESIGN: The way of a packet).
+ * A worker: one thread that carries packets between its TUN queue and its sockets (DESIGN: The way of a packet).
  * It owns a loop, a flow cache, a coalescer and a block of counters; it reads the shared SPD snapshot and SAD; it talks
  * to the control thread by one ring each way and never calls the IKE engine.
  *
@@ -50,9 +50,12 @@ struct worker_shared {
     _Atomic unsigned mss4, mss6; /* TCP MSS to clamp SYNs to, from the TUN's MTU; 0: off */
 };
 
+enum worker_socket_kind { SOCKET_UDP, SOCKET_ESP, SOCKET_AH }; /* the last two raw: IP protocols 50 and 51 */
+
 struct worker_socket {
     int fd;
-    struct endpoint local; /* as bound; port tells: nat-port or another NAT-T port carries the marker */
+    enum worker_socket_kind kind;
+    struct endpoint local; /* as bound; port tells: nat-port or another NAT-T port carries the marker. Raw: port 0 */
     bool marker;           /* IKE messages on this socket have the non-ESP marker, ESP comes as it is */
 };
 

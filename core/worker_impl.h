@@ -22,6 +22,8 @@ struct batch {
     uint32_t used; /* bytes of the slot */
     unsigned n;
     struct esp_packet v[TRANSFORM_BATCH];
+    uint16_t head[TRANSFORM_BATCH];     /* bytes of the IP header right before each ESP packet: raw sockets */
+    struct path path;                   /* outbound: the SA's, as the headers were written for it */
     struct endpoint from;               /* inbound: who sent them */
     const struct worker_socket *socket; /* inbound: where they came in */
 };
@@ -79,6 +81,7 @@ void worker_limits(struct worker *w, struct sa *sa, unsigned events);
 /* loop_io_handler.received of the TUN and of the sockets; ctx: struct worker, struct bound_socket. */
 void outbound_received(void *ctx, struct loop_rx *rx, unsigned n);
 void inbound_received(void *ctx, struct loop_rx *rx, unsigned n);
+void inbound_raw(void *ctx, struct loop_rx *rx, unsigned n); /* of raw sockets: whole IP packets */
 /* frame.c: puts a packet, or the segments of one, into the batch of its SA, which is flushed as it fills up. */
 void frame_packet(struct worker *w, struct sa *sa, struct segments *s);
 /* A packet with nothing inside, of that inner length (RFC 4303 section 2.6). False: all buffers are in flight. */
