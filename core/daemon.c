@@ -214,12 +214,12 @@ bool daemon_hint(struct daemon *d, const struct peer *p)
 {
     struct endpoint at[PEER_CANDIDATES];
     unsigned current = 0, least = 0, n = ike_candidates(d->engine, p, at, &current);
-    bool found = false;
+    bool found = false, raw = ike_sends_raw(d->engine, p);
     for (unsigned i = 0; i < n; i++) {
         struct endpoint local = {0};
         unsigned mtu;
         bool way = host_local(d->host, d->config, &at[i], &local, &mtu);
-        unsigned room = mtu_room(&at[i], mtu);
+        unsigned room = mtu_room(&at[i], mtu, raw);
         if (room && (!least || room < least))
             least = room;
         if (way && i == current) {

@@ -54,6 +54,15 @@ static void env_spi_release(void *ctx, uint32_t spi)
     dataplane_release(d->dataplane, spi);
 }
 
+/* Where raw ESP was counted on and UDP it is, there is room for less: the MTU is to follow. */
+static void note_encap(struct daemon *d, const struct peer *peer, const struct path *path)
+{
+    if (peer->encap != ENCAP_RAW || path->transport == PATH_RAW)
+        return;
+    d->unsized = true;
+    daemon_refresh_soon(d);
+}
+
 void daemon_workers_call(struct daemon *d)
 {
     for (unsigned i = 0; i < d->worker_count; i++)
@@ -66,6 +75,8 @@ static enum err env_child_install(void *ctx, const struct ike_child *c, bool sen
     enum err e = dataplane_install(d->dataplane, c, d->config->host.crypto, sending, clock_now());
     if (e == OK)
         keylog_child(&d->keylog, c);
+    if (e == OK)
+        note_encap(d, c->peer, &c->path);
     if (e == OK)
         daemon_workers_call(d);
     else
@@ -164,6 +175,13 @@ static bool env_source(void *ctx, const struct ip *remote, struct ip *local)
     return host_source(d->host, d->config, remote, local);
 }
 
+static bool env_raw(void *ctx)
+{
+    struct daemon *d = ctx;
+    const char *why;
+    return host_raw(d->host, &why);
+}
+
 struct ike_env daemon_env(struct daemon *d)
 {
     return (struct ike_env){
@@ -185,6 +203,7 @@ struct ike_env daemon_env(struct daemon *d)
         .event = env_event,
         .source = env_source,
         .keylog = d->keylog.ike_fd >= 0 ? env_keylog : NULL,
+        .raw = env_raw,
         .transport_mode = false, /* the data plane carries tunnels only */
     };
 }

@@ -157,13 +157,17 @@ static enum err raw_sockets(struct host_state *h, enum worker_socket_kind kind)
 }
 
 /* A host that may not have raw sockets still has UDP, which is what peers use as a rule. */
-static void raw_open_all(struct host_state *h)
+static void raw_open_all(struct host_state *h, const struct config *c)
 {
+    bool wanted = false;
     h->raw = raw_sockets(h, SOCKET_ESP) == OK;
     if (h->raw)
         return;
     snprintf(h->raw_why, sizeof h->raw_why, "%s", h->why);
-    log_line(LOG_INFO, "core", "raw ESP (protocol 50) can neither be received nor sent: %s", h->raw_why);
+    for (unsigned i = 0; i < c->peer_count; i++)
+        wanted = wanted || c->peers[i]->encap == ENCAP_RAW;
+    log_line(wanted ? LOG_WARN : LOG_INFO, "core", "raw ESP (protocol 50) can neither be received nor sent: %s",
+             h->raw_why);
     h->why[0] = 0;
 }
 
@@ -222,7 +226,7 @@ static enum err host_steps(struct host_state *h, const struct config *c)
     TRY(tun_open(c->host.tun, h->workers, &h->tun, h->why, sizeof h->why));
     /* Sockets before routes: nothing shall disappear into a tunnel that then can't come up. */
     TRY(sockets_open(h, c));
-    raw_open_all(h);
+    raw_open_all(h, c);
     TRY(link_up(h, c));
     netlink_sweep(h->netlink);
     return OK;

@@ -41,9 +41,9 @@ static bool selectors_ipv6(const struct selectors *s)
     return false;
 }
 
-unsigned mtu_room(const struct endpoint *to, unsigned mtu)
+unsigned mtu_room(const struct endpoint *to, unsigned mtu, bool raw)
 {
-    unsigned header = (to->ip.family == 6 ? 40 : 20) + UDP_HEADER;
+    unsigned header = (to->ip.family == 6 ? 40 : 20) + (raw ? 0 : UDP_HEADER);
     if (mtu > UINT16_MAX)
         mtu = UINT16_MAX; /* loopback: no IP packet is longer */
     return mtu > header ? mtu - header : 0;

@@ -10,10 +10,10 @@
 #define MTU_MIN4 576
 #define MTU_MIN6 1280 /* RFC 8200 section 5: links that carry IPv6 */
 
-/* The largest inner packet that every suite of these proposals fits into `room` bytes of UDP payload; 0: no suite. */
+/* The largest inner packet that every suite of these proposals fits into `room` bytes for ESP; 0: no suite. */
 unsigned mtu_inner(const struct proposals *esp, unsigned room);
-/* What the MTU of a route leaves for UDP payload to that address; 0 if it isn't known. */
-unsigned mtu_room(const struct endpoint *to, unsigned mtu);
+/* What the MTU of a route leaves for ESP to that address, in UDP or (raw) right behind IP; 0 if it isn't known. */
+unsigned mtu_room(const struct endpoint *to, unsigned mtu, bool raw);
 
 /*
  * What there is room for to each peer, and the MTU that follows. There may be thousands of peers and policies, and

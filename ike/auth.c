@@ -422,7 +422,7 @@ static void answer(struct ike_sa *sa, enum err err, uint8_t method, struct span 
 
 static void initiator_proven(struct ike_sa *sa, struct run *run)
 {
-    char text[TEXT_MAX], id[IDENTITY_TEXT];
+    char text[TEXT_MAX], id[IDENTITY_TEXT], why[TEXT_MAX / 2];
     if (!suite_allowed(&sa->choice, &run->peer->ike)) {
         snprintf(text, sizeof text, "%s (id %s) came with an IKE suite that its proposals don't allow", run->peer->name,
                  identity_format(&sa->remote_id, id, sizeof id));
@@ -430,6 +430,11 @@ static void initiator_proven(struct ike_sa *sa, struct run *run)
         return;
     }
     sa->run = run;
+    if (encap_refused(sa, why, sizeof why)) {
+        snprintf(text, sizeof text, "%s %s", run->peer->name, why);
+        refuse(sa, run->peer, NOTIFY_NO_PROPOSAL_CHOSEN, text);
+        return;
+    }
     sa->local_id = local_identity(sa->e, run->peer, &sa->path);
     proof_make(sa, answer);
 }

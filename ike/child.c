@@ -7,19 +7,9 @@
 #define ACTIVATE_AFTER (3 * NS_PER_S) /* the peer surely has it then */
 #define SPI_MIN 256                   /* 1..255 are reserved (RFC 4303 section 2.1) */
 
-static struct path esp_path(const struct ike_sa *sa, struct path p)
-{
-    if (!p.marker) { /* IKE stayed on port 500; ESP in UDP lives on the NAT-T ports only (RFC 3948 section 2.1) */
-        p.local.port = sa->e->config->host.nat_port;
-        p.remote.port = NATT_PORT;
-        p.marker = true;
-    }
-    return p;
-}
-
 struct path child_path(const struct ike_sa *sa)
 {
-    return esp_path(sa, sa->path);
+    return encap_path(sa, sa->path);
 }
 
 static void add_transform(struct proposal *p, uint8_t type, uint16_t id)
@@ -298,9 +288,8 @@ static enum err install(struct ike_sa *sa, struct child *c, const struct child_t
             .local = c->local,
             .remote = c->remote,
             .mode = c->mode,
-            .path = esp_path(sa, sa->mobike.unproven ? sa->mobike.proven : sa->path),
-            .udp = true,
             .tfc = !c->no_tfc && c->mode == MODE_TUNNEL,
+            .path = encap_path(sa, sa->mobike.unproven ? sa->mobike.proven : sa->path),
         };
         err = sa->e->env.child_install(sa->e->env.ctx, &ic, sending);
     }
@@ -491,10 +480,10 @@ void child_report(const struct child *c, enum ike_event_kind kind, const char *f
     vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
     report(c->sa->e, kind, sa_peer(c->sa), c->policy, &c->sa->path,
-           "Child SA of policy \"%s\" is %s (%s === %s, %s%s%s)", c->policy ? c->policy->name : "(gone)", text,
+           "Child SA of policy \"%s\" is %s (%s === %s, %s%s%s%s)", c->policy ? c->policy->name : "(gone)", text,
            selectors_format(&c->local, a, sizeof a), selectors_format(&c->remote, b, sizeof b),
            suite_text(&c->suite, suite, sizeof suite), c->esn ? ", esn" : "",
-           c->mode == MODE_TRANSPORT ? ", transport" : "");
+           c->mode == MODE_TRANSPORT ? ", transport" : "", c->sa->raw ? ", raw ESP" : "");
 }
 
 void child_failed(struct ike_sa *sa, const struct policy *policy, const char *fmt, ...)

@@ -32,8 +32,7 @@ struct ike_child {
     struct span key_in, integ_in, key_out, integ_out;
     struct selectors local, remote; /* narrowed */
     enum policy_mode mode;
-    struct path path; /* outer endpoints of ESP; path.marker tells UDP encapsulation on a NAT-T port */
-    bool udp;         /* ESP in UDP; false: protocol 50 */
+    struct path path; /* outer endpoints of ESP; its transport tells whether ESP goes in UDP or as protocol 50 */
     bool tfc;         /* the peer takes TFC padding (RFC 7296 section 1.3.1) */
 };
 
@@ -59,7 +58,10 @@ struct ike_event {
     bool command_ok;  /* with command: it happened */
 };
 
-/* Everything the engine needs from outside. All must be set but wall, resolve (names have no address), source, keylog. */
+/*
+ * Everything the engine needs from outside. All must be set but wall, resolve (names have no address), source, keylog,
+ * raw.
+ */
 struct ike_env {
     void *ctx;
     struct random_source random;
@@ -101,6 +103,8 @@ struct ike_env {
     bool (*source)(void *ctx, const struct ip *remote, struct ip *local);
     /* Key export for Wireshark: lines of its ikev2_decryption_table. May be NULL. */
     void (*keylog)(void *ctx, const char *line);
+    /* Whether ESP can be sent as protocol 50. May be NULL: it can't. */
+    bool (*raw)(void *ctx);
     bool transport_mode; /* the data plane carries transport mode; else it is neither offered nor accepted */
 };
 
@@ -233,6 +237,8 @@ bool ike_walk_sa(struct ike_walk *w, struct ike_sa_info *out);
 bool ike_walk_child(struct ike_walk *w, struct ike_child_info *out);
 /* The addresses by which a peer is known now (out: PEER_CANDIDATES), and which of them the next attempt goes to. */
 unsigned ike_candidates(const struct ike_engine *e, const struct peer *peer, struct endpoint *out, unsigned *current);
+/* Whether ESP to it goes as protocol 50; without an IKE SA: whether it is meant to. */
+bool ike_sends_raw(const struct ike_engine *e, const struct peer *peer);
 /* The last failure of a peer, or "" if the last attempt went well; and when. */
 const char *ike_last_error(const struct ike_engine *e, const struct peer *peer, ns_t *when);
 

@@ -317,7 +317,10 @@ struct ike_sa {
     struct buf cookie;
     unsigned cookies;
     uint16_t noted; /* an unauthenticated error of the peer; 0: none */
+    bool natt;      /* the peer knows NAT traversal */
     bool nat_local, nat_remote;
+    bool pretends;      /* our SOURCE hashes are altered: encap.c */
+    bool raw;           /* ESP goes as protocol 50 */
     bool fragmentation; /* both ends said that they support it (RFC 7383 section 2.3) */
     struct mobike mobike;
 
@@ -518,7 +521,17 @@ void sa_init_start(struct run *run, const struct policy *first, struct ike_sa *r
 void sa_init_request(struct ike_engine *e, const struct path *path, struct span message, struct ike_message *m);
 void sa_init_response(struct ike_sa *sa, const struct path *path, struct span message, struct ike_message *m);
 void sa_init_expired(struct ike_sa *sa);
+
+/* -- encap.c: ESP in UDP, or as protocol 50 -- */
+/* Of a new SA, whose path is known: whether we claim to be behind a NAT. */
+void encap_begin(struct ike_sa *sa);
+/* What the NAT_DETECTION notifies have said; natt: there were some. */
+void encap_settle(struct ike_sa *sa, bool natt, bool nat_local, bool nat_remote);
+/* Whether ESP can't be sent to such a peer at all, or must not be; why: what follows its name. */
+bool encap_refused(const struct ike_sa *sa, char *why, size_t size);
 void put_nat_detection(struct ike_builder *b, const struct ike_sa *sa, const struct path *path);
+/* The path of ESP where IKE has this one. */
+struct path encap_path(const struct ike_sa *sa, struct path p);
 
 /* -- candidate.c: the addresses of a peer -- */
 MUST_USE bool candidates_init(struct run *r); /* false: no memory */
@@ -599,7 +612,7 @@ void selectors_of_packet(struct policy_run *p, const struct flow *packet);
 /* -- child.c: Child SAs as objects, and what their negotiation has in common -- */
 /* What is offered: IKE_AUTH without KE (section 1.2), otherwise the policy's groups or {IKE's, NONE}. */
 void child_offer(const struct ike_sa *sa, const struct policy *policy, bool with_ke, struct proposals *out);
-struct path child_path(const struct ike_sa *sa); /* of ESP: always a NAT-T port */
+struct path child_path(const struct ike_sa *sa); /* of ESP */
 void child_put_request(struct ike_builder *b, const struct task *t);
 /*
  * Responder: what to answer to an offer. only: the one policy it may be for, or NULL. Returns 0 or the error notify to

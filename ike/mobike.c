@@ -1,7 +1,7 @@
 /*
  * MOBIKE (RFC 4555): what is negotiated in IKE_AUTH, and the INFORMATIONAL exchanges about addresses. The initiator is
  * who initiated the first IKE SA, whoever has rekeyed it since (section 1.3): mobike.decides. NO_NATS_ALLOWED is
- * understood but never sent, since NAT traversal is always on.
+ * understood but never sent: where a NAT is found, ESP goes in UDP.
  */
 #include <stdio.h>
 
@@ -129,8 +129,10 @@ static void detect(struct ike_sa *sa, const struct ike_message *m, const struct 
     nat_detect(m, path, &supported, &local, &remote);
     if (!supported)
         return;
-    sa->nat_local = local;
-    sa->nat_remote = remote;
+    bool raw = sa->raw;
+    encap_settle(sa, true, local, remote);
+    if (sa->raw != raw)
+        sa_move_children(sa);
 }
 
 static const struct ike_notify *seen_mapping(const struct ike_message *m)

@@ -79,8 +79,8 @@ static struct ike_sa *derived(struct ike_sa *old, bool initiator, uint64_t own_s
     memcpy(sa->auth_local, old->auth_local, sizeof sa->auth_local);
     memcpy(sa->auth_remote, old->auth_remote, sizeof sa->auth_remote);
     sa->path = old->path;
-    sa->nat_local = old->nat_local;
-    sa->nat_remote = old->nat_remote;
+    sa->pretends = old->pretends;
+    encap_settle(sa, old->natt, old->nat_local, old->nat_remote);
     sa->fragmentation = old->fragmentation;
     sa->ppk = old->ppk;
     sa->childless = old->childless;

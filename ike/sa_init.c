@@ -6,23 +6,6 @@
 
 #define HALF_OPEN_DEFAULT 1000
 #define HALF_OPEN_PER_SOURCE 16 /* once cookies are demanded */
-#define NO_NATT "does not support NAT traversal; raw ESP is not supported by this version"
-
-/*
- * The SOURCE hash is altered on purpose, so that the peer takes us for being behind a NAT and encapsulates ESP in UDP;
- * the DESTINATION hash is true, so that nobody is told a NAT of his own that isn't there.
- */
-void put_nat_detection(struct ike_builder *b, const struct ike_sa *sa, const struct path *path)
-{
-    uint8_t hash[NAT_HASH_LEN];
-    struct span none = span_of(NULL, 0);
-    nat_hash(sa->spi_i, sa->spi_r, &path->local, hash);
-    for (unsigned i = 0; i < sizeof hash; i++)
-        hash[i] = (uint8_t)~hash[i];
-    ike_put_notify(b, PROTOCOL_NONE, none, NOTIFY_NAT_DETECTION_SOURCE_IP, span_of(hash, sizeof hash));
-    nat_hash(sa->spi_i, sa->spi_r, &path->remote, hash);
-    ike_put_notify(b, PROTOCOL_NONE, none, NOTIFY_NAT_DETECTION_DESTINATION_IP, span_of(hash, sizeof hash));
-}
 
 static void put_fragmentation(struct ike_builder *b)
 {
@@ -136,11 +119,11 @@ void sa_init_start(struct run *run, const struct policy *first, struct ike_sa *r
                                      : "endpoint");
         return;
     }
-    if (peer->encap == ENCAP_RAW || !sa->current) {
-        sa_fail(sa, "%s: %s", peer->name,
-                sa->current ? "encap = raw: raw ESP is not supported by this version" : "out of memory");
+    if (!sa->current) {
+        sa_fail(sa, "%s: out of memory", peer->name);
         return;
     }
+    encap_begin(sa);
     nonce_make(e, &sa->nonce_own);
     sa->current->policy = first;
     sa->current->offered = peer->ike;
@@ -203,10 +186,10 @@ static void retry_with_group(struct ike_sa *sa, uint16_t group)
     make_offer(sa);
 }
 
-/* From here on everything goes to the NAT-T ports: the peer has been made to believe in a NAT (section 2.23). */
+/* From here on IKE goes to the NAT-T ports, whether there is a NAT or not (section 2.23, RFC 4555 section 3.3). */
 static void float_path(struct ike_sa *sa)
 {
-    if (sa->path.marker)
+    if (sa->path.marker || !sa->natt)
         return;
     sa->path.local.port = sa->e->config->host.nat_port;
     sa->path.remote.port = NATT_PORT;
@@ -241,7 +224,8 @@ static void accept_response(struct ike_sa *sa, const struct path *path, struct s
     struct ike_engine *e = sa->e;
     struct task *t = sa->current;
     struct choice choice;
-    bool natt;
+    bool natt, nat_local, nat_remote;
+    char why[TEXT_MAX / 2];
     if (proposal_accept(m->sa, &t->offered, true, &choice) != OK || choice.spi_len != 0 || choice.ke.id != t->group ||
         m->ke_group != t->group || !nonce_set(&sa->nonce_peer, m->nonce)) {
         note_error(sa, NOTIFY_INVALID_SYNTAX);
@@ -257,9 +241,10 @@ static void accept_response(struct ike_sa *sa, const struct path *path, struct s
     sa->fragmentation = sa->run->peer->fragmentation && ike_find_notify(m, NOTIFY_FRAGMENTATION_SUPPORTED);
     sa->ppk_agreed = sa->run->peer->ppk.len && ike_find_notify(m, NOTIFY_USE_PPK);
     sa->childless = sa->run->peer->childless == CHILDLESS_FORCE;
-    nat_detect(m, path, &natt, &sa->nat_local, &sa->nat_remote);
-    if (!natt && !sa->path.marker) {
-        sa_fail(sa, "%s " NO_NATT, sa_peer_name(sa));
+    nat_detect(m, path, &natt, &nat_local, &nat_remote);
+    encap_settle(sa, natt, nat_local, nat_remote);
+    if (encap_refused(sa, why, sizeof why)) {
+        sa_fail(sa, "%s %s", sa_peer_name(sa), why);
         return;
     }
     sa->spi_r = m->h.spi_r;
@@ -426,9 +411,21 @@ static bool childless_allowed(const struct ike_engine *e, const struct path *pat
     return true;
 }
 
-static void respond(struct ike_engine *e, const struct path *path, struct span message, const struct ike_message *m,
-                    const struct choice *choice, bool nat_local, bool nat_remote)
+/* The peer knows no NAT traversal, and ESP can't be sent to it in another way. */
+static void refuse_encap(struct ike_sa *sa, const struct path *path, const struct ike_message *m, const char *why)
 {
+    char from[ENDPOINT_TEXT];
+    struct ike_engine *e = sa->e;
+    log_limited(&e->log_limit, LOG_WARN, "ike", "%s %s", endpoint_format(&path->remote, from), why);
+    plain_notify(e, path, &m->h, EXCHANGE_SA_INIT, NOTIFY_NO_PROPOSAL_CHOSEN, span_of(NULL, 0), true);
+    sa_kill(sa);
+}
+
+static void respond(struct ike_engine *e, const struct path *path, struct span message, const struct ike_message *m,
+                    const struct choice *choice)
+{
+    bool natt, nat_local, nat_remote;
+    char why[TEXT_MAX / 2];
     struct ike_sa *sa = ike_sa_new(e, false, sa_spi_make(e));
     if (!sa)
         return;
@@ -439,8 +436,13 @@ static void respond(struct ike_engine *e, const struct path *path, struct span m
     sa->first_remote = path->remote;
     sa->path = *path;
     sa->choice = *choice;
-    sa->nat_local = nat_local;
-    sa->nat_remote = nat_remote;
+    encap_begin(sa);
+    nat_detect(m, path, &natt, &nat_local, &nat_remote);
+    encap_settle(sa, natt, nat_local, nat_remote);
+    if (encap_refused(sa, why, sizeof why)) {
+        refuse_encap(sa, path, m, why);
+        return;
+    }
     sa->fragmentation = ike_find_notify(m, NOTIFY_FRAGMENTATION_SUPPORTED) && fragmentation_for(e, path);
     sa->peer_hashes = proof_hashes(m);
     sa->ppk_agreed = ike_find_notify(m, NOTIFY_USE_PPK) && ppk_configured(e, path);
@@ -467,7 +469,6 @@ void sa_init_request(struct ike_engine *e, const struct path *path, struct span 
 {
     char why[TEXT_MAX] = "";
     struct choice choice;
-    bool natt, nat_local, nat_remote;
     struct ike_sa *sa = table_find_first(&e->table, m->h.spi_i, &path->remote, message);
     if (sa) {
         answer_repeat(sa, path);
@@ -489,12 +490,5 @@ void sa_init_request(struct ike_engine *e, const struct path *path, struct span 
         plain_notify(e, path, &m->h, EXCHANGE_SA_INIT, NOTIFY_INVALID_KE_PAYLOAD, span_of(group, 2), false);
         return;
     }
-    nat_detect(m, path, &natt, &nat_local, &nat_remote);
-    if (!natt && !path->marker) {
-        char from[ENDPOINT_TEXT];
-        log_limited(&e->log_limit, LOG_WARN, "ike", "%s " NO_NATT, endpoint_format(&path->remote, from));
-        plain_notify(e, path, &m->h, EXCHANGE_SA_INIT, NOTIFY_NO_PROPOSAL_CHOSEN, span_of(NULL, 0), true);
-        return;
-    }
-    respond(e, path, message, m, &choice, nat_local, nat_remote);
+    respond(e, path, message, m, &choice);
 }

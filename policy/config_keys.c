@@ -237,11 +237,8 @@ static void peer_encap(struct target *t, const char *value, unsigned line)
     static const char *const words[] = {"auto", "udp", "raw", NULL};
     static const enum encap_mode modes[] = {ENCAP_AUTO, ENCAP_UDP, ENCAP_RAW};
     unsigned i;
-    if (!value_word(t->load, line, value, words, &i))
-        return;
-    t->peer->encap = modes[i];
-    if (modes[i] == ENCAP_RAW)
-        complain(t->load, line, "found 'raw', which is not supported by this version, expected auto or udp");
+    if (value_word(t->load, line, value, words, &i))
+        t->peer->encap = modes[i];
 }
 
 static void peer_unique(struct target *t, const char *value, unsigned line)

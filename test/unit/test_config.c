@@ -219,6 +219,24 @@ static void every_host_key_is_taken(void **state)
     assert_string_equal(h->keylog + strlen(f->folder), "/keys");
 }
 
+static void esp_may_go_without_udp(void **state)
+{
+    static const struct {
+        const char *line;
+        enum encap_mode encap;
+    } cases[] = {
+        {"", ENCAP_AUTO}, {"encap = auto\n", ENCAP_AUTO}, {"encap = udp\n", ENCAP_UDP}, {"encap = raw\n", ENCAP_RAW}};
+    for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[200];
+        snprintf(text, sizeof text,
+                 "[peer a]\nendpoint = 192.0.2.2\npsk = \"0123456789abcdef\"\n%s"
+                 "local = 10.1.0.0/24\nremote = 10.2.0.0/24\n",
+                 cases[i].line);
+        const struct config *c = good(*state, text, "");
+        assert_int_equal(config_peer(c, "a")->encap, cases[i].encap);
+    }
+}
+
 static void every_peer_and_policy_key_is_taken(void **state)
 {
     char text[400];
@@ -474,7 +492,7 @@ static void wrong_values_say_what_was_expected(void **state)
          "found '[2001:db8::1]x', expected an address, a host name or %any, perhaps with a port: host:port, [v6]:port"},
         {"[peer b]\nendpoint = h.example:0", "found '0' as a port, expected a number from 1 to 65535"},
         {"[peer b]\nstart = maybe", "found 'maybe', expected yes, on-demand or no"},
-        {"[peer b]\nencap = raw", "found 'raw', which is not supported by this version, expected auto or udp"},
+        {"[peer b]\nencap = tcp", "found 'tcp', expected auto, udp or raw"},
         {"[peer b]\nrekey = 30", "found '30' without a unit, expected a duration such as 30s, 5m, 1h or 1d"},
         {"[peer b]\nrekey = 0s", "found '0s', expected a duration such as 30s, 5m, 1h or 1d"},
         {"[peer b]\nrekey = 5w", "found '5w', expected a duration such as 30s, 5m, 1h or 1d"},
@@ -942,6 +960,7 @@ int main(void)
         TEST(the_host_has_defaults),
         TEST(every_host_key_is_taken),
         TEST(every_peer_and_policy_key_is_taken),
+        TEST(esp_may_go_without_udp),
         TEST(endpoints_have_many_shapes),
         TEST(a_name_is_the_expected_identity),
         TEST(a_name_is_not_looked_up_on_loading),
