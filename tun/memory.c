@@ -27,7 +27,7 @@ struct item {
     ns_t at;
     struct endpoint from, to;
     uint8_t protocol; /* of a raw socket's packet; 0: UDP, and data is without headers */
-    uint8_t tos;
+    struct memory_header header;
     uint32_t spi_at; /* where its SPI stands, if it has one */
     uint32_t len;
     uint8_t data[];
@@ -59,6 +59,8 @@ struct memory_net {
     struct memory_faults faults;
     bool (*tap)(void *, const struct endpoint *, const struct endpoint *, const uint8_t *, size_t);
     void *tap_ctx;
+    void (*router)(void *, const struct endpoint *, const struct endpoint *, struct memory_header *);
+    void *router_ctx;
     struct item *wire, *wire_last; /* by time of arrival */
     struct ports udp, raw, tun;
     struct memory_loop *loops;
@@ -211,6 +213,23 @@ static void wire_insert(struct memory_net *n, struct item *it)
         n->wire_last = it;
 }
 
+static void put_ipv4_checksum(uint8_t *packet)
+{
+    put_be16(packet + IPV4_CHECKSUM, 0);
+    put_be16(packet + IPV4_CHECKSUM, (uint16_t)~checksum_fold(checksum_add(0, packet, (packet[0] & 15u) * 4)));
+}
+
+/* A raw socket's packet has its header with it. */
+static void put_tos(uint8_t *packet, uint8_t tos)
+{
+    if (packet[0] >> 4 == 6) {
+        put_be16(packet, (uint16_t)((get_be16(packet) & 0xf00f) | tos << 4));
+        return;
+    }
+    packet[IPV4_TOS] = tos;
+    put_ipv4_checksum(packet);
+}
+
 static void wire_put(struct memory_net *n, const struct item *header, const uint8_t *data, size_t len)
 {
     struct item *it = item_new(data, len);
@@ -218,24 +237,29 @@ static void wire_put(struct memory_net *n, const struct item *header, const uint
         return;
     it->from = header->from;
     it->to = header->to;
-    it->tos = header->tos;
+    it->header = header->header;
     it->protocol = header->protocol;
     it->spi_at = header->spi_at;
+    if (it->protocol)
+        put_tos(it->data, it->header.tos);
     it->at = n->now + n->faults.delay;
     if (happens(n, n->faults.reorder))
         it->at += REORDER_DELAY + n->faults.delay / 2 + random_u32(n) % REORDER_DELAY;
     wire_insert(n, it);
 }
 
-static void wire_send(struct memory_net *n, const struct item *header, const uint8_t *data, size_t len)
+static void wire_send(struct memory_net *n, const struct item *sent, const uint8_t *data, size_t len)
 {
-    if (n->tap && !n->tap(n->tap_ctx, &header->from, &header->to, data, len))
+    struct item item = *sent;
+    if (n->tap && !n->tap(n->tap_ctx, &item.from, &item.to, data, len))
         return;
+    if (n->router)
+        n->router(n->router_ctx, &item.from, &item.to, &item.header);
     if (happens(n, n->faults.loss))
         return;
-    wire_put(n, header, data, len);
+    wire_put(n, &item, data, len);
     if (happens(n, n->faults.duplicate))
-        wire_put(n, header, data, len);
+        wire_put(n, &item, data, len);
 }
 
 /* Which socket of a group: as the filters of udp_steer and raw_steer decide. */
@@ -285,8 +309,8 @@ static void wire_arrive(struct memory_net *n)
 
 static bool joins(const struct item *first, const struct item *it)
 {
-    return it->len <= first->len && it->len > 0 && it->tos == first->tos && endpoint_equal(&it->from, &first->from) &&
-           ip_equal(&it->to.ip, &first->to.ip);
+    return it->len <= first->len && it->len > 0 && it->header.tos == first->header.tos &&
+           endpoint_equal(&it->from, &first->from) && ip_equal(&it->to.ip, &first->to.ip);
 }
 
 /* How many datagrams at the head of the queue the kernel's UDP_GRO would hand over as one, and their bytes. */
@@ -316,7 +340,7 @@ static bool take_rx(struct queue *q, enum loop_io_kind kind, struct loop_rx *rx)
         .data = data,
         .len = total,
         .segment = n > 1 ? (uint16_t)q->head->len : 0,
-        .tos = q->head->tos,
+        .tos = q->head->header.tos,
         .from = q->head->from,
         .to = q->head->to.ip,
     };
@@ -382,14 +406,13 @@ static bool raw_item(struct memory_net *n, uint8_t *packet, size_t len, struct i
         put_be16(packet + IPV4_LENGTH, (uint16_t)len);
         if (!get_be16(packet + IPV4_ID))
             put_be16(packet + IPV4_ID, ++n->next_id);
-        put_be16(packet + IPV4_CHECKSUM, 0);
-        uint64_t sum = checksum_add(0, packet, (packet[0] & 15u) * 4);
-        put_be16(packet + IPV4_CHECKSUM, (uint16_t)~checksum_fold(sum));
+        put_ipv4_checksum(packet);
     }
     if (ip_view_parse(&v, span_of(packet, len)) != OK || v.len != len)
         return false;
     unsigned addresses = v.ipv6 ? IPV6_SOURCE : IPV4_SOURCE, bytes = v.ipv6 ? 16 : 4;
-    *header = (struct item){.tos = v.ipv6 ? (uint8_t)(get_be16(packet) >> 4) : packet[IPV4_TOS],
+    *header = (struct item){.header = {.tos = v.ipv6 ? (uint8_t)(get_be16(packet) >> 4) : packet[IPV4_TOS],
+                                       .df = !v.ipv6 && (get_be16(packet + IPV4_FRAGMENT) & IPV4_DF)},
                             .from = {.ip = ip_from_bytes(v.ipv6 ? 6 : 4, packet + addresses)},
                             .to = {.ip = ip_from_bytes(v.ipv6 ? 6 : 4, packet + addresses + bytes)}};
     for (unsigned i = 0; i < sizeof protocols && !header->protocol; i++)
@@ -431,8 +454,9 @@ static void memory_engine_send(struct loop *base, struct loop_io *io, const stru
         fail(io, EMSGSIZE, tx);
         return;
     }
-    struct item header = {
-        .from = {tx->from.family ? tx->from : io->port->local.ip, io->port->local.port}, .to = tx->to, .tos = tx->tos};
+    struct item header = {.from = {tx->from.family ? tx->from : io->port->local.ip, io->port->local.port},
+                          .to = tx->to,
+                          .header = {.tos = tx->tos, .df = tx->df}};
     for (uint32_t at = 0; at < tx->len; at += size)
         wire_send(n, &header, tx->data + at, tx->len - at < size ? tx->len - at : size);
 }
@@ -669,6 +693,15 @@ void memory_net_tap(struct memory_net *n,
 {
     n->tap = tap;
     n->tap_ctx = ctx;
+}
+
+void memory_net_router(struct memory_net *n,
+                       void (*router)(void *ctx, const struct endpoint *from, const struct endpoint *to,
+                                      struct memory_header *header),
+                       void *ctx)
+{
+    n->router = router;
+    n->router_ctx = ctx;
 }
 
 enum err memory_loop_new(struct memory_net *n, const struct loop_hooks *hooks, struct loop **out)

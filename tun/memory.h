@@ -28,6 +28,17 @@ void memory_net_tap(struct memory_net *n,
                                 size_t len),
                     void *ctx);
 
+/* What the outer header of a datagram says; the address family tells which kind of header it is. */
+struct memory_header {
+    uint8_t tos;
+    bool df;
+};
+/* A router on the way: sees each datagram that the tap let pass, and may change what stands in its header. NULL: none. */
+void memory_net_router(struct memory_net *n,
+                       void (*router)(void *ctx, const struct endpoint *from, const struct endpoint *to,
+                                      struct memory_header *header),
+                       void *ctx);
+
 /* A loop of this network. Its loop_turn never waits: it delivers what is due, then moves time forward on memory_run. */
 MUST_USE enum err memory_loop_new(struct memory_net *n, const struct loop_hooks *hooks, struct loop **out);
 

@@ -22,6 +22,7 @@
 
 #define BUSY_WAIT (2 * NS_PER_S)
 #define BUSY_PAUSE_US 20000
+#define DISCARD_PORT 9
 #define ROUTE_PORT 4500 /* for a look at a route: any port does */
 
 static bool set_ip(int fd, uint8_t family)
@@ -102,6 +103,56 @@ enum err udp_open(const struct udp_options *o, int *fd, char *why, size_t why_si
     }
     *fd = s;
     return OK;
+}
+
+/* Sockets share a port without steering only while all of them say that they would (SO_REUSEADDR). */
+static bool set_shared(const int *fds, unsigned n, bool shared)
+{
+    bool ok = true;
+    for (unsigned i = 0; i < n; i++)
+        ok = set_int(fds[i], SOL_SOCKET, SO_REUSEADDR, shared) && ok;
+    return ok;
+}
+
+/* To where nothing comes from: a datagram from anywhere else no longer fits this socket. */
+static bool connect_nowhere(int fd)
+{
+    static const struct endpoint nowhere = {.ip = {.family = 4, .b = {127, 0, 0, 1}}, .port = DISCARD_PORT};
+    struct sockaddr_storage sa;
+    socklen_t len = endpoint_to_sockaddr(&nowhere, &sa);
+    return connect(fd, (struct sockaddr *)&sa, len) == 0;
+}
+
+static enum err failed_df(char *why, size_t why_size)
+{
+    (void)snprintf(why, why_size, "UDP socket with DF: %s", strerror(errno));
+    return ERR_SYSTEM;
+}
+
+static enum err open_df(int s, const struct udp_options *o, char *why, size_t why_size)
+{
+    TRY(set_options(s, o, why, why_size));
+    if (!set_int(s, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE) || !set_shared(&s, 1, true))
+        return failed_df(why, why_size);
+    TRY(bind_to(s, &o->local, why, why_size));
+    return connect_nowhere(s) && set_shared(&s, 1, false) ? OK : failed_df(why, why_size);
+}
+
+enum err udp_open_df(const struct udp_options *o, const int *held, unsigned n, int *fd, char *why, size_t why_size)
+{
+    struct udp_options alone = *o;
+    alone.reuseport = false;
+    (void)snprintf(why, why_size, "%s", "");
+    int s = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (s < 0)
+        return failed_df(why, why_size);
+    enum err e = set_shared(held, n, true) ? open_df(s, &alone, why, why_size) : failed_df(why, why_size);
+    (void)set_shared(held, n, false);
+    if (e == OK)
+        *fd = s;
+    else
+        (void)close(s);
+    return e;
 }
 
 enum err udp_steer(int fd, unsigned workers)

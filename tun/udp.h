@@ -31,6 +31,20 @@ struct udp_options {
 MUST_USE enum err udp_open(const struct udp_options *o, int *fd, char *why, size_t why_size);
 
 /*
+ * One more socket for an IPv4 address and port that we hold already, to send with DF from it. IPv4 has that choice for a
+ * socket as a whole and not for a datagram; here it is IP_PMTUDISC_PROBE: what the kernel has learned about the path
+ * doesn't count, nor is anything longer than the link fragmented, but refused with EMSGSIZE.
+ *
+ * held: the n sockets that are bound there, those of earlier calls included. All of the options but reuseport count.
+ * What comes in still comes in at the held sockets: this one is connected to the discard port of the loopback address,
+ * so it would only take what that sends. For the same reason each send has to name its source address. No other program
+ * can bind the port, as before.
+ * Errors: as udp_open.
+ */
+MUST_USE enum err udp_open_df(const struct udp_options *o, const int *held, unsigned n, int *fd, char *why,
+                              size_t why_size);
+
+/*
  * Steers a reuse-port group by the SPI's worker bits (esp/sad.h: SPI >> 28 is the worker's index + 1): a classic BPF
  * filter on the first word of the payload; IKE messages (zero marker) and everything else go to socket 0 of the group.
  */

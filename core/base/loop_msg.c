@@ -49,6 +49,10 @@ void msg_route(struct msg_route *r, const struct loop_tx *tx, bool inet6)
         bool v4 = tx->to.ip.family == 4; /* also on an IPv6 socket: the packet that leaves decides */
         put_control(r, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_TOS : IPV6_TCLASS, &tos, sizeof tos);
     }
+    if (tx->df && tx->to.ip.family == 6) {
+        int yes = 1;
+        put_control(r, IPPROTO_IPV6, IPV6_DONTFRAG, &yes, sizeof yes);
+    }
     r->control_plain = r->control_len;
     if (msg_segmented(tx))
         put_control(r, IPPROTO_UDP, UDP_SEGMENT, &tx->segment, sizeof tx->segment);

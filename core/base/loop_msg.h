@@ -24,7 +24,7 @@ struct msg_route {
     size_t control_len;   /* with the segment size, where there is one */
     size_t control_plain; /* without */
     _Alignas(struct cmsghdr) uint8_t
-        control[CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(uint16_t))];
+        control[CMSG_SPACE(sizeof(struct in6_pktinfo)) + 2 * CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(uint16_t))];
 };
 
 static inline bool msg_segmented(const struct loop_tx *tx)
