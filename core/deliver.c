@@ -13,6 +13,15 @@ static bool selected(const struct spd *spd, const struct spd_entry *entry, const
     return flow_of(span_of(p->data, p->len), &f) == OK && spd_lookup_in(spd, &f) == entry;
 }
 
+/* What the path says about congestion (RFC 6040 section 4.2). False: the packet is to be dropped, which is counted. */
+static bool decapsulated(struct worker *w, const struct esp_packet *p)
+{
+    enum outer_ecn ecn = outer_ecn_in(p->outer.tos, p->data);
+    if (ecn != OUTER_ECN_USUAL)
+        worker_count(w, ecn == OUTER_ECN_DROP ? STAT_DROP_IN_ECN : STAT_IN_ECN_ODD, 1);
+    return ecn != OUTER_ECN_DROP;
+}
+
 /* Merges the good packets into superpackets for the TUN. */
 void deliver(struct worker *w, struct batch *b)
 {
@@ -20,6 +29,7 @@ void deliver(struct worker *w, struct batch *b)
     const struct spd_entry *entry = spd_find(spd, b->sa->params.policy_id);
     unsigned mss4 = atomic_load_explicit(&w->p.shared->mss4, memory_order_relaxed);
     unsigned mss6 = atomic_load_explicit(&w->p.shared->mss6, memory_order_relaxed);
+    bool tunnel = b->sa->params.mode == MODE_TUNNEL;
     uint64_t packets = 0, bytes = 0;
     coalesce_begin(w->coalescer, w->loop, w->tun, b->slot);
     for (unsigned i = 0; i < b->n; i++) {
@@ -32,6 +42,8 @@ void deliver(struct worker *w, struct batch *b)
             worker_count(w, STAT_DROP_IN_SELECTOR, 1);
             continue;
         }
+        if ((p->outer.tos & OUTER_ECN) && tunnel && !decapsulated(w, p))
+            continue;
         packets++;
         unsigned mss = p->next_header == NEXT_HEADER_IPV4 ? mss4 : mss6;
         if (mss)

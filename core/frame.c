@@ -30,7 +30,7 @@ static struct batch *batch_for(struct worker *w, struct sa *sa, uint32_t bytes)
  * Room for one more packet of that sealed length, or NULL. Where the socket is a raw one the outer IP header stands
  * before it, and is written here; the kernel gives IPv4 an Identification of its own for the 0.
  */
-static uint8_t *batch_room(struct worker *w, struct sa *sa, uint32_t sealed_len)
+static uint8_t *batch_room(struct worker *w, struct sa *sa, uint32_t sealed_len, const struct outer *outer)
 {
     struct batch *b = sealed_len < LOOP_SLOT_SIZE - OUTER_IPV6 ? batch_for(w, sa, sealed_len + OUTER_IPV6) : NULL;
     if (!b)
@@ -40,8 +40,7 @@ static uint8_t *batch_room(struct worker *w, struct sa *sa, uint32_t sealed_len)
     b->head[b->n] = 0;
     if (path->transport == PATH_RAW) {
         struct writer header = writer_of(at, OUTER_IPV6);
-        const struct outer outer = {.tos = 0};
-        if (outer_put(&header, &outer, &path->local.ip, &path->remote.ip, RAW_ESP, sealed_len, 0) != OK)
+        if (outer_put(&header, outer, &path->local.ip, &path->remote.ip, RAW_ESP, sealed_len, 0) != OK)
             return NULL;
         b->head[b->n] = (uint16_t)writer_len(&header);
     }
@@ -62,10 +61,11 @@ void frame_packet(struct worker *w, struct sa *sa, struct segments *s)
 {
     uint16_t mss =
         (uint16_t)atomic_load_explicit(s->ipv6 ? &w->p.shared->mss6 : &w->p.shared->mss4, memory_order_relaxed);
+    struct outer outer = outer_of(sa, s->packet); /* segments of one packet have one header */
     while (segment_more(s)) {
         uint32_t size = segment_size(s, s->next);
         uint32_t len = sa->params.tfc.n ? padded_len(w, sa, size) : size;
-        uint8_t *room = batch_room(w, sa, esp_sealed_len(&sa->params.suite, len));
+        uint8_t *room = batch_room(w, sa, esp_sealed_len(&sa->params.suite, len), &outer);
         if (!room) {
             worker_count(w, STAT_DROP_OUT_NO_BUFFER, s->count - s->next);
             return;
@@ -82,13 +82,15 @@ void frame_packet(struct worker *w, struct sa *sa, struct segments *s)
             .len = len,
             .next_header = s->ipv6 ? NEXT_HEADER_IPV6 : NEXT_HEADER_IPV4,
             .tfc = (uint16_t)(len - size),
+            .outer = outer,
         };
     }
 }
 
 bool frame_dummy(struct worker *w, struct sa *sa, uint32_t len)
 {
-    uint8_t *room = batch_room(w, sa, esp_sealed_len(&sa->params.suite, len));
+    struct outer outer = outer_of_dummy(sa);
+    uint8_t *room = batch_room(w, sa, esp_sealed_len(&sa->params.suite, len), &outer);
     if (!room)
         return false;
     uint8_t *inner = room + esp_headroom(&sa->params.suite);
@@ -98,6 +100,7 @@ bool frame_dummy(struct worker *w, struct sa *sa, uint32_t len)
         .len = len,
         .next_header = NEXT_HEADER_NONE,
         .tfc = (uint16_t)len,
+        .outer = outer,
     };
     return true;
 }

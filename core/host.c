@@ -15,6 +15,8 @@
 
 #define TXQUEUELEN 2000 /* packets; the default of 500 drops in bursts of superpackets */
 
+#define SOCKETS (WORKER_SOCKETS * SAD_WORKERS)
+
 struct socket_slot {
     unsigned worker;
     struct worker_socket s;
@@ -26,7 +28,7 @@ struct host_state {
     struct routes *routes;
     struct netlink_prefix addresses[CONFIG_ADDRESSES];
     unsigned address_count;
-    struct socket_slot sockets[WORKER_SOCKETS * SAD_WORKERS];
+    struct socket_slot sockets[SOCKETS];
     unsigned socket_count, workers, mtu;
     bool raw;          /* the sockets for protocol 50 are there */
     char raw_why[256]; /* or why not */
@@ -89,7 +91,7 @@ static void addresses_trim(struct host_state *h, const struct config *c)
 
 static enum err socket_open(struct host_state *h, unsigned worker, const struct ip *ip, uint16_t port)
 {
-    if (h->socket_count == sizeof h->sockets / sizeof h->sockets[0])
+    if (h->socket_count == SOCKETS)
         return ERR_FULL;
     struct udp_options o = {.local = {*ip, port}, .reuseport = h->workers > 1, .mark = true, .gro = true};
     struct socket_slot *slot = &h->sockets[h->socket_count];
@@ -103,6 +105,29 @@ static enum err socket_open(struct host_state *h, unsigned worker, const struct 
     return OK;
 }
 
+/*
+ * ESP with DF over IPv4 needs sockets of its own, one for each worker, beside the group at `first`. Without them all
+ * other traffic passes as well.
+ */
+static void socket_df(struct host_state *h, unsigned first, const struct ip *ip, uint16_t port)
+{
+    struct udp_options o = {.local = {*ip, port}, .mark = true};
+    int held[2 * SAD_WORKERS];
+    unsigned n = 0;
+    for (; n < h->workers; n++)
+        held[n] = h->sockets[first + n].s.fd;
+    for (unsigned w = 0; w < h->workers && h->socket_count < SOCKETS; w++) {
+        struct socket_slot *slot = &h->sockets[h->socket_count];
+        *slot = (struct socket_slot){.worker = w, .s = {.local = o.local, .marker = true, .df = true}};
+        if (udp_open_df(&o, held, n, &slot->s.fd, h->why, sizeof h->why) != OK) {
+            log_line(LOG_WARN, "core", "'df' is without effect on port %u: %s", port, h->why);
+            return;
+        }
+        held[n++] = slot->s.fd;
+        h->socket_count++;
+    }
+}
+
 /* A group of sockets, one for each worker, in the workers' order: the steering filter counts on it. */
 static enum err socket_group(struct host_state *h, const struct ip *ip, uint16_t port)
 {
@@ -111,10 +136,13 @@ static enum err socket_group(struct host_state *h, const struct ip *ip, uint16_t
         TRY(socket_open(h, w, ip, port));
     if (h->workers > 1) {
         enum err e = udp_steer(h->sockets[first].s.fd, h->workers);
-        if (e != OK)
+        if (e != OK) {
             snprintf(h->why, sizeof h->why, "steering of port %u: %s", port, strerror(errno));
-        return e;
+            return e;
+        }
     }
+    if (ip->family == 4 && port != IKE_PORT)
+        socket_df(h, first, ip, port);
     return OK;
 }
 
@@ -274,12 +302,18 @@ void host_worker(const struct host_state *h, unsigned i, struct worker_params *p
             p->sockets[p->socket_count++] = h->sockets[k].s;
 }
 
+/* IKE is heard there. */
+static bool listens(const struct socket_slot *s)
+{
+    return s->s.kind == SOCKET_UDP && !s->s.df;
+}
+
 int host_socket(const struct host_state *h, const struct path *path)
 {
     int any = -1;
     for (unsigned i = 0; i < h->socket_count; i++) {
         const struct socket_slot *s = &h->sockets[i];
-        if (s->worker != 0 || s->s.kind != SOCKET_UDP || s->s.local.ip.family != path->remote.ip.family ||
+        if (s->worker != 0 || !listens(s) || s->s.local.ip.family != path->remote.ip.family ||
             s->s.local.port != path->local.port)
             continue;
         if (ip_equal(&s->s.local.ip, &path->local.ip))
@@ -405,14 +439,14 @@ unsigned host_socket_count(const struct host_state *h)
 {
     unsigned n = 0;
     for (unsigned i = 0; i < h->socket_count; i++)
-        n += h->sockets[i].worker == 0 && h->sockets[i].s.kind == SOCKET_UDP;
+        n += h->sockets[i].worker == 0 && listens(&h->sockets[i]);
     return n;
 }
 
 const struct endpoint *host_socket_at(const struct host_state *h, unsigned i)
 {
     for (unsigned k = 0; k < h->socket_count; k++)
-        if (h->sockets[k].worker == 0 && h->sockets[k].s.kind == SOCKET_UDP && i-- == 0)
+        if (h->sockets[k].worker == 0 && listens(&h->sockets[k]) && i-- == 0)
             return &h->sockets[k].s.local;
     return NULL;
 }

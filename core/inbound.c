@@ -56,13 +56,14 @@ static void flush(struct worker *w)
  */
 struct early {
     struct endpoint from;
+    uint8_t tos;
     unsigned socket; /* which of the worker's */
 };
 
 static void keep_early(struct worker *w, const struct bound_socket *s, const struct loop_rx *rx, uint32_t spi,
                        struct span packet)
 {
-    struct early e = {.from = rx->from, .socket = (unsigned)(s - w->sockets)};
+    struct early e = {.from = rx->from, .tos = rx->tos, .socket = (unsigned)(s - w->sockets)};
     uint8_t record[sizeof e + EARLY_LEN];
     bool fits = packet.len <= EARLY_LEN && sad_expects_in(w->p.shared->sad, spi);
     if (fits) {
@@ -107,6 +108,7 @@ static void take_esp(struct worker *w, struct bound_socket *s, const struct loop
         .data = data,
         .len = len,
         .dst = b->slot->data + b->used + COALESCE_HEADROOM,
+        .outer = {.tos = rx->tos},
     };
     b->used += room;
 }
@@ -203,7 +205,7 @@ void inbound_held(struct worker *w)
         memcpy(&e, raw.data, sizeof e);
         uint32_t len = (uint32_t)(raw.len - sizeof e);
         memcpy(packet, raw.data + sizeof e, len);
-        struct loop_rx rx = {.data = packet, .len = len, .from = e.from};
+        struct loop_rx rx = {.data = packet, .len = len, .tos = e.tos, .from = e.from};
         struct bound_socket *s = &w->sockets[e.socket];
         if (s->s.kind == SOCKET_UDP)
             take_esp(w, s, &rx, packet, len, 0);

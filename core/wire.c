@@ -1,16 +1,23 @@
 /* What is framed is sealed as a batch and sent, with segmentation where lengths allow it. */
 #include "core/worker_impl.h"
 
-static struct loop_io *socket_for(struct worker *w, const struct path *path)
+/* df: the socket that sets it, where there is one for this address and we know which source it shall name. */
+static struct loop_io *socket_for(struct worker *w, const struct path *path, bool df)
 {
     enum worker_socket_kind kind = path->transport == PATH_RAW ? SOCKET_ESP : SOCKET_UDP;
+    struct loop_io *found = NULL;
+    df = df && !ip_is_any(&path->local.ip);
     for (unsigned i = 0; i < w->p.socket_count; i++) {
         const struct worker_socket *s = &w->sockets[i].s;
-        if (s->kind == kind && s->local.ip.family == path->remote.ip.family && s->local.port == path->local.port &&
-            (ip_is_any(&s->local.ip) || ip_equal(&s->local.ip, &path->local.ip)))
+        if (s->kind != kind || s->local.ip.family != path->remote.ip.family || s->local.port != path->local.port ||
+            !(ip_is_any(&s->local.ip) || ip_equal(&s->local.ip, &path->local.ip)))
+            continue;
+        if (s->df == df)
             return w->sockets[i].io;
+        if (!s->df)
+            found = w->sockets[i].io;
     }
-    return NULL;
+    return found;
 }
 
 /* How many of the n sealed packets from i on are one send, and its bytes. */
@@ -19,7 +26,7 @@ static unsigned run_of(const struct batch *b, unsigned i, unsigned n, uint32_t *
     uint32_t size = b->v[i].len, total = size;
     unsigned k = i + 1;
     while (!b->head[i] && k < n && k - i < LOOP_SEGMENTS && b->v[k - 1].len == size && b->v[k].len <= size &&
-           total + b->v[k].len <= LOOP_SEND_MAX)
+           total + b->v[k].len <= LOOP_SEND_MAX && outer_alike(&b->v[k].outer, &b->v[i].outer))
         total += b->v[k++].len;
     *bytes = b->head[i] + total;
     return k - i;
@@ -27,16 +34,17 @@ static unsigned run_of(const struct batch *b, unsigned i, unsigned n, uint32_t *
 
 /*
  * Sends sealed packets that lie one behind the other. A run for one segmented send is as many as have the first one's
- * length, and one shorter that ends it. Raw sockets take them one by one.
+ * length, and one shorter that ends it, all with the same outer header. Raw sockets take them one by one.
  */
 static void send_sealed(struct worker *w, struct batch *b, unsigned n)
 {
-    struct loop_io *io = socket_for(w, &b->path);
-    if (!io) {
-        worker_count(w, STAT_DROP_OUT_SEND, n);
-        return;
-    }
     for (unsigned i = 0, run; i < n; i += run) {
+        const struct outer *outer = &b->v[i].outer;
+        struct loop_io *io = socket_for(w, &b->path, outer->df);
+        if (!io) {
+            worker_count(w, STAT_DROP_OUT_SEND, n - i);
+            return;
+        }
         uint32_t bytes;
         run = run_of(b, i, n, &bytes);
         struct loop_tx tx = {
@@ -44,6 +52,8 @@ static void send_sealed(struct worker *w, struct batch *b, unsigned n)
             .data = b->v[i].data - b->head[i],
             .len = bytes,
             .segment = run > 1 ? (uint16_t)b->v[i].len : 0,
+            .tos = outer->tos,
+            .df = outer->df,
             .to = b->path.remote,
             .from = b->path.local.ip,
         };

@@ -57,6 +57,7 @@ struct worker_socket {
     enum worker_socket_kind kind;
     struct endpoint local; /* as bound; port tells: nat-port or another NAT-T port carries the marker. Raw: port 0 */
     bool marker;           /* IKE messages on this socket have the non-ESP marker, ESP comes as it is */
+    bool df;               /* for sending IPv4 with DF from that address and port; nothing comes in here */
 };
 
 struct worker_params {

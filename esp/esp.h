@@ -6,6 +6,7 @@
 #define ADIT_ESP_H
 
 #include "core/base/stat.h"
+#include "esp/outer.h"
 #include "esp/sa.h"
 
 #define NEXT_HEADER_IPV4 4
@@ -24,9 +25,10 @@ struct esp_packet {
     uint8_t *dst;
     uint32_t len;
     uint8_t next_header;
-    uint16_t tfc;      /* seal: how many bytes of len are TFC padding */
-    enum err verdict;  /* OK, or why it is dropped … */
-    enum stat_id drop; /* … and the counter for it, set only then */
+    uint16_t tfc;       /* seal: how many bytes of len are TFC padding */
+    struct outer outer; /* the header around it, of no concern to seal and open; received: only its tos is known */
+    enum err verdict;   /* OK, or why it is dropped … */
+    enum stat_id drop;  /* … and the counter for it, set only then */
 };
 
 enum sa_event { SA_EVENT_NONE = 0, SA_EVENT_SOFT = 1, SA_EVENT_HARD = 2 };

@@ -1,13 +1,17 @@
 /*
- * The outer IP header (RFC 4301 section 5.1.2): the fields that are chosen for it, and the header itself where we write
- * it and not the kernel (raw sockets, AH). It never has options or extension headers: none is copied outward, and we have
- * none of our own.
+ * The outer IP header (RFC 4301 section 5.1.2): the fields that are chosen for it, what its ECN field means for the inner
+ * one at the other end (RFC 6040), and the header itself where we write it and not the kernel (raw sockets, AH). It never
+ * has options or extension headers: none is copied outward, and we have none of our own.
+ *
+ * The inner header is not touched on the way out. Its TTL or hop limit is decremented by who forwards (section 5.1.2.1,
+ * note 2), and that is the kernel: before a packet gets to the TUN, after one comes out of it.
  */
 #ifndef ADIT_OUTER_H
 #define ADIT_OUTER_H
 
 #include "core/base/cursor.h"
 #include "core/base/ip.h"
+#include "esp/sa.h"
 
 #define OUTER_IPV4 20 /* bytes of the header */
 #define OUTER_IPV6 40
@@ -20,6 +24,33 @@ struct outer {
     bool df;       /* IPv4: don't fragment. IPv6: the sending host doesn't fragment either; no bit of the header */
     uint32_t flow; /* IPv6: the flow label, at most OUTER_FLOW_MAX */
 };
+
+/*
+ * The outer header of a packet that an outbound SA carries. `inner` begins with a whole IPv4 or IPv6 header. Tunnel mode:
+ * by the SA's rule, the TTL is the host's default, and the flow label is the SA's own: one copied from the inner header,
+ * or made of the inner flow, would tell the path which flows there are, and the replay window wants the packets of an SA
+ * to take one way (section 5.1.2.2, note 8: copied or configured; RFC 6437 section 3). Transport mode: it is the packet's
+ * own header, and all that can change on the way stays as it is.
+ */
+struct outer outer_of(const struct sa *sa, const uint8_t *inner);
+/* The one of a dummy, which has nothing inside: that of an ordinary packet, so that it looks like one from outside. */
+struct outer outer_of_dummy(const struct sa *sa);
+
+/* Packets that may go out in one segmented send: sockets have no say about the other fields. */
+static inline bool outer_alike(const struct outer *a, const struct outer *b)
+{
+    return a->tos == b->tos && a->df == b->df;
+}
+
+#define OUTER_ECN 3 /* the ECN field of a tos; with 0, Not-ECT, nothing is to be done */
+
+/*
+ * Tunnel mode, on the way in: what the outer tos says about congestion goes into the inner header, whose checksum is put
+ * right (RFC 6040 section 4.2, figure 4). ODD: no tunnel makes that outer field of that inner one; it is delivered all
+ * the same. DROP: the path tells of congestion, and the packet's sender would not understand it.
+ */
+enum outer_ecn { OUTER_ECN_USUAL, OUTER_ECN_ODD, OUTER_ECN_DROP };
+enum outer_ecn outer_ecn_in(uint8_t tos, uint8_t *inner);
 
 static inline unsigned outer_len(uint8_t family)
 {

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "crypto/random.h"
 #include "crypto/secret.h"
 
 /*
@@ -55,6 +56,13 @@ static void set_limits(struct sa *sa)
     sa->byte_soft = soft_before(soft, hard);
 }
 
+static uint32_t new_flow(void)
+{
+    uint32_t n;
+    random_bytes(&n, sizeof n);
+    return 1 + n % 0xfffff; /* 0 says that there is none */
+}
+
 static bool any_proto(const struct selectors *s)
 {
     for (unsigned i = 0; i < s->n; i++)
@@ -104,6 +112,7 @@ enum err sa_new(struct sa **out, const struct sa_params *p, ns_t now)
     sa->params.key = sa->params.integ_key = (struct span){NULL, 0};
     sa->params.engine = NULL;
     sa->created = now;
+    sa->flow = p->dir == SA_OUT ? new_flow() : 0;
     sa->address_only = any_proto(&p->local) && any_proto(&p->remote);
     if (pthread_spin_init(&sa->lock, PTHREAD_PROCESS_PRIVATE) != 0) {
         free(sa);

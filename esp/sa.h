@@ -33,6 +33,7 @@ struct sa_params {
     struct tfc tfc;                 /* SA_OUT, tunnel mode: sizes to pad to, for a peer that takes it */
     struct path path;               /* local and remote outer endpoints */
     struct selectors local, remote; /* narrowed traffic selectors */
+    struct outer_rule outer;        /* SA_OUT */
     /* Ask for a rekey at soft, stop at hard. 0: the sequence number's and the suite's own (sa.c says which). */
     uint64_t soft_bytes, soft_packets;
     uint64_t hard_bytes, hard_packets;
@@ -56,6 +57,8 @@ struct sa {
     /* control half: fixed once published, but for the path (see sa_move) and the event flags */
     struct sa_params params; /* key spans are empty; path is the first one: ask sa_path for the current one */
     ns_t created;
+    uint32_t
+        flow; /* SA_OUT: the flow label of its packets over IPv6, 1..0xfffff, drawn by chance (RFC 6437 section 3) */
     atomic_uint path_version; /* odd while path changes: a sequence lock */
     _Atomic uint64_t path_words[SA_PATH_WORDS];
     /* runtime half: the worker's, under lock */

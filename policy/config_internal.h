@@ -130,6 +130,14 @@ bool auth_equal(const struct authentication *a, const struct authentication *b);
 void auth_print(const struct authentication *a, FILE *out);
 void auth_free(struct authentication *a, const struct authentication *host); /* host: whose chain stays; NULL: none */
 
+/* -- the outer header (config_outer.c) -- */
+
+void outer_dscp(struct target *t, const char *value, unsigned line);
+void outer_ecn(struct target *t, const char *value, unsigned line);
+void outer_df(struct target *t, const char *value, unsigned line);
+struct outer_rule outer_default(void);
+bool outer_equal(const struct outer_rule *a, const struct outer_rule *b);
+
 /* -- what an observer sees of the traffic, and what we do (config_traffic.c) -- */
 
 void traffic_tfc(struct target *t, const char *value, unsigned line);

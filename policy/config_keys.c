@@ -493,9 +493,9 @@ static const struct key keys[] = {
     {"hook", HOST, false, false, NULL},
     {"fragmentation", PEER, false, false, peer_fragmentation},
     {"window", PEER, false, false, peer_window},
-    {"dscp", OWN, false, true, NULL},
-    {"ecn", OWN, false, true, NULL},
-    {"df", OWN, false, true, NULL},
+    {"dscp", OWN, true, true, outer_dscp},
+    {"ecn", OWN, false, true, outer_ecn},
+    {"df", OWN, false, true, outer_df},
     {"tfc", OWN, true, true, traffic_tfc},
     {"dummies", OWN, false, true, traffic_dummies},
     {"mss", OWN, false, true, NULL},
@@ -613,6 +613,7 @@ static struct policy *new_policy(const struct section *s)
     p->replay_window = 1024;
     p->hold = 16;
     p->esn = true;
+    p->outer = outer_default();
     proposals_default(PROTOCOL_ESP, &p->esp);
     return p;
 }
@@ -711,8 +712,8 @@ static enum err apply_peer(struct loading *l, const struct section *s, struct pe
 /* What only makes sense for protected traffic. */
 static void check_unprotected(struct loading *l, const struct section *s)
 {
-    static const char *const protect_only[] = {"peer",    "mode",          "esp",  "esn", "lifetime", "bytes",
-                                               "packets", "replay-window", "hold", "tfc", "dummies"};
+    static const char *const protect_only[] = {"peer",          "mode", "esp",  "esn", "lifetime", "bytes", "packets",
+                                               "replay-window", "hold", "dscp", "ecn", "df",       "tfc",   "dummies"};
     for (size_t i = 0; i < sizeof(protect_only) / sizeof(protect_only[0]); i++)
         if (has(s, protect_only[i]))
             complain(l, line_of(s, protect_only[i]),

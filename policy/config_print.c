@@ -49,7 +49,8 @@ bool policy_equal(const struct policy *a, const struct policy *b)
     return strcmp(a->name, b->name) == 0 && a->action == b->action && strcmp(peer_a, peer_b) == 0 &&
            selectors_equal(&a->local, &b->local) && selectors_equal(&a->remote, &b->remote) && a->mode == b->mode &&
            a->transport_only == b->transport_only && proposals_equal(&a->esp, &b->esp) && a->lifetime == b->lifetime &&
-           a->bytes == b->bytes && a->packets == b->packets && a->esn == b->esn && same_tfc(&a->tfc, &b->tfc);
+           a->bytes == b->bytes && a->packets == b->packets && a->esn == b->esn && outer_equal(&a->outer, &b->outer) &&
+           same_tfc(&a->tfc, &b->tfc);
 }
 
 /* -- the policy table -- */

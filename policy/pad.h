@@ -83,6 +83,16 @@ struct tfc {
 
 #define DUMMIES_MAX 1000
 
+/* The outer DF bit: 0, the inner packet's (an IPv6 packet counts as having it: no router may fragment it), or 1. */
+enum df_mode { DF_CLEAR, DF_COPY, DF_SET };
+
+/* How the outer IP header follows the inner one (RFC 4301 section 5.1.2); the rest of it has no choice. */
+struct outer_rule {
+    uint8_t dscp[64]; /* the outer DSCP, 0..63, for each inner one; default: the same */
+    bool ecn;         /* RFC 6040's normal mode, default; false: compatibility mode, the outer field is Not-ECT */
+    enum df_mode df;  /* default DF_CLEAR */
+};
+
 struct peer;
 
 /* One entry of the SPD as configured. */
@@ -104,6 +114,7 @@ struct policy {
     uint16_t hold;          /* packets kept while there is no SA, 0..256; default 16 */
     struct tfc tfc;         /* default: none */
     unsigned dummies;       /* dummy packets a second, 0..DUMMIES_MAX; default 0 */
+    struct outer_rule outer;
 };
 
 #define WINDOW_MAX 32 /* requests of one peer under way at once (RFC 7296 section 2.3) */

@@ -24,6 +24,7 @@
     X(OUT_HELD, "out_held", "outbound packets kept until their policy has an SA")                              \
     X(OUT_TFC_BYTES, "out_tfc_bytes", "bytes of traffic flow confidentiality padding sealed with them")        \
     X(OUT_DUMMIES, "out_dummies", "dummy packets sealed and sent")                                             \
+    X(IN_ECN_ODD, "in_ecn_odd", "inner packets whose outer ECN field fits no tunnel (RFC 6040 4.2)")           \
     X(BYPASSED, "bypassed", "packets that policy lets pass unprotected")                                       \
     /* drops: what came from the TUN */                                                                        \
     X(DROP_OUT_MALFORMED, "drop_out_malformed", "outbound packet that is no valid IP packet")                  \
@@ -48,6 +49,7 @@
     X(DROP_IN_DUMMY, "drop_in_dummy", "ESP dummy packet (next header 59), discarded by design")                \
     X(DROP_IN_MALFORMED, "drop_in_malformed", "ESP packet whose content is no valid IP packet")                \
     X(DROP_IN_SELECTOR, "drop_in_selector", "inner packet outside its SA's selectors")                         \
+    X(DROP_IN_ECN, "drop_in_ecn", "inner packet that the path marked but that can't be (RFC 6040 4.2)")        \
     X(DROP_IN_EXPIRED, "drop_in_expired", "ESP packet on an SA at its hard limit")                             \
     X(DROP_IN_NO_BUFFER, "drop_in_no_buffer", "inbound packet with all buffers in flight")                     \
     X(DROP_IN_TUN, "drop_in_tun", "inner packet that the TUN device refused")                                  \

@@ -287,6 +287,30 @@ static void every_peer_and_policy_key_is_taken(void **state)
     assert_false(own->esn);
 }
 
+static void the_outer_header_follows_its_keys(void **state)
+{
+    const struct outer_rule *r = &config_policy(good(*state, LINK, ""), "a")->outer;
+    assert_true(r->ecn);
+    assert_int_equal(r->df, DF_CLEAR);
+    for (unsigned i = 0; i < 64; i++)
+        assert_int_equal(r->dscp[i], i);
+    r = &config_policy(good(*state, LINK "dscp = 46:0, 10:8,\n  0:63\necn = no\ndf = set\n", ""), "a")->outer;
+    assert_false(r->ecn);
+    assert_int_equal(r->df, DF_SET);
+    for (unsigned i = 0; i < 64; i++)
+        assert_int_equal(r->dscp[i], i == 46 ? 0 : i == 10 ? 8 : i == 0 ? 63 : i);
+    r = &config_policy(good(*state, LINK "dscp = 46\necn = yes\ndf = copy\n", ""), "a")->outer;
+    assert_true(r->ecn);
+    assert_int_equal(r->df, DF_COPY);
+    for (unsigned i = 0; i < 64; i++)
+        assert_int_equal(r->dscp[i], 46);
+    r = &config_policy(good(*state, LINK "dscp = copy\ndf = clear\n", ""), "a")->outer;
+    assert_int_equal(r->df, DF_CLEAR);
+    assert_int_equal(r->dscp[46], 46);
+    bad(*state, LINK "[policy out]\naction = discard\nlocal = 10.1.0.0/24\nremote = 10.9.0.0/24\ndscp = 1\n",
+        "10: found 'dscp' in a policy that protects nothing, expected action = protect with it\n");
+}
+
 static void endpoints_have_many_shapes(void **state)
 {
     static const struct {
@@ -537,6 +561,17 @@ static void wrong_values_say_what_was_expected(void **state)
         {"[policy b]\nreplay-window = 16", "found '16', expected a number from 32 to 65536"},
         {"[policy b]\nesn = maybe", "found 'maybe', expected yes or no"},
         {"[policy b]\nesp = aes128gcm16-esn\nesn = no", "found 'no', expected 'yes': the esp proposals ask for 'esn'"},
+        {"[policy b]\ndscp = 64",
+         "found '64', expected copy, a DSCP from 0 to 63, or a list of FROM:TO such as 46:0, 10:8"},
+        {"[policy b]\ndscp = 46:0, 10",
+         "found '10', expected copy, a DSCP from 0 to 63, or a list of FROM:TO such as 46:0, 10:8"},
+        {"[policy b]\ndscp = 46:0,",
+         "found 'nothing', expected copy, a DSCP from 0 to 63, or a list of FROM:TO such as 46:0, 10:8"},
+        {"[policy b]\ndscp = 1:+2",
+         "found '1:+2', expected copy, a DSCP from 0 to 63, or a list of FROM:TO such as 46:0, 10:8"},
+        {"[policy b]\ndscp = 46:0, 46:1", "found DSCP 46 twice, expected one mapping of it"},
+        {"[policy b]\necn = copy", "found 'copy', expected yes or no"},
+        {"[policy b]\ndf = yes", "found 'yes', expected copy, set or clear"},
         {"[policy b]\nah = sha256", "found 'ah', which is not supported by this version"},
         {"[host]\nfirewall = auto", "found 'firewall', which is not supported by this version"},
         {"[host]\npsk = \"x\"", "found 'psk' in [host], expected it in [peer NAME]"},
@@ -877,7 +912,11 @@ static void a_reload_sees_what_changed(void **state)
                                            NETS "bytes = 1G\n",
                                            NETS "packets = 1G\n",
                                            NETS "tfc = mtu\n",
-                                           NETS "esn = no\n"};
+                                           NETS "esn = no\n",
+                                           NETS "dscp = 0\n",
+                                           NETS "dscp = 46:0\n",
+                                           NETS "ecn = no\n",
+                                           NETS "df = copy\n"};
     struct config *base;
     char text[300];
     good(f, "; first\n" LINK, "");
@@ -961,6 +1000,7 @@ int main(void)
         TEST(every_host_key_is_taken),
         TEST(every_peer_and_policy_key_is_taken),
         TEST(esp_may_go_without_udp),
+        TEST(the_outer_header_follows_its_keys),
         TEST(endpoints_have_many_shapes),
         TEST(a_name_is_the_expected_identity),
         TEST(a_name_is_not_looked_up_on_loading),
