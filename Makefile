@@ -83,6 +83,9 @@ FAULTY := $(filter $(BUILD)/unit/test_faults%,$(UNIT))
 $(FAULTY): ALL_LDFLAGS += $(FAULTS:%=-Wl,--wrap=%)
 $(FAULTY): $(BUILD)/test/unit/fault.o
 
+# What the test of nonces listens at.
+$(BUILD)/unit/test_nonce: ALL_LDFLAGS += -Wl,--wrap=keyed_new,--wrap=keyed_seal
+
 # Without libFuzzer each fuzz target is linked with a driver that replays and mutates its seeds: same code, gcc's reach.
 $(BUILD)/fuzz/%: $(BUILD)/test/fuzz/%.o $(BUILD)/test/fuzz/driver.o $(BUILD)/libadit.a
 	@mkdir -p $(@D)

@@ -154,7 +154,8 @@ static void host_setup(struct rig *r, unsigned i, uint64_t seed, const char *ext
 
     struct loop_hooks hooks = worker_hooks(&h->worker);
     assert_int_equal(memory_loop_new(r->net, &hooks, &h->loop), OK);
-    h->tun = memory_tun(r->net);
+    if (!h->tun)
+        h->tun = memory_tun(r->net);
     struct worker_params p = {.shared = &h->shared,
                               .loop = h->loop,
                               .tun_fd = h->tun,
@@ -166,8 +167,9 @@ static void host_setup(struct rig *r, unsigned i, uint64_t seed, const char *ext
     static const uint16_t ports[2] = {500, 4500};
     for (unsigned k = 0; k < 2; k++) {
         struct endpoint local = {.ip = h->at.ip, .port = ports[k]};
-        p.sockets[k] =
-            (struct worker_socket){.fd = memory_udp(r->net, &local), .local = local, .marker = ports[k] == 4500};
+        if (!h->udp[k])
+            h->udp[k] = memory_udp(r->net, &local);
+        p.sockets[k] = (struct worker_socket){.fd = h->udp[k], .local = local, .marker = ports[k] == 4500};
     }
     assert_int_equal(worker_new(&h->worker, &p, NULL, 0), OK);
 
@@ -197,6 +199,7 @@ void rig_setup(struct rig *r, uint64_t seed, const char *extra)
     assert_int_equal(crypto_init(), OK);
     log_setup(LOG_ERROR, LOG_TEXT);
     memset(r, 0, sizeof *r);
+    snprintf(r->extra, sizeof r->extra, "%s", extra);
     assert_int_equal(memory_net_new(&r->net, seed), OK);
     memory_net_tap(r->net, on_wire, r);
     memory_net_faults(r->net, &(struct memory_faults){.delay = NS_PER_MS});
@@ -214,20 +217,31 @@ static void run_jobs(struct rig_host *h)
     }
 }
 
+static void host_teardown(struct rig_host *h)
+{
+    run_jobs(h);
+    ike_free(h->engine);
+    worker_free(h->worker);
+    loop_free(h->loop);
+    dataplane_free(h->dataplane);
+    sad_free(h->shared.sad);
+    epoch_free(h->shared.epoch);
+    timer_heap_free(&h->timers);
+    config_free(h->config);
+}
+
+void rig_restart(struct rig *r, unsigned host, uint64_t seed)
+{
+    struct rig_host *h = &r->host[host], before = *h;
+    host_teardown(h);
+    *h = (struct rig_host){.tun = before.tun, .udp = {before.udp[0], before.udp[1]}};
+    host_setup(r, host, seed, r->extra);
+}
+
 void rig_teardown(struct rig *r)
 {
-    for (unsigned i = 0; i < 2; i++) {
-        struct rig_host *h = &r->host[i];
-        run_jobs(h);
-        ike_free(h->engine);
-        worker_free(h->worker);
-        loop_free(h->loop);
-        dataplane_free(h->dataplane);
-        sad_free(h->shared.sad);
-        epoch_free(h->shared.epoch);
-        timer_heap_free(&h->timers);
-        config_free(h->config);
-    }
+    for (unsigned i = 0; i < 2; i++)
+        host_teardown(&r->host[i]);
     memory_net_free(r->net);
 }
 

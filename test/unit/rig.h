@@ -23,7 +23,7 @@ struct rig_host {
     struct random_seeded random;
     struct ike_job *jobs[64];
     unsigned job_count;
-    int tun;
+    int tun, udp[2];
     struct endpoint at;                 /* without port */
     unsigned up, down, failed, rekeyed; /* Child SA events */
     char last_failure[512];
@@ -31,6 +31,7 @@ struct rig_host {
 
 struct rig {
     struct memory_net *net;
+    char extra[256];
     struct rig_host host[2];
     ns_t now;
     bool keep_wire; /* keep ESP datagrams below, for replays */
@@ -50,6 +51,8 @@ struct rig {
 /* extra: lines for [peer] of both sides, e.g. "esp = aes128gcm16\n". Nothing is up yet. */
 void rig_setup(struct rig *r, uint64_t seed, const char *extra);
 void rig_teardown(struct rig *r);
+/* A host crashes and starts anew: it knows nothing, its peer has heard nothing. */
+void rig_restart(struct rig *r, unsigned host, uint64_t seed);
 
 /* Lets virtual time pass in steps of a millisecond. */
 void rig_run(struct rig *r, ns_t how_long);
