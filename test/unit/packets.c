@@ -176,3 +176,12 @@ bool packet_sound(const uint8_t *packet, size_t len)
         return false;
     return packet_naive_sum(pseudo(packet, len), packet + at, len - at) == 0xffff;
 }
+
+void packet_mirror(uint8_t *packet)
+{
+    uint8_t t[16];
+    size_t at = packet[0] >> 4 == 6 ? 8 : 12, n = packet[0] >> 4 == 6 ? 16 : 4;
+    memcpy(t, packet + at, n);
+    memcpy(packet + at, packet + at + n, n);
+    memcpy(packet + at + n, t, n);
+}

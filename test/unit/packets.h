@@ -32,6 +32,9 @@ size_t packet_headers(const struct packet_spec *s);
 size_t packet_build_gso(const struct packet_spec *s, const uint8_t *payload, size_t len, uint16_t gso_size,
                         uint8_t *out);
 
+/* The answer's direction: swaps the addresses, which leaves every checksum right. */
+void packet_mirror(uint8_t *packet);
+
 /* Lengths agree and every checksum is right and present (TCP, UDP; no options or extension headers). */
 bool packet_sound(const uint8_t *packet, size_t len);
 

@@ -11,6 +11,9 @@
 
 #include <cmocka.h>
 
+#include "test/unit/packets.h"
+#include "tun/offload.h"
+
 static ns_t rig_now(void *ctx)
 {
     struct rig *r = ctx;
@@ -301,6 +304,22 @@ void rig_up(struct rig *r)
         rig_run(r, 10 * NS_PER_MS);
     if (!r->host[0].up || !r->host[1].up)
         fail_msg("no tunnel: %s / %s", r->host[0].last_failure, r->host[1].last_failure);
+}
+
+void rig_inject(struct rig *r, unsigned host, const uint8_t *frame, size_t len)
+{
+    assert_int_equal(memory_tun_inject(r->net, r->host[host].tun, frame, len), OK);
+}
+
+void rig_send_udp(struct rig *r, unsigned from, bool ipv6, const uint8_t *data, size_t len)
+{
+    static uint8_t frame[66000];
+    struct packet_spec s = packet_spec_udp(ipv6);
+    memset(frame, 0, TUN_HDR_LEN);
+    size_t n = packet_build(&s, data, len, frame + TUN_HDR_LEN);
+    if (from == 1)
+        packet_mirror(frame + TUN_HDR_LEN);
+    rig_inject(r, from, frame, TUN_HDR_LEN + n);
 }
 
 uint64_t rig_stat(const struct rig *r, unsigned host, enum stat_id s)

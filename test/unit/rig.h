@@ -59,6 +59,10 @@ void rig_run(struct rig *r, ns_t how_long);
 /* Host 0 brings the tunnel up; fails the test if it does not within 30 s. */
 void rig_up(struct rig *r);
 
+/* A frame, virtio_net_hdr first, from the network behind a host; and one UDP packet with that payload to the other. */
+void rig_inject(struct rig *r, unsigned host, const uint8_t *frame, size_t len);
+void rig_send_udp(struct rig *r, unsigned from, bool ipv6, const uint8_t *data, size_t len);
+
 uint64_t rig_stat(const struct rig *r, unsigned host, enum stat_id s);
 
 #endif

@@ -24,32 +24,6 @@ static int teardown(void **state)
     return 0;
 }
 
-/* The answer's direction: swaps the addresses, which leaves every checksum right. */
-static void mirror(uint8_t *packet)
-{
-    uint8_t t[16];
-    size_t at = packet[0] >> 4 == 6 ? 8 : 12, n = packet[0] >> 4 == 6 ? 16 : 4;
-    memcpy(t, packet + at, n);
-    memcpy(packet + at, packet + at + n, n);
-    memcpy(packet + at + n, t, n);
-}
-
-static void inject(unsigned host, const uint8_t *bytes, size_t len)
-{
-    assert_int_equal(memory_tun_inject(rig.net, rig.host[host].tun, bytes, len), OK);
-}
-
-/* One UDP packet with that payload from host 0 to host 1, or back. */
-static void send_udp(unsigned from, bool ipv6, const uint8_t *data, size_t len)
-{
-    struct packet_spec s = packet_spec_udp(ipv6);
-    memset(frame, 0, TUN_HDR_LEN);
-    size_t n = packet_build(&s, data, len, frame + TUN_HDR_LEN);
-    if (from == 1)
-        mirror(frame + TUN_HDR_LEN);
-    inject(from, frame, TUN_HDR_LEN + n);
-}
-
 /* Takes one packet at a host and compares its UDP payload. */
 static void expect_udp(unsigned host, bool ipv6, const uint8_t *data, size_t len)
 {
@@ -68,7 +42,7 @@ static void test_packets_of_every_size_pass_both_ways(void **state)
     for (size_t len = 0; len <= 1372; len += len < 64 ? 1 : 109) {
         for (unsigned i = 0; i < 4; i++) {
             packet_fill(&random, payload, len);
-            send_udp(i & 1, i >> 1, payload, len);
+            rig_send_udp(&rig, i & 1, i >> 1, payload, len);
             rig_run(&rig, 3 * NS_PER_MS);
             expect_udp(!(i & 1), i >> 1, payload, len);
         }
@@ -105,7 +79,7 @@ static void superpackets(const char *extra, bool ipv6)
         size_t len = 60000 - i * 1111;
         packet_fill(&random, sent + total, len);
         size_t n = packet_build_gso(&s, sent + total, len, 1340, frame);
-        inject(0, frame, n);
+        rig_inject(&rig, 0, frame, n);
         s.seq += (uint32_t)len;
         total += len;
         rig_run(&rig, 3 * NS_PER_MS);
@@ -159,12 +133,12 @@ static void test_plaintext_is_never_on_the_wire(void **state)
     (void)state;
     rig_setup(&rig, 3, "");
     size_t len = strlen(RIG_MARKER);
-    send_udp(0, false, (const uint8_t *)RIG_MARKER, len); /* before there is any SA */
+    rig_send_udp(&rig, 0, false, (const uint8_t *)RIG_MARKER, len); /* before there is any SA */
     rig_run(&rig, 3 * NS_PER_MS);
     assert_int_equal(rig_stat(&rig, 0, STAT_DROP_OUT_NO_SA), 1);
     rig_up(&rig);
     for (unsigned i = 0; i < 20; i++)
-        send_udp(0, false, (const uint8_t *)RIG_MARKER, len);
+        rig_send_udp(&rig, 0, false, (const uint8_t *)RIG_MARKER, len);
     rig_run(&rig, 5 * NS_PER_MS);
     assert_int_equal(rig_stat(&rig, 1, STAT_IN_PACKETS), 20);
     assert_int_equal(rig.marker_seen, 0);
@@ -178,15 +152,15 @@ static void test_what_policy_does_not_cover_is_dropped_and_counted(void **state)
     struct packet_spec s = packet_spec_udp(false);
     memset(frame, 0, sizeof frame);
     size_t n = packet_build(&s, payload, 100, frame + TUN_HDR_LEN);
-    mirror(frame + TUN_HDR_LEN); /* from 10.2 to 10.1: the discard policy at host 0 */
-    inject(0, frame, TUN_HDR_LEN + n);
+    packet_mirror(frame + TUN_HDR_LEN); /* from 10.2 to 10.1: the discard policy at host 0 */
+    rig_inject(&rig, 0, frame, TUN_HDR_LEN + n);
     rig_run(&rig, NS_PER_MS);
     assert_int_equal(rig_stat(&rig, 0, STAT_DROP_OUT_DISCARD), 1);
     frame[TUN_HDR_LEN + 16] = 11; /* to 11.1.0.1: no policy at all */
-    inject(0, frame, TUN_HDR_LEN + n);
+    rig_inject(&rig, 0, frame, TUN_HDR_LEN + n);
     rig_run(&rig, NS_PER_MS);
     assert_int_equal(rig_stat(&rig, 0, STAT_DROP_OUT_NO_POLICY), 1);
-    inject(0, (const uint8_t[]){0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x45, 0}, 12);
+    rig_inject(&rig, 0, (const uint8_t[]){0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x45, 0}, 12);
     rig_run(&rig, NS_PER_MS);
     assert_int_equal(rig_stat(&rig, 0, STAT_DROP_OUT_MALFORMED), 1);
     assert_int_equal(rig.esp_seen, 0);
@@ -198,7 +172,7 @@ static void test_traffic_acquires_an_sa_once_a_second(void **state)
     rig_setup(&rig, 5, "");
     struct rig_host *h = &rig.host[0];
     for (unsigned i = 0; i < 10; i++)
-        send_udp(0, false, payload, 10);
+        rig_send_udp(&rig, 0, false, payload, 10);
     memory_run(rig.net, memory_now(rig.net) + NS_PER_MS);
     uint32_t type;
     struct span record;
@@ -263,7 +237,7 @@ static void test_only_the_newest_esp_tells_where_the_peer_is(void **state)
     caught.n = 0;
     memory_net_tap(rig.net, catch_esp, NULL);
     for (unsigned i = 0; i < 3; i++) {
-        send_udp(0, false, (const uint8_t *)"x", 1);
+        rig_send_udp(&rig, 0, false, (const uint8_t *)"x", 1);
         rig_run(&rig, 3 * NS_PER_MS);
     }
     memory_net_tap(rig.net, NULL, NULL);
@@ -293,7 +267,7 @@ static void test_what_comes_unasked_is_dropped_and_counted(void **state)
     assert_int_equal(rig_stat(&rig, 1, STAT_DROP_IN_RUNT), 1);
 
     rig.keep_wire = true;
-    send_udp(0, false, payload, 200);
+    rig_send_udp(&rig, 0, false, payload, 200);
     rig_run(&rig, 3 * NS_PER_MS);
     assert_int_equal(rig.wire_count, 1);
     rig.keep_wire = false;
@@ -320,7 +294,7 @@ static void test_a_bad_wire_neither_doubles_nor_alters(void **state)
     for (uint32_t i = 0; i < 2000; i++) {
         uint8_t number[40] = {0};
         put_be32(number, i);
-        send_udp(0, i & 1, number, sizeof number);
+        rig_send_udp(&rig, 0, i & 1, number, sizeof number);
         if (i % 50 == 49)
             rig_run(&rig, 5 * NS_PER_MS);
         size_t n;
@@ -350,7 +324,7 @@ static void test_rekeying_under_traffic_loses_nothing(void **state)
         if (i % 500 == 100)
             ike_rekey(h->engine, h->config->peers[0], i / 500 % 4 < 2 ? h->config->policies[0] : NULL, 100 + i,
                       rig.now);
-        send_udp(i & 1, false, payload, 64);
+        rig_send_udp(&rig, i & 1, false, payload, 64);
         rig_run(&rig, NS_PER_MS);
     }
     rig_run(&rig, NS_PER_S);
@@ -377,13 +351,13 @@ static void test_an_earlier_policy_holds_inbound_too(void **state)
     struct spd_entry entries[2] = {{.policy = &no, .id = 7}, *spd_at(now, 0)};
     struct spd *stricter;
     assert_int_equal(spd_new(&stricter, entries, 2), OK);
-    send_udp(1, false, payload, 100);
+    rig_send_udp(&rig, 1, false, payload, 100);
     rig_run(&rig, 3 * NS_PER_MS);
     assert_int_equal(rig_stat(&rig, 0, STAT_IN_PACKETS), 1);
 
     struct spd *before = atomic_exchange(&h->shared.spd, stricter);
-    send_udp(1, false, payload, 100); /* from 10.2.0.1 */
-    send_udp(1, true, payload, 100);
+    rig_send_udp(&rig, 1, false, payload, 100); /* from 10.2.0.1 */
+    rig_send_udp(&rig, 1, true, payload, 100);
     rig_run(&rig, 3 * NS_PER_MS);
     assert_int_equal(rig_stat(&rig, 0, STAT_DROP_IN_SELECTOR), 1);
     assert_int_equal(rig_stat(&rig, 0, STAT_IN_PACKETS), 2);
@@ -438,7 +412,7 @@ static void test_traffic_goes_on_over_the_child_sa_that_is_left(void **state)
     second.remote = first.remote;
     assert_int_equal(dataplane_reserve(d, &second.spi_in), OK);
     for (unsigned i = 0; i < 3; i++) {
-        send_udp(0, false, payload, 100);
+        rig_send_udp(&rig, 0, false, payload, 100);
         rig_run(&rig, 3 * NS_PER_MS);
         if (i == 0)
             assert_int_equal(dataplane_install(d, &second, "auto", true, rig.now), OK);
