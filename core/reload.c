@@ -82,11 +82,11 @@ static bool fixed_kept(struct complaints *c, const char *file, const struct host
 }
 
 /* The point of no return: nothing here can fail. */
-static void put_in_force(struct daemon *d, struct config *next, struct spd *spd)
+static void put_in_force(struct daemon *d, struct config *next, struct ike_change *change, struct spd *spd)
 {
     struct config *old = d->config;
     ns_t now = clock_now();
-    ike_reload(d->engine, next, now);
+    ike_reload(d->engine, change, now);
     d->config = next;
     d->loads++;
     dataplane_commit(d->dataplane, next, spd);
@@ -106,10 +106,12 @@ enum err daemon_reload(struct daemon *d, json_t *errors)
     TRY(config_load(d->file, &report, &next));
     char why[256], line[600];
     struct spd *spd = NULL;
+    struct ike_change *change = NULL;
     enum err e = fixed_kept(&c, d->file, &d->config->host, &next->host) ? OK : ERR_STATE;
     if (e == OK) {
         e = host_extend(d->host, next, why, sizeof why);
-        if (e == OK && (e = dataplane_prepare(d->dataplane, next, &spd)) != OK)
+        if (e == OK && ((e = ike_change_new(&change, d->config, next)) != OK ||
+                        (e = dataplane_prepare(d->dataplane, next, &spd)) != OK))
             snprintf(why, sizeof why, "%s", err_text(e));
         if (e != OK) {
             daemon_settle(d); /* takes back what host_extend added */
@@ -118,10 +120,11 @@ enum err daemon_reload(struct daemon *d, json_t *errors)
         }
     }
     if (e != OK) {
+        ike_change_free(change);
         config_free(next);
         return e;
     }
-    put_in_force(d, next, spd);
+    put_in_force(d, next, change, spd);
     log_line(LOG_INFO, "core", "%s loaded: %u peers, %u policies", d->file, next->peer_count, next->policy_count);
     return OK;
 }

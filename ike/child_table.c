@@ -137,12 +137,12 @@ struct child *child_live(const struct ike_engine *e, const struct policy *policy
     return NULL;
 }
 
-void child_groups_move(struct ike_engine *e, const struct config *config,
-                       const struct policy *(*mapped)(const struct config *, const struct policy *))
+void child_groups_move(struct ike_engine *e, const struct ike_change *change,
+                       const struct policy *(*mapped)(const struct ike_change *, const struct policy *))
 {
     for (unsigned i = 0; i < e->config->policy_count; i++) {
         struct child_group *g = group_of(e, e->config->policies[i]);
-        const struct policy *to = g ? mapped(config, g->policy) : NULL;
+        const struct policy *to = g ? mapped(change, g->policy) : NULL;
         if (!g)
             continue;
         hash_remove(&e->child_groups, &g->link);

@@ -92,6 +92,8 @@ void report(struct ike_engine *e, enum ike_event_kind kind, const struct peer *p
 {
     char text[TEXT_MAX];
     va_list args;
+    if (e->unhurried && --e->reports_left < 0)
+        return;
     va_start(args, fmt);
     vsnprintf(text, sizeof text, fmt, args);
     va_end(args);

@@ -177,7 +177,12 @@ void ike_child_moved(struct ike_engine *e, uint64_t child, const struct endpoint
  * and vanished ones are deleted at the peer. The engine holds no pointer into the old configuration afterwards. It
  * starts nothing: ike_start does, once ike_local_hint has told about the peers that are new.
  */
-void ike_reload(struct ike_engine *e, const struct config *config, ns_t now);
+struct ike_change;
+/* All that can fail of it, and most of the work: by any thread, while neither changes. Errors: NOMEM. */
+MUST_USE enum err ike_change_new(struct ike_change **out, const struct config *from, const struct config *to);
+void ike_change_free(struct ike_change *c); /* NULL is fine */
+/* Makes the change, from the configuration in force; consumes it. What it has to tell the peers follows in ticks. */
+void ike_reload(struct ike_engine *e, struct ike_change *change, ns_t now);
 
 /* Deletes all SAs at the peers. ike_idle: nothing waits for an answer any more (call until true or patience ends). */
 void ike_shutdown(struct ike_engine *e, ns_t now);

@@ -373,6 +373,8 @@ struct ike_engine {
     struct ike_limits limits;
     ns_t now;
     bool started, stopping;
+    bool unhurried;     /* requests that are queued now wait for a tick; and so few lines are reported: */
+    int reports_left;   /* below 0: that many were left out */
     struct ike_sa *due; /* an answer of theirs left, and they hold requests that came early */
     struct timer_heap timers;
     struct sa_table table;
@@ -660,8 +662,8 @@ void child_takes_traffic(struct child *c);
 /* The newest other live one for the same traffic, or NULL. */
 struct child *child_successor(const struct child *c);
 /* Another configuration: the groups go over to what mapped() says, or are left to those that are in them. */
-void child_groups_move(struct ike_engine *e, const struct config *config,
-                       const struct policy *(*mapped)(const struct config *, const struct policy *));
+void child_groups_move(struct ike_engine *e, const struct ike_change *change,
+                       const struct policy *(*mapped)(const struct ike_change *, const struct policy *));
 
 /* -- pace.c: how many attempts of ours are under way at once -- */
 bool pace_admits(struct run *r); /* false: it is kicked again when there is room */
@@ -780,6 +782,8 @@ void walks_end(struct ike_engine *e);
 /* -- run.c -- */
 /* The protect policies of a configuration by peer, and in the order of the SPD within one; v is to be freed. */
 MUST_USE enum err policies_sort(const struct config *config, struct owned_policies *out);
+/* The first that belongs to this peer, in the order of the SPD; n: how many do. */
+const struct owned_policy *policies_of(const struct owned_policies *all, const struct peer *peer, unsigned *n);
 MUST_USE enum err run_new(struct ike_engine *e, const struct owned_policies *all, const struct peer *peer,
                           struct run **out);
 MUST_USE enum err run_policies(struct run *r, const struct owned_policies *all); /* (re)makes its list */

@@ -39,8 +39,7 @@ enum err policies_sort(const struct config *config, struct owned_policies *out)
     return OK;
 }
 
-/* The first that belongs to this peer, in the order of the SPD; n: how many do. */
-static const struct owned_policy *policies_of(const struct owned_policies *all, const struct peer *peer, unsigned *n)
+const struct owned_policy *policies_of(const struct owned_policies *all, const struct peer *peer, unsigned *n)
 {
     unsigned low = 0, high = all->n;
     while (low < high) {

@@ -42,7 +42,10 @@ static void insert(struct ike_sa *sa, struct task *t, bool first)
 void task_queue(struct ike_sa *sa, struct task *t, bool first)
 {
     insert(sa, t, first);
-    task_next(sa);
+    if (sa->e->unhurried)
+        timer_set(&sa->e->timers, &sa->wake, sa->e->now);
+    else
+        task_next(sa);
 }
 
 static bool task_is(const struct task *t, enum task_kind kind, uint64_t child, const struct policy *policy)

@@ -9,6 +9,7 @@
 #include <stdio.h>
 
 #include "ike/internal.h"
+#include "test/unit/reload.h"
 #include "test/unit/sim.h"
 
 #define A (&s->node[0])
@@ -75,7 +76,7 @@ static void change_peer(struct sim *s, struct other_config *to)
     }
     to->config.peers = to->peers;
     to->config.policies = to->policy_list;
-    ike_reload(A->e, &to->config, s->now);
+    reload(A->e, &to->config, s->now);
 }
 
 /* The peer has made the successor by then, which is closed with what it succeeds. */

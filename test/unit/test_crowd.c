@@ -283,7 +283,12 @@ static void a_reload_keeps_all_and_drops_what_changed(void **state)
     struct crowd *c = crowd_new(200, "", "", NULL), *other = crowd_new(150, "", "", NULL);
     assert_true(crowd_up(c, 10 * NS_PER_S));
     struct config *old = CLIENTS->config;
-    ike_reload(CLIENTS->e, other->end[CROWD_CLIENTS].config, c->now);
+    struct ike_change *change;
+    assert_int_equal(ike_change_new(&change, old, other->end[CROWD_CLIENTS].config), OK);
+    uint64_t before = c->sent;
+    ike_reload(CLIENTS->e, change, c->now);
+    assert_int_equal(c->sent, before); /* the Deletes go out in ticks, some at a time */
+    assert_in_range(CLIENTS->events[IKE_EVENT_NOTICE], 33, 33);
     CLIENTS->config = NULL;
     config_free(old);
     crowd_run(c, c->now + NS_PER_S);

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "ike/internal.h"
+#include "test/unit/reload.h"
 #include "test/unit/sim.h"
 
 #define A (&s->node[0])
@@ -722,7 +723,7 @@ static void reload_keeps_what_did_not_change(void **state)
             peer->dpd = 7 * NS_PER_S;
         if (change == 3)
             config.peer_count = config.policy_count = 0;
-        ike_reload(A->e, &config, s->now);
+        reload(A->e, &config, s->now);
         assert_int_equal(A->job_count, 0); /* nothing starts before the hints */
         ike_start(A->e, s->now);
         memset(A->peers, 0xaa, sizeof A->peers); /* nobody looks there any more */
@@ -765,7 +766,7 @@ static void reload_at_any_moment(void **state)
             policy->replay_window = 4096;
         if (at % 3 == 2)
             peer->dpd = 7 * NS_PER_S;
-        ike_reload(A->e, &config, s->now);
+        reload(A->e, &config, s->now);
         ike_start(A->e, s->now);
         memset(A->peers, 0xaa, sizeof A->peers);
         memset(A->policies, 0xaa, sizeof A->policies);
@@ -798,7 +799,7 @@ static void reload_while_the_peer_refuses(void **state)
         copy_config(A, &config, &peer, &policy, &peer_list, &policy_list);
         config.policy_count = 1;
         peer.dpd += change;
-        ike_reload(A->e, &config, s->now);
+        reload(A->e, &config, s->now);
         ike_start(A->e, s->now);
         sim_for(s, 20 * NS_PER_S);
         assert_sim(sim_command(A, 2) && !sim_command(A, 2)->ok);
@@ -830,7 +831,8 @@ static void request_that_cannot_be_made_ends_the_sa(void **state)
             copy_config(A, &config, &peer, &policy, &peer_list, &policy_list);
             policy.replay_window = 4096;
             config.policy_count = 1;
-            ike_reload(A->e, &config, s->now);
+            reload(A->e, &config, s->now);
+            sim_for(s, NS_PER_MS); /* requests of a reload go out with the next ticks */
         } else if (what == 1) {
             ike_down(A->e, &A->peers[0], &A->policies[1], 2, s->now);
         } else if (what == 2) {

@@ -17,6 +17,7 @@
 #include "ike/internal.h"
 #include "test/unit/credential.h"
 #include "test/unit/fault.h"
+#include "test/unit/reload.h"
 #include "test/unit/sim.h"
 #include "test/vectors/auth.h"
 
@@ -152,7 +153,7 @@ struct copy {
 };
 static struct copy copies[3];
 
-static void reload(struct sim *s, struct copy *c, ns_t lifetime)
+static void load_copy(struct sim *s, struct copy *c, ns_t lifetime)
 {
     *c = (struct copy){.config = A->config, .peer = A->peers[0], .policy = A->policies[0]};
     c->policy.peer = &c->peer;
@@ -161,7 +162,8 @@ static void reload(struct sim *s, struct copy *c, ns_t lifetime)
     c->policies[0] = &c->policy;
     c->config.peers = c->peers;
     c->config.policies = c->policies;
-    ike_reload(A->e, &c->config, s->now);
+    if (reload(A->e, &c->config, s->now) != OK)
+        return;
     ike_start(A->e, s->now);
     sim_for(s, 2 * NS_PER_S);
 }
@@ -169,8 +171,8 @@ static void reload(struct sim *s, struct copy *c, ns_t lifetime)
 static void life_with_reloads(struct sim *s)
 {
     start(s);
-    reload(s, &copies[0], A->policies[0].lifetime);
-    reload(s, &copies[1], 1800 * NS_PER_S);
+    load_copy(s, &copies[0], A->policies[0].lifetime);
+    load_copy(s, &copies[1], 1800 * NS_PER_S);
 }
 
 /* -- and what must hold afterwards -- */
@@ -212,7 +214,7 @@ static bool passes(struct sim *s)
 static bool comes_back(struct sim *s)
 {
     if (A->e->config != &A->config) /* a peer for which a reload had no memory stays unknown until the next one */
-        reload(s, &copies[2], A->policies[0].lifetime);
+        load_copy(s, &copies[2], A->policies[0].lifetime);
     for (unsigned k = 0; k < 2; k++) {
         /* A command that fails says so, and is for who gave it to repeat: what was taken down is not up by itself. */
         struct sim_node *n = &s->node[k];

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "ike/internal.h"
+#include "test/unit/reload.h"
 #include "test/unit/sim.h"
 
 #define A (&s->node[0])
@@ -235,7 +236,7 @@ static void an_answer_for_a_peer_that_is_gone_is_ignored(void **state)
     sim_start_engines(s, NULL);
     UP(A, 1);
     none.peer_count = none.policy_count = 0;
-    ike_reload(A->e, &none, s->now);
+    reload(A->e, &none, s->now);
     answer(s, A, 2, "");
     close_all(s);
 }

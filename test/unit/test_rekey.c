@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "ike/internal.h"
+#include "test/unit/reload.h"
 #include "test/unit/sim.h"
 
 #define A (&s->node[0])
@@ -348,7 +349,7 @@ static void crossing_rekeys_of_a_peer_that_is_removed(void **state)
         uint64_t spi = made->spi_r;
         s->hook = lose_what_the_peer_made;
         s->hook_ctx = &spi;
-        ike_reload(A->e, &none, s->now);
+        reload(A->e, &none, s->now);
         while (sim_held(s, 0))
             sim_release(s, sim_held(s, 0));
         sim_for(s, 2 * NS_PER_S);
