@@ -718,7 +718,7 @@ static void reload_keeps_what_did_not_change(void **state)
         uint32_t before = sim_sending(A, NULL)->spi_out;
         copy_config(A, &config, peer, policy, &peer_list, &policy_list);
         if (change == 1)
-            policy->replay_window = 4096;
+            policy->bytes = UINT64_C(1) << 40;
         if (change == 2)
             peer->dpd = 7 * NS_PER_S;
         if (change == 3)
