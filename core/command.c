@@ -66,13 +66,7 @@ static void request_reload(struct daemon *d, struct control_client *client, cons
         control_answer(client, false, "the daemon is ending");
         return;
     }
-    json_t *errors = json_array();
-    if (errors && daemon_reload(d, errors) == OK)
-        control_answer(client, true, "loaded");
-    else
-        control_reply(client, json_pack("{s:b, s:s, s:O?}", "ok", 0, "error",
-                                        "not loaded; the running configuration stays in force", "errors", errors));
-    json_decref(errors);
+    control_wait(client, daemon_reload(d));
 }
 
 static void request_status(struct daemon *d, struct control_client *client, const json_t *request)

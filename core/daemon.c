@@ -143,8 +143,8 @@ static void on_signal(void *ctx, uint32_t events)
         if (info.ssi_signo != SIGHUP) {
             log_line(LOG_INFO, "core", "%s: ending", info.ssi_signo == SIGINT ? "interrupted" : "terminated");
             daemon_stop(d);
-        } else if (!d->stopping && daemon_reload(d, NULL) != OK) {
-            log_line(LOG_ERROR, "core", "%s was not loaded; the running configuration stays in force", d->file);
+        } else if (!d->stopping) {
+            (void)daemon_reload(d);
         }
     }
 }
@@ -434,6 +434,7 @@ static enum err daemon_start(struct daemon *d, char *why, size_t size)
     TRY(start_engine(d, why, size));
     TRY(timer_add(&d->timers, &d->refresh, on_refresh));
     TRY(timer_add(&d->timers, &d->settling, on_settling));
+    TRY(daemon_reload_new(d));
     TRY(host_up(&d->host, d->config, workers, why, size));
     routes_watch(d);
     round_anew(d, NS_NEVER); /* whole: nobody waits yet */
@@ -498,6 +499,8 @@ static int daemon_serve(struct daemon *d)
 
 static void daemon_end(struct daemon *d)
 {
+    if (d->engine)
+        daemon_reload_stop(d);
     ike_free(d->engine);
     job_pool_free(d->jobs);
     for (unsigned i = 0; i < d->workers_running; i++)

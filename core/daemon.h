@@ -13,6 +13,7 @@
 #include "core/job.h"
 #include "core/keylog.h"
 #include "core/mtu.h"
+#include "core/reload.h"
 #include "core/resolve.h"
 #include "core/worker.h"
 #include "ike/engine.h"
@@ -50,6 +51,7 @@ struct daemon {
     struct job_pool *jobs;
     struct keylog keylog;
     struct control *control;
+    struct reload reload;
     unsigned loads;              /* of configurations, after the first */
     uint64_t commands;           /* numbers given out */
     bool records_left;           /* a ring was not emptied in this turn */
@@ -85,10 +87,12 @@ void daemon_refresh_soon(struct daemon *d);
 void daemon_settle(struct daemon *d);
 
 /*
- * Loads the file anew and puts it in force, whole or not at all (core/reload.c). Errors go to `errors` (an array of
- * lines) and to the log; what can't be changed while running is one of them.
+ * Loads the file anew and puts it in force, whole or not at all (core/reload.c), a little later. Returns the command
+ * whose end tells the outcome; errors go there and to the log; what can't be changed while running is one of them.
  */
-MUST_USE enum err daemon_reload(struct daemon *d, json_t *errors);
+uint64_t daemon_reload(struct daemon *d);
+MUST_USE enum err daemon_reload_new(struct daemon *d); /* Errors: NOMEM */
+void daemon_reload_stop(struct daemon *d);             /* the daemon ends: it comes to nothing */
 
 /* A client's request (core/command.c). */
 void daemon_request(void *ctx, struct control_client *client, const json_t *request);

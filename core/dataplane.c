@@ -69,6 +69,7 @@ struct dataplane {
     struct timer renewal;        /* of the SPD: instances have come or gone */
     ns_t renewed;                /* when that was done last */
     struct spd_maker *maker;     /* at it; NULL: none is */
+    bool reloading;              /* what it makes is for another configuration, so renewals wait */
     bool overtaken;              /* more instances have come or gone since it began */
     struct hash owners;          /* instances by policy and identity */
     uint8_t key[SIPHASH_KEY];    /* of that */
@@ -233,6 +234,38 @@ enum err dataplane_prepare(struct dataplane *d, const struct config *c, struct s
     return e;
 }
 
+static unsigned entries(const struct dataplane *d)
+{
+    return d->config->policy_count + d->instance_count;
+}
+
+enum err dataplane_prepare_begin(struct dataplane *d, const struct config *c)
+{
+    struct spd_entry *v;
+    unsigned n;
+    renewal_stop(d);
+    TRY(list_entries(d, c, &v, &n));
+    TRY(spd_maker_new(&d->maker, v, n));
+    d->overtaken = false;
+    d->reloading = true;
+    return OK;
+}
+
+bool dataplane_prepare_done(const struct dataplane *d)
+{
+    return spd_maker_done(d->maker);
+}
+
+enum err dataplane_prepare_end(struct dataplane *d, struct spd **out)
+{
+    struct spd_maker *m = d->maker;
+    d->maker = NULL;
+    d->reloading = false;
+    if (d->overtaken && !timer_is_set(&d->renewal))
+        timer_set(d->p.timers, &d->renewal, d->renewed + entries(d) * RENEWAL_PAUSE);
+    return spd_maker_end(m, out);
+}
+
 static void instance_free(struct dataplane *d, struct instance *i)
 {
     struct policy_slot *slot = d->slots[i->id];
@@ -284,11 +317,6 @@ static enum err renew(struct dataplane *d, ns_t now)
     return OK;
 }
 
-static unsigned entries(const struct dataplane *d)
-{
-    return d->config->policy_count + d->instance_count;
-}
-
 static enum err renewal_begin(struct dataplane *d)
 {
     struct spd_entry *v;
@@ -321,21 +349,23 @@ static void renewal_stop(struct dataplane *d)
     if (spd_maker_end(d->maker, &spd) == OK)
         spd_free(spd);
     d->maker = NULL;
+    d->reloading = false;
     if (d->config) /* in vain, if another SPD is put in force now */
         timer_set(d->p.timers, &d->renewal, d->renewed + entries(d) * RENEWAL_PAUSE);
+}
+
+static enum err renewal_step(struct dataplane *d, ns_t now)
+{
+    if (d->maker)
+        return spd_maker_done(d->maker) ? renewal_end(d, now) : OK;
+    return entries(d) <= RENEWAL_AT_ONCE ? renew(d, now) : renewal_begin(d);
 }
 
 static void renewal_fire(struct timer *t, void *ctx, ns_t now)
 {
     struct dataplane *d = CONTAINER_OF(t, struct dataplane, renewal);
-    enum err e = OK;
     (void)ctx;
-    if (d->maker && spd_maker_done(d->maker))
-        e = renewal_end(d, now);
-    else if (!d->maker && entries(d) <= RENEWAL_AT_ONCE)
-        e = renew(d, now);
-    else if (!d->maker)
-        e = renewal_begin(d);
+    enum err e = d->reloading ? OK : renewal_step(d, now); /* what a reload needs comes first */
     if (e != OK) {
         log_line(LOG_WARN, "core", "no new SPD: clients that have come or gone wait for the next attempt: %s",
                  err_text(e));
@@ -352,7 +382,7 @@ static enum err renew_soon(struct dataplane *d, ns_t now)
     d->overtaken = true;
     if (timer_is_set(&d->renewal))
         return OK;
-    if (entries(d) <= RENEWAL_AT_ONCE && (!d->renewed || now - d->renewed >= pause))
+    if (!d->reloading && entries(d) <= RENEWAL_AT_ONCE && (!d->renewed || now - d->renewed >= pause))
         return renew(d, now);
     timer_set(d->p.timers, &d->renewal, d->renewed + pause);
     return OK;

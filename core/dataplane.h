@@ -27,6 +27,13 @@ void dataplane_free(struct dataplane *d); /* workers have ended; frees the SPD s
  * Errors: NOMEM, FULL (more names than the SAD has numbers for). Nothing is changed yet.
  */
 MUST_USE enum err dataplane_prepare(struct dataplane *d, const struct config *c, struct spd **out);
+/*
+ * The same in a thread of its own, where the config must stay: begun, looked after, and ended before anything else is
+ * prepared. Who comes meanwhile is in the next one.
+ */
+MUST_USE enum err dataplane_prepare_begin(struct dataplane *d, const struct config *c);
+bool dataplane_prepare_done(const struct dataplane *d);
+MUST_USE enum err dataplane_prepare_end(struct dataplane *d, struct spd **out);
 /* Puts it in force, waits until no worker looks at the old one, and frees that. The config must outlive it. */
 void dataplane_commit(struct dataplane *d, const struct config *c, struct spd *spd);
 /* Gives the inbound SAs the replay windows that the configuration in force says, without losing what they have seen. */

@@ -1,18 +1,33 @@
-/* Another configuration for a running daemon: whole or not at all. */
+/*
+ * Another configuration for a running daemon: whole or not at all. It is read, compared with the one in force and
+ * compiled in threads of their own, and so is the old one freed, for there may be thousands of peers; until it is put in
+ * force, in one turn of the control thread, nothing has changed.
+ */
+#include "core/reload.h"
+
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/daemon.h"
 
-struct complaints {
-    json_t *list; /* for a client; NULL: none */
+#define LOOK (2 * NS_PER_MS) /* whether a thread has done its part */
+
+/* What the reading thread works on. */
+struct reading {
+    const char *file;
+    const struct config *from; /* in force: it stays so meanwhile */
+    struct config *next;
+    struct ike_change *change;
+    json_t *errors; /* lines for whoever asked */
+    enum err err;
 };
 
-static void complain(struct complaints *c, enum log_level level, const char *line)
+static void complain(struct reading *r, enum log_level level, const char *line)
 {
     log_line(level, "core", "%s", line);
-    if (c->list && level == LOG_ERROR)
-        (void)json_array_append_new(c->list, control_text(line));
+    if (r->errors && level == LOG_ERROR)
+        (void)json_array_append_new(r->errors, control_text(line));
 }
 
 static void on_error(void *ctx, const char *file, unsigned line, const char *text)
@@ -53,7 +68,7 @@ static bool addresses_kept(const struct host *now, const struct host *next)
 }
 
 /* What can't change while running; each such change is a complaint. */
-static bool fixed_kept(struct complaints *c, const char *file, const struct host *now, const struct host *next)
+static bool fixed_kept(struct reading *c, const char *file, const struct host *now, const struct host *next)
 {
     const struct {
         bool same;
@@ -81,50 +96,205 @@ static bool fixed_kept(struct complaints *c, const char *file, const struct host
     return kept;
 }
 
-/* The point of no return: nothing here can fail. */
-static void put_in_force(struct daemon *d, struct config *next, struct ike_change *change, struct spd *spd)
+/* -- in a thread -- */
+
+static void read_and_compare(void *ctx)
 {
-    struct config *old = d->config;
-    ns_t now = clock_now();
-    ike_reload(d->engine, change, now);
-    d->config = next;
-    d->loads++;
-    dataplane_commit(d->dataplane, next, spd);
-    dataplane_resize(d->dataplane);
-    daemon_workers_call(d);
-    daemon_settle(d);
-    log_setup(next->host.log, next->host.log_format);
-    config_free(old);
-    ike_start(d->engine, now);
+    struct reading *r = ctx;
+    const struct config_report report = {.ctx = r, .error = on_error, .warning = on_warning};
+    r->err = config_load(r->file, &report, &r->next);
+    if (r->err == OK)
+        r->err = fixed_kept(r, r->file, &r->from->host, &r->next->host) ? OK : ERR_STATE;
+    if (r->err == OK)
+        r->err = ike_change_new(&r->change, r->from, r->next);
 }
 
-enum err daemon_reload(struct daemon *d, json_t *errors)
+static void free_old(void *ctx)
 {
-    struct complaints c = {errors};
-    const struct config_report report = {.ctx = &c, .error = on_error, .warning = on_warning};
-    struct config *next = NULL;
-    TRY(config_load(d->file, &report, &next));
-    char why[256], line[600];
-    struct spd *spd = NULL;
-    struct ike_change *change = NULL;
-    enum err e = fixed_kept(&c, d->file, &d->config->host, &next->host) ? OK : ERR_STATE;
+    config_free(ctx);
+}
+
+/* -- step by step -- */
+
+static void forget(struct daemon *d)
+{
+    struct reading *r = d->reload.reading;
+    d->reload.reading = NULL;
+    d->reload.stage = RELOAD_IDLE;
+    if (!r)
+        return;
+    ike_change_free(r->change);
+    config_free(r->next);
+    json_decref(r->errors);
+    free(r);
+}
+
+/* Tells who waits for it, and goes on with what was asked for meanwhile. why NULL: it is in force. */
+static void finish(struct daemon *d, const char *why)
+{
+    const struct reading *r = d->reload.reading;
+    json_t *errors = r ? r->errors : NULL;
+    if (why)
+        log_line(LOG_ERROR, "core", "%s was not loaded; the running configuration stays in force", d->file);
+    control_finish_reply(d->control, d->reload.command,
+                         why ? json_pack("{s:b, s:s, s:O?}", "ok", 0, "error", why, "errors", errors)
+                             : json_pack("{s:b, s:s}", "ok", 1, "text", "loaded"));
+    forget(d);
+    if (d->reload.again)
+        timer_set(&d->timers, &d->reload.look, 0);
+}
+
+static void refuse(struct daemon *d)
+{
+    finish(d, "not loaded; the running configuration stays in force");
+}
+
+static void errand_over(struct daemon *d)
+{
+    errand_end(d->reload.errand);
+    d->reload.errand = NULL;
+}
+
+static void begin(struct daemon *d)
+{
+    struct reading *r = calloc(1, sizeof *r);
+    errand_over(d); /* the last one's end: what it freed is gone */
+    d->reload.again = false;
+    d->reload.command = d->reload.next_command;
+    d->reload.reading = r;
+    if (r)
+        *r = (struct reading){.file = d->file, .from = d->config, .errors = json_array()};
+    if (!r || errand_new(&d->reload.errand, read_and_compare, r) != OK)
+        refuse(d);
+    else
+        d->reload.stage = RELOAD_READING;
+}
+
+/* What it needs of the host is added, and its SPD goes to be compiled. */
+static void prepare(struct daemon *d)
+{
+    struct reading *r = d->reload.reading;
+    char why[256] = "", line[600];
+    errand_over(d);
+    enum err e = r->err;
     if (e == OK) {
-        e = host_extend(d->host, next, why, sizeof why);
-        if (e == OK && ((e = ike_change_new(&change, d->config, next)) != OK ||
-                        (e = dataplane_prepare(d->dataplane, next, &spd)) != OK))
+        e = host_extend(d->host, r->next, why, sizeof why);
+        if (e == OK && (e = dataplane_prepare_begin(d->dataplane, r->next)) != OK)
             snprintf(why, sizeof why, "%s", err_text(e));
         if (e != OK) {
             daemon_settle(d); /* takes back what host_extend added */
             snprintf(line, sizeof line, "%s: %s", d->file, why);
-            complain(&c, LOG_ERROR, line);
+            complain(r, LOG_ERROR, line);
         }
     }
-    if (e != OK) {
-        ike_change_free(change);
-        config_free(next);
-        return e;
+    if (e != OK)
+        refuse(d);
+    else
+        d->reload.stage = RELOAD_COMPILING;
+}
+
+/* The point of no return: nothing here can fail. */
+static void put_in_force(struct daemon *d, struct spd *spd)
+{
+    struct reading *r = d->reload.reading;
+    struct config *old = d->config;
+    ike_reload(d->engine, r->change, clock_now());
+    r->change = NULL;
+    d->config = r->next;
+    d->loads++;
+    r->next = NULL;
+    dataplane_commit(d->dataplane, d->config, spd);
+    dataplane_resize(d->dataplane);
+    daemon_workers_call(d);
+    daemon_settle(d);
+    log_setup(d->config->host.log, d->config->host.log_format);
+    d->reload.stage = RELOAD_STARTING;
+    if (errand_new(&d->reload.errand, free_old, old) != OK)
+        config_free(old);
+}
+
+static void compiled(struct daemon *d)
+{
+    struct spd *spd;
+    enum err e = dataplane_prepare_end(d->dataplane, &spd);
+    if (e == OK) {
+        put_in_force(d, spd);
+        return;
     }
-    put_in_force(d, next, change, spd);
-    log_line(LOG_INFO, "core", "%s loaded: %u peers, %u policies", d->file, next->peer_count, next->policy_count);
-    return OK;
+    daemon_settle(d);
+    refuse(d);
+}
+
+/* In a turn of its own. */
+static void start(struct daemon *d)
+{
+    ike_start(d->engine, clock_now());
+    log_line(LOG_INFO, "core", "%s loaded: %u peers, %u policies", d->file, d->config->peer_count,
+             d->config->policy_count);
+    finish(d, NULL);
+}
+
+static void next_step(struct daemon *d)
+{
+    struct reload *r = &d->reload;
+    bool free = !r->errand || errand_done(r->errand);
+    switch (r->stage) {
+    case RELOAD_IDLE:
+        if (r->again && free)
+            begin(d);
+        break;
+    case RELOAD_READING:
+        if (free)
+            prepare(d);
+        break;
+    case RELOAD_COMPILING:
+        if (dataplane_prepare_done(d->dataplane))
+            compiled(d);
+        break;
+    case RELOAD_STARTING:
+        start(d);
+        break;
+    }
+}
+
+static void on_look(struct timer *t, void *ctx, ns_t now)
+{
+    struct daemon *d = ctx;
+    if (d->stopping)
+        daemon_reload_stop(d);
+    else
+        next_step(d);
+    if (d->reload.stage != RELOAD_IDLE || d->reload.again)
+        timer_set(&d->timers, t, now + LOOK);
+}
+
+enum err daemon_reload_new(struct daemon *d)
+{
+    return timer_add(&d->timers, &d->reload.look, on_look);
+}
+
+uint64_t daemon_reload(struct daemon *d)
+{
+    struct reload *r = &d->reload;
+    if (!r->again) { /* else one reading of the file, from its beginning, is for all who ask until then */
+        r->again = true;
+        r->next_command = ++d->commands;
+    }
+    if (r->stage == RELOAD_IDLE)
+        timer_set(&d->timers, &r->look, 0);
+    return r->next_command;
+}
+
+void daemon_reload_stop(struct daemon *d)
+{
+    static const char why[] = "the daemon is ending";
+    struct spd *spd;
+    errand_over(d);
+    if (d->reload.stage == RELOAD_COMPILING && dataplane_prepare_end(d->dataplane, &spd) == OK)
+        spd_free(spd);
+    if (d->reload.stage != RELOAD_IDLE)
+        finish(d, why);
+    if (d->reload.again)
+        control_finish(d->control, d->reload.next_command, false, why);
+    d->reload.again = false;
 }

@@ -1,24 +1,21 @@
 #include "core/spd_maker.h"
 
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 
+#include "core/errand.h"
+
 struct spd_maker {
-    pthread_t thread;
+    struct errand *errand;
     struct spd_entry *v;
     unsigned n;
     struct spd *spd;
     enum err err;
-    atomic_bool done;
 };
 
-static void *thread_main(void *arg)
+static void make(void *ctx)
 {
-    struct spd_maker *m = arg;
+    struct spd_maker *m = ctx;
     m->err = spd_new(&m->spd, m->v, m->n);
-    atomic_store(&m->done, true);
-    return NULL;
 }
 
 enum err spd_maker_new(struct spd_maker **out, struct spd_entry *v, unsigned n)
@@ -28,7 +25,7 @@ enum err spd_maker_new(struct spd_maker **out, struct spd_entry *v, unsigned n)
     if (e == OK) {
         m->v = v;
         m->n = n;
-        e = pthread_create(&m->thread, NULL, thread_main, m) == 0 ? OK : ERR_SYSTEM;
+        e = errand_new(&m->errand, make, m);
     }
     if (e != OK) {
         free(m);
@@ -41,12 +38,12 @@ enum err spd_maker_new(struct spd_maker **out, struct spd_entry *v, unsigned n)
 
 bool spd_maker_done(const struct spd_maker *m)
 {
-    return atomic_load(&m->done);
+    return errand_done(m->errand);
 }
 
 enum err spd_maker_end(struct spd_maker *m, struct spd **out)
 {
-    pthread_join(m->thread, NULL);
+    errand_end(m->errand);
     enum err e = m->err;
     *out = m->spd;
     free(m->v);

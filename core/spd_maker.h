@@ -1,6 +1,5 @@
 /*
- * A large SPD is compiled in a thread of its own, so that the control thread goes on with its peers meanwhile. It looks
- * now and then whether that is done: nobody is in a hurry.
+ * A large SPD is compiled in a thread of its own (core/errand.h), so that the control thread goes on with its peers.
  */
 #ifndef ADIT_SPD_MAKER_H
 #define ADIT_SPD_MAKER_H
