@@ -20,7 +20,7 @@
 #define JOBS_PER_TURN 16                  /* likewise, of those that are done */
 #define STOP_PATIENCE (2 * NS_PER_S)      /* for answers to our deletions */
 #define REFRESH (15 * NS_PER_S)           /* of the addresses that peers are reached from */
-#define SLICE NS_PER_MS                   /* of a turn, for what takes a system call for each of thousands */
+#define SLICE NS_PER_MS                   /* of a turn, for each kind of work that there may be much of */
 #define REFRESH_LEAST NS_PER_S            /* however many sends fail */
 #define REFRESH_CHANGED (100 * NS_PER_MS) /* after a change: others come along with it */
 #define REFRESH_PAUSE (300 * NS_PER_MS)   /* however many changes there are */
@@ -66,19 +66,22 @@ static void worker_record(struct daemon *d, uint32_t type, struct span record, n
 
 static void worker_records(struct daemon *d)
 {
+    ns_t now = clock_now(), until = now + SLICE;
     d->records_left = false;
-    for (unsigned i = 0; i < d->worker_count; i++) {
-        struct ring *ring = worker_ring(d->workers[i]);
+    for (unsigned i = 0; i < d->worker_count; i++) { /* each time another one's come first */
+        struct ring *ring = worker_ring(d->workers[(d->first_ring + i) % d->worker_count]);
         uint32_t type;
         struct span record;
         unsigned n = 0;
-        while (n < RECORDS_PER_TURN && ring_peek(ring, &type, &record)) {
-            worker_record(d, type, record, clock_now());
+        while (n < RECORDS_PER_TURN && now < until && ring_peek(ring, &type, &record)) {
+            worker_record(d, type, record, now);
             ring_pop(ring);
+            now = clock_now();
             n++;
         }
-        d->records_left = d->records_left || n == RECORDS_PER_TURN;
+        d->records_left = d->records_left || n == RECORDS_PER_TURN || now >= until;
     }
+    d->first_ring++;
 }
 
 /* -- ending -- */
@@ -470,7 +473,7 @@ static enum err daemon_turn(struct daemon *d)
     if (d->records_left)
         worker_records(d);
     if (d->jobs_left)
-        d->jobs_left = job_collect(d->jobs, d->engine, JOBS_PER_TURN);
+        d->jobs_left = job_collect(d->jobs, d->engine, JOBS_PER_TURN, clock_now() + SLICE);
     if (ike_deadline(d->engine) <= now)
         ike_tick(d->engine, now);
     timer_run(&d->timers, now);

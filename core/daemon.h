@@ -54,6 +54,7 @@ struct daemon {
     struct reload reload;
     unsigned loads;              /* of configurations, after the first */
     uint64_t commands;           /* numbers given out */
+    unsigned first_ring;         /* of the worker whose records come first */
     bool records_left;           /* a ring was not emptied in this turn */
     bool jobs_left;              /* finished jobs wait */
     uint64_t turn_cpu, turn_max; /* ns: the thread's CPU time when this turn began; the longest turn so far */

@@ -162,13 +162,14 @@ static struct ike_job *take_done(struct job_pool *p)
     return job;
 }
 
-bool job_collect(struct job_pool *p, struct ike_engine *e, unsigned most)
+bool job_collect(struct job_pool *p, struct ike_engine *e, unsigned most, ns_t until)
 {
-    for (unsigned i = 0; i < most; i++) {
+    ns_t now;
+    for (unsigned i = 0; i < most && (now = clock_now()) < until; i++) {
         struct ike_job *job = take_done(p);
         if (!job)
             return false;
-        ike_complete(e, job, clock_now());
+        ike_complete(e, job, now);
     }
     return true;
 }

@@ -29,7 +29,7 @@ void job_pool_free(struct job_pool *p);
 
 /* Errors: FULL (the job stays the caller's). */
 MUST_USE enum err job_push(struct job_pool *p, struct ike_job *job);
-/* Hands up to `most` finished jobs to the engine; true if there may be more. */
-bool job_collect(struct job_pool *p, struct ike_engine *e, unsigned most);
+/* Hands up to `most` finished jobs to the engine, none after `until`; true if there may be more. */
+bool job_collect(struct job_pool *p, struct ike_engine *e, unsigned most, ns_t until);
 
 #endif
