@@ -204,7 +204,6 @@ static void put_in_force(struct daemon *d, struct spd *spd)
     d->loads++;
     r->next = NULL;
     dataplane_commit(d->dataplane, d->config, spd);
-    dataplane_resize(d->dataplane);
     daemon_workers_call(d);
     daemon_settle(d);
     log_setup(d->config->host.log, d->config->host.log_format);
@@ -228,6 +227,7 @@ static void compiled(struct daemon *d)
 /* In a turn of its own. */
 static void start(struct daemon *d)
 {
+    dataplane_resize(d->dataplane);
     ike_start(d->engine, clock_now());
     log_line(LOG_INFO, "core", "%s loaded: %u peers, %u policies", d->file, d->config->peer_count,
              d->config->policy_count);
