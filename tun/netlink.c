@@ -20,7 +20,7 @@
 #define UNREACHABLE_METRIC 4278198272u
 #define THROW_METRIC (UNREACHABLE_METRIC - 1) /* a route to the TUN wins over it, an unreachable leftover does not */
 
-enum rule_preference { RULE_SPECIFIC = 5190, RULE_MAIN = 5191, RULE_ALL = 5192 };
+enum rule_preference { RULE_SOURCE = 5189, RULE_SPECIFIC = 5190, RULE_MAIN = 5191, RULE_ALL = 5192 };
 
 enum change_kind {
     CHANGE_LINK,
@@ -35,7 +35,7 @@ enum change_kind {
 struct change {
     enum change_kind kind;
     int ifindex;
-    struct netlink_prefix prefix; /* CHANGE_RULE: family only */
+    struct netlink_prefix prefix; /* CHANGE_RULE: the source, or family only */
     uint32_t preference;          /* CHANGE_RULE */
 };
 
@@ -48,6 +48,7 @@ struct entry {
 struct netlink {
     struct rtnl rtnl;
     struct rp_filter rp_filter;
+    bool keep_strict;    /* reverse-path filters */
     struct hash changes; /* routes come by the ten thousand */
     struct entry *last;
 };
@@ -226,23 +227,6 @@ static enum err address_request(struct netlink *n, const struct change *c, uint1
     return rtnl_call(&n->rtnl, &q);
 }
 
-enum err netlink_address_add(struct netlink *n, int ifindex, const struct netlink_prefix *p)
-{
-    struct change c = {.kind = CHANGE_ADDRESS, .ifindex = ifindex, .prefix = *p};
-    TRY(remember(n, &c));
-    enum err e = address_request(n, &c, RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE);
-    if (e != OK)
-        forget(n, &c);
-    return e;
-}
-
-enum err netlink_address_del(struct netlink *n, int ifindex, const struct netlink_prefix *p)
-{
-    struct change c = {.kind = CHANGE_ADDRESS, .ifindex = ifindex, .prefix = *p};
-    forget(n, &c);
-    return address_request(n, &c, RTM_DELADDR, 0);
-}
-
 /* IFA_ADDRESS is the other end on a point-to-point link; IFA_LOCAL, where there is one, is ours. */
 static bool address_of(struct span message, struct ifaddrmsg *body, uint32_t unfit, struct ip *out)
 {
@@ -408,6 +392,14 @@ enum err netlink_route_add(struct netlink *n, int ifindex, const struct netlink_
     return route_put(n, &route, src);
 }
 
+enum err netlink_route_open(struct netlink *n, const struct netlink_prefix *p)
+{
+    struct change beneath = {.kind = CHANGE_UNREACHABLE, .prefix = *p};
+    forget(n, &beneath);
+    enum err e = route_drop(n, &beneath);
+    return e == ERR_NOTFOUND ? OK : e;
+}
+
 enum err netlink_route_del(struct netlink *n, int ifindex, const struct netlink_prefix *p)
 {
     struct change beneath = {.kind = CHANGE_UNREACHABLE, .prefix = *p};
@@ -436,12 +428,13 @@ enum err netlink_throw_del(struct netlink *n, const struct netlink_prefix *p)
 
 static enum err rule_request(struct netlink *n, const struct change *c, uint16_t type, uint16_t flags)
 {
-    bool ours = c->preference != RULE_MAIN;
+    bool ours = c->preference != RULE_MAIN, source = c->preference == RULE_SOURCE;
     struct fib_rule_hdr rule = {
         .family = (uint8_t)family_of(c->prefix.ip.family),
         .table = ours ? RT_TABLE_UNSPEC : RT_TABLE_MAIN,
         .action = FR_ACT_TO_TBL,
-        .flags = ours ? FIB_RULE_INVERT : 0,
+        .flags = ours && !source ? FIB_RULE_INVERT : 0,
+        .src_len = c->prefix.bits,
     };
     uint8_t protocol = ROUTE_PROTOCOL;
     struct rtnl_request q;
@@ -450,11 +443,13 @@ static enum err rule_request(struct netlink *n, const struct change *c, uint16_t
     rtnl_attr_u32(&q, FRA_PRIORITY, c->preference);
     rtnl_attr_u32(&q, FRA_TABLE, ours ? ROUTE_TABLE : RT_TABLE_MAIN);
     rtnl_attr(&q, FRA_PROTOCOL, &protocol, sizeof protocol);
-    if (ours) {
+    if (source)
+        rtnl_attr(&q, FRA_SRC, c->prefix.ip.b, ip_len(c->prefix.ip.family));
+    if (ours && !source) {
         rtnl_attr_u32(&q, FRA_FWMARK, TUN_FWMARK);
         rtnl_attr_u32(&q, FRA_FWMASK, UINT32_MAX);
     }
-    if (c->preference != RULE_ALL)
+    if (c->preference == RULE_SPECIFIC || c->preference == RULE_MAIN)
         rtnl_attr_u32(&q, FRA_SUPPRESS_PREFIXLEN, 0);
     return rtnl_call(&n->rtnl, &q);
 }
@@ -477,9 +472,50 @@ enum err netlink_rules_add(struct netlink *n, uint8_t family, bool with_default)
         if (preference == RULE_ALL || with_default)
             TRY(rule_put(n, &c));
     }
-    if (family == 4 && rp_filter_loosen(&n->rp_filter))
+    if (family == 4 && !n->keep_strict && rp_filter_loosen(&n->rp_filter))
         TRY(remember(n, &(struct change){.kind = CHANGE_RP_FILTER}));
     return OK;
+}
+
+/*
+ * A policy may protect all addresses but for those of the networks that the host is on, which have routes of their own.
+ * What comes from the TUN's address is not for them: nobody there could answer but in the clear.
+ */
+static struct change source_rule(const struct netlink_prefix *address)
+{
+    return (struct change){
+        .kind = CHANGE_RULE,
+        .prefix = {address->ip, (uint8_t)(ip_len(address->ip.family) * 8)},
+        .preference = RULE_SOURCE,
+    };
+}
+
+enum err netlink_address_add(struct netlink *n, int ifindex, const struct netlink_prefix *p)
+{
+    struct change c = {.kind = CHANGE_ADDRESS, .ifindex = ifindex, .prefix = *p};
+    TRY(remember(n, &c));
+    enum err e = address_request(n, &c, RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE);
+    if (e == OK) {
+        struct change rule = source_rule(p);
+        return rule_put(n, &rule);
+    }
+    forget(n, &c);
+    return e;
+}
+
+enum err netlink_address_del(struct netlink *n, int ifindex, const struct netlink_prefix *p)
+{
+    struct change c = {.kind = CHANGE_ADDRESS, .ifindex = ifindex, .prefix = *p};
+    struct change rule = source_rule(p);
+    forget(n, &c);
+    forget(n, &rule);
+    (void)rule_request(n, &rule, RTM_DELRULE, 0); /* without it nothing is lost but a rule that no packet meets */
+    return address_request(n, &c, RTM_DELADDR, 0);
+}
+
+void netlink_keep_strict(struct netlink *n, bool keep)
+{
+    n->keep_strict = keep;
 }
 
 /* -- leftovers -- */
@@ -561,13 +597,17 @@ static bool rule_of_ours(struct span message, struct change *c)
     struct fib_rule_hdr body;
     if (!rtnl_body(message, &body, sizeof body))
         return false;
-    struct span protocol = rtnl_find(message, sizeof body, FRA_PROTOCOL);
+    struct span protocol = rtnl_find(message, sizeof body, FRA_PROTOCOL),
+                from = rtnl_find(message, sizeof body, FRA_SRC);
+    uint8_t family = body.family == AF_INET6 ? 6 : 4;
     *c = (struct change){
         .kind = CHANGE_RULE,
-        .prefix.ip.family = body.family == AF_INET6 ? 6 : 4,
+        .prefix.ip.family = family,
         .preference = rtnl_find_u32(message, sizeof body, FRA_PRIORITY, 0),
     };
-    return protocol.len == 1 && protocol.data[0] == ROUTE_PROTOCOL && c->preference >= RULE_SPECIFIC &&
+    if (from.len == ip_len(family))
+        c->prefix = (struct netlink_prefix){ip_from_bytes(family, from.data), body.src_len};
+    return protocol.len == 1 && protocol.data[0] == ROUTE_PROTOCOL && c->preference >= RULE_SOURCE &&
            c->preference <= RULE_ALL;
 }
 

@@ -3,6 +3,7 @@
  * undone by netlink_undo, in reverse order. (DESIGN: decisions 5 and 6.)
  *
  * Routes of protected prefixes stand in a table of our own (ROUTE_TABLE). Rules, for each IP version:
+ *   pref 5189: what comes from an address of the TUN looks there, before all other networks of this host
  *   pref 5190: everything without our mark looks there, routes with a prefix length over 0 only
  *   pref 5191: the main table, prefix lengths over 0 only          (these two only if a default route is protected)
  *   pref 5192: everything without our mark looks there
@@ -40,15 +41,19 @@ MUST_USE enum err netlink_address_del(struct netlink *n, int ifindex, const stru
 /* Adds the route to the TUN and the unreachable one beneath. src: preferred source, family 0 for none. */
 MUST_USE enum err netlink_route_add(struct netlink *n, int ifindex, const struct netlink_prefix *p,
                                     const struct ip *src);
+/* Takes the unreachable one away again: what has a route to the TUN is routed as ever without it (fail-open). */
+MUST_USE enum err netlink_route_open(struct netlink *n, const struct netlink_prefix *p);
 MUST_USE enum err netlink_route_del(struct netlink *n, int ifindex, const struct netlink_prefix *p);
 /* Keeps a prefix within one that has a route to the TUN out of it; a route of the same prefix would come first. */
 MUST_USE enum err netlink_throw_add(struct netlink *n, const struct netlink_prefix *p);
 MUST_USE enum err netlink_throw_del(struct netlink *n, const struct netlink_prefix *p);
 /*
  * The rules for one IP version (4 or 6); with_default: the three-rule form. Idempotent; adopts rules a crash left.
- * For IPv4, strict reverse-path filters become loose ones meanwhile: see rp_filter.h.
+ * For IPv4, strict reverse-path filters become loose ones meanwhile, see rp_filter.h, unless netlink_keep_strict was
+ * called before: no peer's address is behind a route to the TUN.
  */
 MUST_USE enum err netlink_rules_add(struct netlink *n, uint8_t family, bool with_default);
+void netlink_keep_strict(struct netlink *n, bool keep);
 const char *netlink_why(const struct netlink *n);
 
 /*

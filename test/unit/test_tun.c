@@ -283,6 +283,7 @@ static void addresses_routes_and_rules_come_and_go(void **state)
     assert_non_null(strstr(s, "fd00:2::/32 dev adit-t4 proto 90 src fd00:9::1"));
     assert_non_null(strstr(s, "unreachable fd00:2::/32 dev lo proto 90 metric 4278198272"));
     s = ip_says("ip -4 rule");
+    assert_non_null(strstr(s, "5189:\tfrom 10.9.0.1 lookup 5190 proto 90"));
     assert_non_null(strstr(s, "5190:\tnot from all fwmark 0x41444954 lookup 5190 suppress_prefixlength 0 proto 90"));
     assert_non_null(strstr(s, "5191:\tfrom all lookup main suppress_prefixlength 0 proto 90"));
     assert_non_null(strstr(s, "5192:\tnot from all fwmark 0x41444954 lookup 5190 proto 90"));
@@ -290,11 +291,16 @@ static void addresses_routes_and_rules_come_and_go(void **state)
     assert_null(strstr(s, "5190:"));
     assert_non_null(strstr(s, "5192:\tnot from all fwmark 0x41444954 lookup 5190 proto 90"));
 
+    assert_int_equal(netlink_route_open(w.netlink, &r4), OK); /* fail-open: as routed without it */
+    assert_int_equal(netlink_route_open(w.netlink, &r4), OK);
+    s = ip_says("ip -4 route show table 5190");
+    assert_non_null(strstr(s, "10.2.0.0/16 dev adit-t4"));
+    assert_null(strstr(s, "unreachable 10.2.0.0/16"));
     assert_int_equal(netlink_route_del(w.netlink, w.ifindex, &r6), OK);
     assert_string_equal(ip_says("ip -6 route show table 5190"), "");
     netlink_undo(w.netlink);
-    assert_string_equal(ip_says("ip -4 route show table 5190; ip -6 route show table 5190; ip rule | grep 519; "
-                                "ip -6 rule | grep 519; ip -4 addr show dev adit-t4; ip -6 addr show dev adit-t4"),
+    assert_string_equal(ip_says("ip -4 route show table 5190; ip -6 route show table 5190; ip rule | grep 51; "
+                                "ip -6 rule | grep 51; ip -4 addr show dev adit-t4; ip -6 addr show dev adit-t4"),
                         "");
     world_close(&w);
 }
