@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/firewall.h"
 #include "core/mtu.h"
 #include "core/routes.h"
 #include "tun/device.h"
@@ -26,6 +27,7 @@ struct host_state {
     struct netlink *netlink;
     struct tun *tun;
     struct routes *routes;
+    struct firewall *firewall;
     struct netlink_prefix addresses[CONFIG_ADDRESSES];
     unsigned address_count;
     struct socket_slot sockets[SOCKETS];
@@ -228,6 +230,15 @@ static enum err sockets_open(struct host_state *h, const struct config *c)
 
 /* -- all of it -- */
 
+/* Before routes, which are what peers' packets come to need it for. */
+static enum err firewall_up(struct host_state *h, const struct config *c)
+{
+    TRY(firewall_new(&h->firewall, tun_name(h->tun)));
+    TRY(firewall_apply(h->firewall, c, h->why, sizeof h->why));
+    netlink_keep_strict(h->netlink, firewall_missing(h->firewall) && !firewall_covers_peers(c));
+    return OK;
+}
+
 static enum err link_up(struct host_state *h, const struct config *c)
 {
     h->mtu = c->host.mtu ? c->host.mtu : MTU_UNKNOWN;
@@ -255,6 +266,7 @@ static enum err host_steps(struct host_state *h, const struct config *c)
     /* Sockets before routes: nothing shall disappear into a tunnel that then can't come up. */
     TRY(sockets_open(h, c));
     raw_open_all(h, c);
+    TRY(firewall_up(h, c));
     TRY(link_up(h, c));
     netlink_sweep(h->netlink);
     return OK;
@@ -286,6 +298,9 @@ void host_down(struct host_state *h)
         netlink_undo(h->netlink);
         netlink_close(h->netlink);
     }
+    if (h->firewall)
+        firewall_remove(h->firewall);
+    firewall_free(h->firewall);
     sockets_close(h, 0);
     tun_close(h->tun);
     routes_free(h->routes);
@@ -387,6 +402,8 @@ enum err host_extend(struct host_state *h, const struct config *c, char *why, si
     h->why[0] = 0;
     enum err e = addresses_install(h, c);
     if (e == OK)
+        e = firewall_apply(h->firewall, c, h->why, sizeof h->why);
+    if (e == OK)
         return routes_extend(h->routes, c, why, why_size);
     snprintf(why, why_size, "%s", h->why);
     return e;
@@ -395,6 +412,8 @@ enum err host_extend(struct host_state *h, const struct config *c, char *why, si
 void host_settle(struct host_state *h, const struct config *c)
 {
     addresses_trim(h, c);
+    if (firewall_apply(h->firewall, c, h->why, sizeof h->why) != OK)
+        log_line(LOG_WARN, "core", "%s", h->why);
     routes_settle(h->routes, c);
 }
 
@@ -428,6 +447,11 @@ unsigned host_mtu(const struct host_state *h)
 const char *host_tun_name(const struct host_state *h)
 {
     return tun_name(h->tun);
+}
+
+const char *host_firewall(const struct host_state *h)
+{
+    return firewall_name(h->firewall);
 }
 
 bool host_uso(const struct host_state *h)

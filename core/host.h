@@ -51,6 +51,7 @@ void host_set_mtu(struct host_state *h, unsigned mtu); /* of the TUN device */
 /* -- what status shows -- */
 unsigned host_mtu(const struct host_state *h);
 const char *host_tun_name(const struct host_state *h);
+const char *host_firewall(const struct host_state *h); /* what drops cleartext that should have been protected */
 bool host_uso(const struct host_state *h);
 unsigned host_socket_count(const struct host_state *h); /* UDP, of worker 0 */
 /* Whether ESP can go without UDP: protocol 50, which takes CAP_NET_RAW. why: why not, else "". */

@@ -14,6 +14,7 @@ struct route {
     struct netlink_prefix to;
     struct ip src; /* family 0: the kernel's choice */
     bool lost;     /* perhaps it is not there any more */
+    bool open;     /* to the TUN, and no unreachable one beneath: all policies for it have fail-open */
 };
 
 struct set {
@@ -143,16 +144,20 @@ static enum err want_throws(struct want *w, const struct ip_range *clear, const 
  * What bypasses comes out of the routes to the TUN: there is none if all of it does, since it would win over a shorter
  * throw route; else there are throw routes beneath it.
  */
-static enum err want_route(struct want *w, const struct prefix *p, const struct ip *src)
+static enum err want_route(struct want *w, const struct prefix *p, const struct ip *src, bool open)
 {
     struct netlink_prefix to = {p->ip, p->bits};
     struct ip_range range = prefix_range(p);
-    if (set_find(&w->tun, &to))
+    struct route *have = set_find(&w->tun, &to);
+    if (have) {
+        have->open = have->open && open;
         return OK;
+    }
     for (unsigned i = 0; i < w->clear.n; i++)
         if (range_within(&range, &w->clear.v[i]))
             return OK;
     TRY(set_add(&w->tun, &to, src));
+    w->tun.v[w->tun.n - 1]->open = open;
     for (unsigned i = 0; i < w->clear.n; i++)
         TRY(want_throws(w, &w->clear.v[i], &range));
     return OK;
@@ -167,7 +172,7 @@ static enum err want_policy(struct routes *r, struct want *w, const struct polic
         enum err e = range_prefixes(range, v, RANGE_PREFIXES, &n);
         struct ip src = source_for(w, p, range->first.family);
         for (unsigned k = 0; k < n && e == OK; k++)
-            e = want_route(w, &v[k], &src);
+            e = want_route(w, &v[k], &src, p->fail_open);
         if (e != OK) {
             char text[RANGE_TEXT];
             snprintf(r->why, sizeof r->why, "policy %s: routes for %s: %s", p->name, range_format(range, text),
@@ -241,17 +246,21 @@ static enum err rules_for(struct routes *r, const struct set *want)
 static enum err route_in(struct routes *r, const struct route *want)
 {
     struct route *have = set_find(&r->tun, &want->to);
-    if (have && !have->lost && ip_equal(&have->src, &want->src))
+    if (have && !have->lost && have->open == want->open && ip_equal(&have->src, &want->src))
         return OK;
     if (!have)
         TRY(set_add(&r->tun, &want->to, &want->src));
     enum err e = netlink_route_add(r->netlink, r->ifindex, &want->to, &want->src);
-    if (e == OK && have) {
-        have->src = want->src;
-        have->lost = false;
-    }
-    if (e != OK && !have)
+    if (e == OK && want->open)
+        e = netlink_route_open(r->netlink, &want->to);
+    if (e == OK) {
+        struct route *now = have ? have : r->tun.v[r->tun.n - 1];
+        now->src = want->src;
+        now->open = want->open;
+        now->lost = false;
+    } else if (!have) {
         set_remove(&r->tun, r->tun.n - 1);
+    }
     return e == OK ? OK : failed(r, e, "route", &want->to);
 }
 

@@ -206,6 +206,7 @@ json_t *status_host(const struct daemon *d)
         append(crypto, json_string(engine_name(i)));
     set(host, "tun", control_text(host_tun_name(d->host)));
     set(host, "mtu", json_integer(host_mtu(d->host)));
+    set(host, "firewall", json_string(host_firewall(d->host)));
     set(host, "uso", json_boolean(host_uso(d->host)));
     set(host, "workers", json_integer(d->worker_count));
     set(host, "io", json_string(worker_loop_name(d->workers[0])));

@@ -30,6 +30,7 @@ struct host {
     enum loop_kind io;
     char crypto[16]; /* "auto" or an engine */
     bool routes;     /* auto: true; no: false */
+    bool firewall;   /* likewise */
     enum log_level log;
     enum log_format log_format;
     char keylog[256];  /* folder; empty: off */

@@ -109,6 +109,9 @@ static void check_policies(struct loading *l)
         const struct policy *p = c->policies[i];
         check_pairs(l, p);
         check_bypass(l, i);
+        if (p->fail_open)
+            warn(l, p->line, "policy '%s' has fail-open: what it protects leaves in the clear while there is no SA",
+                 p->name);
         const struct policy *last = config_policy(c, p->name);
         if (last != p)
             complain(l, last->line,

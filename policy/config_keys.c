@@ -144,6 +144,14 @@ static void host_routes(struct target *t, const char *value, unsigned line)
         t->host->routes = i == 0;
 }
 
+static void host_firewall(struct target *t, const char *value, unsigned line)
+{
+    static const char *const words[] = {"auto", "no", NULL};
+    unsigned i;
+    if (value_word(t->load, line, value, words, &i))
+        t->host->firewall = i == 0;
+}
+
 static void host_log(struct target *t, const char *value, unsigned line)
 {
     static const char *const words[] = {"error", "warn", "info", "debug", NULL};
@@ -417,6 +425,14 @@ static bool drop_esn(struct proposals *esp, uint16_t id)
 }
 
 /* Stands behind "esp" in the table, so that its proposals are there. */
+static void policy_fail_open(struct target *t, const char *value, unsigned line)
+{
+    static const char *const words[] = {"no", "yes", NULL};
+    unsigned i;
+    if (value_word(t->load, line, value, words, &i))
+        t->policy->fail_open = i == 1;
+}
+
 static void policy_esn(struct target *t, const char *value, unsigned line)
 {
     static const char *const words[] = {"yes", "no", NULL};
@@ -487,7 +503,7 @@ static const struct key keys[] = {
     {"replay-window", OWN, false, true, policy_window},
     {"hold", OWN, false, true, policy_hold},
 
-    {"firewall", HOST, false, false, NULL},
+    {"firewall", HOST, false, false, host_firewall},
     {"metrics", HOST, false, false, NULL},
     {"user", HOST, false, false, NULL},
     {"hook", HOST, false, false, NULL},
@@ -501,7 +517,7 @@ static const struct key keys[] = {
     {"mss", OWN, false, true, NULL},
     {"ah", OWN, false, true, NULL},
     {"fragment", OWN, false, true, NULL},
-    {"fail-open", OWN, false, true, NULL},
+    {"fail-open", OWN, false, true, policy_fail_open},
     {"icmp", OWN, false, true, NULL},
     {"flow-log", OWN, false, true, NULL},
 };
@@ -586,8 +602,13 @@ static void require(struct loading *l, const struct section *s, const char *name
 
 static void host_defaults(struct host *h)
 {
-    *h =
-        (struct host){.tun = "adit0", .port = 500, .nat_port = 4500, .crypto = "auto", .routes = true, .log = LOG_INFO};
+    *h = (struct host){.tun = "adit0",
+                       .port = 500,
+                       .nat_port = 4500,
+                       .crypto = "auto",
+                       .routes = true,
+                       .firewall = true,
+                       .log = LOG_INFO};
 }
 
 static void apply_host(struct loading *l, const struct section *s)
@@ -712,8 +733,9 @@ static enum err apply_peer(struct loading *l, const struct section *s, struct pe
 /* What only makes sense for protected traffic. */
 static void check_unprotected(struct loading *l, const struct section *s)
 {
-    static const char *const protect_only[] = {"peer",          "mode", "esp",  "esn", "lifetime", "bytes", "packets",
-                                               "replay-window", "hold", "dscp", "ecn", "df",       "tfc",   "dummies"};
+    static const char *const protect_only[] = {"peer",  "mode",    "esp",           "esn",     "lifetime",
+                                               "bytes", "packets", "replay-window", "hold",    "dscp",
+                                               "ecn",   "df",      "tfc",           "dummies", "fail-open"};
     for (size_t i = 0; i < sizeof(protect_only) / sizeof(protect_only[0]); i++)
         if (has(s, protect_only[i]))
             complain(l, line_of(s, protect_only[i]),

@@ -111,6 +111,7 @@ struct policy {
     uint64_t packets;       /* soft; 0: the suite's own safe limit */
     uint32_t replay_window; /* packets, 32..65536 */
     bool esn;               /* offer extended sequence numbers */
+    bool fail_open;         /* without an SA it passes in the clear */
     uint16_t hold;          /* packets kept while there is no SA, 0..256; default 16 */
     struct tfc tfc;         /* default: none */
     unsigned dummies;       /* dummy packets a second, 0..DUMMIES_MAX; default 0 */

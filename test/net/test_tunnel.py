@@ -242,7 +242,7 @@ def test_silent_peer_is_said_so(lab):
 def traces(host):
     return {what: host.run(*command.split()).stdout for what, command in (
         ('links', 'ip -o link show type tun'), ('routes', 'ip -4 route show table all'), ('routes6', 'ip -6 route show table all'),
-        ('rules', 'ip -4 rule'), ('rules6', 'ip -6 rule'), ('files', 'find /run/adit'), ('sockets', 'ss -lunH'))}
+        ('rules', 'ip -4 rule'), ('rules6', 'ip -6 rule'), ('firewall', 'nft list ruleset'), ('files', 'find /run/adit'), ('sockets', 'ss -lunH'))}
 
 
 @pytest.mark.parametrize('io', ['uring', 'epoll'])

@@ -187,14 +187,14 @@ static void every_host_key_is_taken(void **state)
 {
     struct fixture *f = *state;
     char text[IDENTITY_TEXT];
-    const struct config *c = good(
-        f,
-        "[host]\nid = gate.example\ntun = vpn7\naddress = 10.1.0.1/24,\n\t2001:db8:1::1/64\n"
-        "mtu = 1400\nlisten = 192.0.2.1, ::1\nport = 0\nnat-port = 4501\nworkers = 3\n"
-        "half-open = 5000\ncookies = always\nio = epoll\ncrypto = sodium\nroutes = no\nlog = debug\nlog-format = json\n"
-        "keylog = keys\n" LINK "[policy six]\npeer = a\nlocal = 2001:db8:1::/64\n"
-        "remote = 2001:db8:2::/64\n",
-        "");
+    const struct config *c = good(f,
+                                  "[host]\nid = gate.example\ntun = vpn7\naddress = 10.1.0.1/24,\n\t2001:db8:1::1/64\n"
+                                  "mtu = 1400\nlisten = 192.0.2.1, ::1\nport = 0\nnat-port = 4501\nworkers = 3\n"
+                                  "half-open = 5000\ncookies = always\nio = epoll\ncrypto = sodium\nroutes = "
+                                  "no\nfirewall = no\nlog = debug\nlog-format = json\n"
+                                  "keylog = keys\n" LINK "[policy six]\npeer = a\nlocal = 2001:db8:1::/64\n"
+                                  "remote = 2001:db8:2::/64\n",
+                                  "");
     const struct host *h = &c->host;
     assert_string_equal(identity_format(&h->id, text, sizeof(text)), "gate.example");
     assert_true(identity_equal(&c->peers[0]->local_id, &h->id));
@@ -213,6 +213,7 @@ static void every_host_key_is_taken(void **state)
     assert_int_equal(h->io, LOOP_EPOLL);
     assert_string_equal(h->crypto, "sodium");
     assert_false(h->routes);
+    assert_false(h->firewall);
     assert_int_equal(h->log, LOG_DEBUG);
     assert_int_equal(h->log_format, LOG_JSON);
     assert_int_equal(strncmp(h->keylog, f->folder, strlen(f->folder)), 0);
@@ -249,7 +250,7 @@ static void every_peer_and_policy_key_is_taken(void **state)
              "mobike = no\n"
              "local = 10.1.0.0/24\nremote = 10.9.0.0/24\nmode = tunnel\nesp = aes128gcm16\nlifetime = 1d\nbytes = 10M\n"
              "packets = 2K\nreplay-window = 64\nesn = no\nhold = 0\n"
-             "tfc = 256,\n  mtu\ndummies = 5\n"
+             "tfc = 256,\n  mtu\ndummies = 5\nfail-open = no\n"
              "[policy none]\naction = discard\nlocal = 10.1.0.0/24\nremote = 0.0.0.0/0\n",
              "");
     const struct peer *p = config_peer(c, "road");
@@ -284,6 +285,7 @@ static void every_peer_and_policy_key_is_taken(void **state)
     assert_int_equal(own->tfc.size[0], 256);
     assert_int_equal(own->tfc.size[1], TFC_FULL);
     assert_int_equal(own->dummies, 5);
+    assert_false(own->fail_open);
     assert_false(own->esn);
 }
 
@@ -573,7 +575,8 @@ static void wrong_values_say_what_was_expected(void **state)
         {"[policy b]\necn = copy", "found 'copy', expected yes or no"},
         {"[policy b]\ndf = yes", "found 'yes', expected copy, set or clear"},
         {"[policy b]\nah = sha256", "found 'ah', which is not supported by this version"},
-        {"[host]\nfirewall = auto", "found 'firewall', which is not supported by this version"},
+        {"[host]\nfirewall = yes", "found 'yes', expected auto or no"},
+        {"[policy b]\nfail-open = maybe", "found 'maybe', expected no or yes"},
         {"[host]\npsk = \"x\"", "found 'psk' in [host], expected it in [peer NAME]"},
         {"[peer b]\naction = protect", "found 'action' in [peer], expected it in [policy NAME]"},
         {"[peer b]\nendpiont = x", "found the unknown key 'endpiont', expected perhaps 'endpoint'"},

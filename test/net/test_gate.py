@@ -1,0 +1,286 @@
+"""Nothing in the clear: what policies say of packets that never see the tunnel, and of the time without one."""
+
+import json
+import os
+import re
+import signal
+import time
+
+import pytest
+from netlab import ADIT, Adit, wait_for
+
+PYTHON = '/usr/bin/python3'
+PROBE = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'probe.py')
+PEER = 'psk = "correct horse battery staple"\nstart = no\n'
+
+
+class Witness:
+    """Which probes a host takes."""
+
+    def __init__(self, host):
+        self.process = host.spawn(PYTHON, PROBE, 'watch')
+        self.process.wait_text('watching')
+
+    def takes(self, sender, probes, route=None):
+        """The names of those of the probes that come through; a last one tells when all have come."""
+        last = f'last{time.monotonic()}'
+        probes = [*probes, [last, '192.0.2.2', '192.0.2.1', 'udp', 7, 7]]
+        before = len(self.process.text())
+        sender.run(PYTHON, PROBE, 'send', input=json.dumps(probes))
+        self.process.wait_text(last)
+        return set(re.findall(r'"([^"]*)"', self.process.text()[before:])) - {last}
+
+
+def names(probes):
+    return {p[0] for p in probes}
+
+
+def victim(lab, ini, host=''):
+    """Left, with a daemon without SAs; right, who is on its wire and means no good."""
+    left, right = lab.pair()
+    left.address('lo', '10.1.0.1/32', '10.1.0.2/32', 'fd01::1/128')
+    right.run('ip', 'route', 'add', '10.1.0.0/24', 'via', '192.0.2.1')
+    right.run('ip', 'route', 'add', 'fd01::/64', 'via', '2001:db8::1')
+    return left, right, Adit(left, f'[host]\n{host}\n{ini}').start()
+
+
+SITE = f'[peer other]\nendpoint = 192.0.2.2\n{PEER}local = 10.1.0.0/24, fd01::/64\nremote = 10.2.0.0/24, fd02::/64\n'
+FORGED = [
+    ['udp', '10.2.0.1', '10.1.0.1', 'udp', 53, 53],
+    ['tcp', '10.2.0.255', '10.1.0.2', 'tcp', 80, 4000],
+    ['icmp', '10.2.0.0', '10.1.0.1', 'icmp', 8, 0],
+    ['gre', '10.2.0.9', '10.1.0.1', '47'],
+    ['udp6', 'fd02::1', 'fd01::1', 'udp', 53, 53],
+    ['icmp6', 'fd02::ffff', 'fd01::1', 'icmpv6', 128, 0],
+]
+HONEST = [
+    ['other source', '10.3.0.1', '10.1.0.1', 'udp', 53, 53],
+    ['just below', '10.1.255.255', '10.1.0.1', 'udp', 53, 53],
+    ['just above', '10.2.1.0', '10.1.0.1', 'udp', 53, 53],
+    ['other destination', '10.2.0.1', '192.0.2.1', 'udp', 53, 53],
+    ['other source 6', 'fd02:0:0:1::1', 'fd01::1', 'udp', 53, 53],
+]
+
+
+def test_forged_cleartext_is_dropped(lab):
+    left, right, a = victim(lab, SITE)
+    witness = Witness(left)
+    assert 'firewall: nftables (table inet adit-adit0)' in a.log() and a.status()['host']['firewall'] == 'nftables'
+    assert witness.takes(right, FORGED + HONEST) == names(HONEST)
+    assert not a.status()['peers'][0]['ike_sas']
+    assert a.stop() == 0
+    assert witness.takes(right, FORGED + HONEST) == names(FORGED + HONEST)
+
+
+def test_without_firewall_it_is_let_in(lab):
+    left, right, a = victim(lab, SITE, 'firewall = no')
+    assert a.status()['host']['firewall'] == 'no' and 'adit' not in left.run('nft list ruleset').stdout
+    assert Witness(left).takes(right, FORGED + HONEST) == names(FORGED + HONEST)
+
+
+def test_it_stands_after_a_crash_and_is_taken_over(lab):
+    left, right, a = victim(lab, SITE)
+    witness = Witness(left)
+    a.stop(signal.SIGKILL)
+    assert witness.takes(right, FORGED + HONEST) == names(HONEST)
+    a.start()
+    assert witness.takes(right, FORGED + HONEST) == names(HONEST)
+    assert left.run('nft list tables').stdout == 'table inet adit-adit0\n'
+    a.stop(signal.SIGKILL)
+    left.write('adit.ini', f'[host]\nfirewall = no\n{SITE}')
+    a.start()
+    assert witness.takes(right, FORGED) == names(FORGED)
+
+
+def test_peer_within_its_own_policy(lab):
+    """IKE, ESP, AH, ICMP errors about them and neighbour discovery pass (conformance 5); all else of it is dropped."""
+    left, right, _ = victim(lab, f'[peer other]\nendpoint = 192.0.2.2\n{PEER}local = 192.0.2.1, 2001:db8::1\n'
+                                 'remote = 192.0.2.2, 2001:db8::2\n')
+    passes = [
+        ['ike', '192.0.2.2', '192.0.2.1', 'udp', 500, 500],
+        ['nat', '192.0.2.2', '192.0.2.1', 'udp', 7777, 4500],
+        ['esp', '192.0.2.2', '192.0.2.1', '50'],
+        ['ah', '192.0.2.2', '192.0.2.1', '51'],
+        ['error', '192.0.2.2', '192.0.2.1', 'quote', 4500, 4500],
+        ['error 6', '2001:db8::2', '2001:db8::1', 'quote6', 500, 500],
+        ['neighbour', '2001:db8::2', '2001:db8::1', 'icmpv6', 136, 0],
+    ]
+    stays = [
+        ['udp', '192.0.2.2', '192.0.2.1', 'udp', 4500, 5000],
+        ['udp', '2001:db8::2', '2001:db8::1', 'udp', 500, 5000],
+        ['ping', '2001:db8::2', '2001:db8::1', 'icmpv6', 128, 0],
+        ['other error', '192.0.2.2', '192.0.2.1', 'quote', 5000, 4500],
+        ['other error 6', '2001:db8::2', '2001:db8::1', 'quote6', 5000, 4500],
+    ]
+    witness = Witness(left)
+    # What tells that all have come is from the peer, too: a port of IKE lets it pass.
+    right.run(PYTHON, PROBE, 'send', input=json.dumps(passes + stays + [['end', '192.0.2.2', '192.0.2.1', 'udp', 7, 500]]))
+    witness.process.wait_text('"end"')
+    assert set(re.findall(r'"([^"]*)"', witness.process.text())) == names(passes) | {'end'}
+
+
+ORDERED = '''[peer other]
+endpoint = 192.0.2.2
+psk      = "correct horse battery staple"
+start    = no
+[policy dns]
+action = bypass
+local  = 10.1.0.0/24
+remote = 10.2.0.0/24[udp/53]
+[policy range]
+action = bypass
+local  = 10.1.0.0/24[tcp/8000-8999]
+remote = 10.2.0.0/24[tcp]
+[policy ping]
+action = bypass
+local  = 10.1.0.1
+remote = 10.2.0.7[icmp/8]
+[policy lan]
+peer   = other
+local  = 10.1.0.0/24
+remote = 10.2.0.0/24
+[policy late]
+action = bypass
+local  = 10.1.0.0/24
+remote = 10.2.0.0/24[udp/7]
+[policy no-telnet]
+action = discard
+local  = 10.1.0.0/24[tcp/23]
+remote = 10.5.0.0-10.5.0.9
+[policy narrow]
+peer   = other
+local  = 10.1.0.2[tcp/443]
+remote = 10.6.0.1
+[policy open]
+peer   = other
+local  = 10.1.0.0/24
+remote = 10.7.0.0/24
+fail-open = yes
+'''
+ORDERED_PROBES = [  # and whether it passes
+    (['dns', '10.2.0.9', '10.1.0.1', 'udp', 53, 999], True),
+    (['not dns', '10.2.0.9', '10.1.0.1', 'udp', 54, 53], False),
+    (['range first', '10.2.0.9', '10.1.0.1', 'tcp', 5, 8000], True),
+    (['range last', '10.2.0.9', '10.1.0.1', 'tcp', 5, 8999], True),
+    (['range before', '10.2.0.9', '10.1.0.1', 'tcp', 5, 7999], False),
+    (['range behind', '10.2.0.9', '10.1.0.1', 'tcp', 5, 9000], False),
+    (['range udp', '10.2.0.9', '10.1.0.1', 'udp', 5, 8000], False),
+    (['ping', '10.2.0.7', '10.1.0.1', 'icmp', 8, 0], True),
+    (['pong', '10.2.0.7', '10.1.0.1', 'icmp', 0, 0], False),
+    (['other ping', '10.2.0.8', '10.1.0.1', 'icmp', 8, 0], False),
+    (['late', '10.2.0.9', '10.1.0.1', 'udp', 7, 7], False),
+    (['telnet', '10.5.0.9', '10.1.0.1', 'tcp', 5, 23], False),
+    (['ssh', '10.5.0.9', '10.1.0.1', 'tcp', 5, 22], True),
+    (['behind', '10.5.0.10', '10.1.0.1', 'tcp', 5, 23], True),
+    (['narrow', '10.6.0.1', '10.1.0.2', 'tcp', 5, 443], False),
+    (['narrow udp', '10.6.0.1', '10.1.0.2', 'udp', 5, 443], True),
+    (['narrow other', '10.6.0.1', '10.1.0.1', 'tcp', 5, 443], True),
+    (['open', '10.7.0.1', '10.1.0.1', 'tcp', 5, 443], True),
+]
+
+
+def test_order_and_selectors_are_those_of_the_spd(lab):
+    left, right, a = victim(lab, ORDERED)
+    passing = {p[0] for p, passes in ORDERED_PROBES if passes}
+    witness = Witness(left)
+    assert witness.takes(right, [p for p, _ in ORDERED_PROBES]) == passing
+    warning = "policy 'open' has fail-open"
+    assert warning in a.log() and warning in a.command('check', a.ini).stderr
+
+
+def many(kind, n):
+    """That many policies; those of "pairs" and "crossed" have as many local addresses."""
+    for i in range(n):
+        local = f'10.1.{i >> 8}.{i & 255}' if kind != 'remotes' else '10.1.0.0/16'
+        remote = f'10.64.{i >> 7}.{(i & 127) * 2}' if kind != 'locals' else '10.64.0.0/24'
+        yield f'[policy p{i}]\npeer = other\nlocal = {local}\nremote = {remote}\n'
+
+
+@pytest.mark.parametrize('kind', ['remotes', 'locals', 'pairs'])
+def test_many_policies_are_few_rules(lab, kind):
+    left, right, a = victim(lab, f'[peer other]\nendpoint = 192.0.2.2\n{PEER}' + ''.join(many(kind, 500)))
+    stays = [['of the first', '10.64.0.0', '10.1.0.0', 'udp', 5, 5], ['of the last', '10.64.3.230', '10.1.1.243', 'udp', 5, 5]]
+    passes = [['between', '10.64.0.1', '10.1.0.2', 'udp', 5, 5], ['behind', '10.64.3.232', '10.1.0.2', 'udp', 5, 5]]
+    if kind == 'locals':
+        stays[1][1] = '10.64.0.255'
+        passes[0][1:3] = '10.64.1.0', '10.1.0.2'
+    left.address('lo', '10.1.0.0/32', '10.1.1.243/32')
+    right.run('ip route add 10.1.0.0/16 via 192.0.2.1')
+    assert Witness(left).takes(right, stays + passes) == names(passes)
+    assert left.run('nft list table inet adit-adit0').stdout.count('drop') < 10
+
+
+def test_reload_replaces_the_rules_at_once(lab):
+    """Policies added, removed and added again (conformance 7); an SA of another policy stays as it is."""
+    left, right, a = victim(lab, SITE)
+    witness = Witness(left)
+    more = '[policy more]\npeer = other\nlocal = 10.1.0.0/24\nremote = 10.3.0.0/24\n'
+    for added in (more, '', more):
+        left.write('adit.ini', f'[host]\n{SITE}{added}')
+        a.command('reload')
+        stays = {'other source'} if added else set()
+        assert witness.takes(right, FORGED + HONEST) == names(HONEST) - stays
+    left.write('adit.ini', f'[host]\nfirewall = no\n{SITE}{more}')
+    a.command('reload')
+    assert witness.takes(right, FORGED + HONEST) == names(FORGED + HONEST)
+    assert a.status()['host']['firewall'] == 'no'
+
+
+def test_forwarded_packets_are_held_to_it_too(lab):
+    """A gateway: what comes from the wire for the network behind it; what goes to the peer leaves by the tunnel alone."""
+    left, right, _ = victim(lab, SITE + '[policy drop]\naction = discard\nlocal = 10.1.0.0/24\nremote = 10.5.0.0/24\n')
+    inner = lab.host('inner')
+    lab.wire(left, 'eth1', inner, 'eth0')
+    left.address('eth1', '10.1.0.254/24')
+    inner.address('eth0', '10.1.0.5/24')
+    inner.run('ip route add default via 10.1.0.254')
+    left.run('ip route add default via 192.0.2.2')
+    left.run('sysctl -qw net.ipv4.ip_forward=1')
+    witness = Witness(inner)
+    right.run(PYTHON, PROBE, 'send', input=json.dumps([
+        ['forged', '10.2.0.1', '10.1.0.5', 'udp', 5, 5], ['discarded', '10.5.0.1', '10.1.0.5', 'udp', 5, 5],
+        ['honest', '10.3.0.1', '10.1.0.5', 'udp', 5, 5]]))
+    witness.process.wait_text('"honest"')
+    assert 'forged' not in witness.process.text() and 'discarded' not in witness.process.text()
+    sniffer = right.spawn(PYTHON, PROBE, 'sniff', 'eth0', 'probe:')
+    sniffer.wait_text('sniffing')
+    inner.run(PYTHON, PROBE, 'send', input=json.dumps([
+        ['protected', '10.1.0.5', '10.2.0.1', 'udp', 5, 5], ['discarded', '10.1.0.5', '10.5.0.1', 'udp', 5, 5],
+        ['honest', '10.1.0.5', '10.3.0.1', 'udp', 5, 5]]))
+    sniffer.wait_text('10.3.0.1')
+    assert re.findall(r'clear.*', sniffer.text()) == ['clear 10.1.0.5 10.3.0.1']
+
+
+def test_all_traffic_through_a_gateway(lab):
+    """With a policy of all remote addresses the host's own networks stay reachable, as routes have it; no other is."""
+    left, right, a = victim(lab, f'[peer other]\nendpoint = 192.0.2.2\n{PEER}local = 192.0.2.1, 10.1.0.1\nremote = 0.0.0.0/0\n')
+    witness = Witness(left)
+    far = [['far', '203.0.113.9', '10.1.0.1', 'udp', 5, 5]]
+    near = [['near', '192.0.2.77', '192.0.2.1', 'udp', 5, 5], ['unprotected', '203.0.113.9', '10.1.0.2', 'udp', 5, 5]]
+    assert witness.takes(right, far + near) == names(near)
+    a.stop(signal.SIGKILL)
+    right.run(PYTHON, PROBE, 'send', input=json.dumps(far + near))
+    right.run(PYTHON, PROBE, 'send', input=json.dumps([['end', '203.0.113.9', '10.1.0.2', 'udp', 5, 5]]))
+    witness.process.wait_text('"end"')
+    assert '"far"' not in witness.process.text()
+
+
+def test_where_nftables_is_missing_the_log_says_what_stands_in(lab):
+    """As in a container: no right to change the filter. A strict reverse-path filter is left strict, and does it."""
+    left, right = lab.pair()
+    left.address('lo', '10.1.0.1/32')
+    right.run('ip', 'route', 'add', '10.1.0.0/24', 'via', '192.0.2.1')
+    left.run('sysctl', '-qw', 'net.ipv4.conf.all.rp_filter=1')
+    left.run('ip route add default via 192.0.2.2')
+    a = Adit(left, SITE)
+    a.process = left.spawn(PYTHON, PROBE, 'without-netfilter', ADIT, 'run', a.ini, log='adit.log')
+    a.process.wait_text('ready')
+    assert 'firewall: no nftables here (Protocol not supported)' in a.log() and 'loose' not in a.log()
+    assert a.status()['host']['firewall'] == 'rp_filter'
+    four = [p for p in FORGED + HONEST if '6' not in p[0]]
+    assert Witness(left).takes(right, four) == {'other source', 'just below', 'just above'}  # it looks at sources alone
+    a.stop()
+    a.ini = left.write('peer.ini', SITE.replace('remote = 10.2.0.0/24', 'remote = 10.2.0.0/24, 192.0.2.2'))
+    a.process = left.spawn(PYTHON, PROBE, 'without-netfilter', ADIT, 'run', a.ini, log='peer.log')
+    a.process.wait_text('ready')
+    assert "loose since a policy may cover a peer's address" in a.log()

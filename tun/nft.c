@@ -1,0 +1,462 @@
+#include "tun/nft.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <linux/netfilter.h>
+#include <linux/netfilter/nf_tables.h>
+#include <linux/netfilter/nfnetlink.h>
+#include <linux/netlink.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#define ANSWER_SECONDS 5
+#define SEQUENCE 1    /* of all messages: there is one batch a socket */
+#define ELEMENTS 1000 /* of a set in one message, whose attributes are 64 KiB at most */
+
+/* Numbers by which `nft list` knows what a set is of (its datatypes). */
+enum key_type { KEY_IPV4 = 7, KEY_IPV6 = 8 };
+
+/* -- messages and attributes -- */
+
+static void append(struct nft_batch *b, const void *data, size_t len)
+{
+    static const uint8_t zero[NLMSG_ALIGNTO];
+    if (b->failed == OK)
+        b->failed = buf_append(&b->out, span_of(data, len));
+    if (b->failed == OK)
+        b->failed = buf_append(&b->out, span_of(zero, NLMSG_ALIGN(len) - len));
+}
+
+static void message_begin(struct nft_batch *b, uint16_t type, uint16_t flags, uint8_t family, uint16_t resource)
+{
+    struct nlmsghdr h = {.nlmsg_type = type, .nlmsg_flags = (uint16_t)(NLM_F_REQUEST | flags), .nlmsg_seq = SEQUENCE};
+    struct nfgenmsg g = {.nfgen_family = family, .version = NFNETLINK_V0, .res_id = htons(resource)};
+    b->message = b->out.len;
+    append(b, &h, sizeof h);
+    append(b, &g, sizeof g);
+}
+
+static void message_end(struct nft_batch *b)
+{
+    uint32_t len = (uint32_t)(b->out.len - b->message);
+    if (b->failed == OK)
+        memcpy(b->out.data + b->message, &len, sizeof len);
+}
+
+static void table_message(struct nft_batch *b, enum nf_tables_msg_types type, uint16_t flags)
+{
+    message_begin(b, (uint16_t)(NFNL_SUBSYS_NFTABLES << 8 | type), flags, NFPROTO_INET, 0);
+}
+
+static void attr(struct nft_batch *b, uint16_t type, const void *data, size_t len)
+{
+    struct nlattr a = {.nla_len = (uint16_t)(sizeof a + len), .nla_type = type};
+    append(b, &a, sizeof a);
+    append(b, data, len);
+}
+
+static void attr_text(struct nft_batch *b, uint16_t type, const char *text)
+{
+    attr(b, type, text, strlen(text) + 1);
+}
+
+static void attr_u32(struct nft_batch *b, uint16_t type, uint32_t value)
+{
+    uint32_t wire = htonl(value);
+    attr(b, type, &wire, sizeof wire);
+}
+
+static size_t nest(struct nft_batch *b, uint16_t type)
+{
+    size_t start = b->out.len;
+    attr(b, type | NLA_F_NESTED, NULL, 0);
+    return start;
+}
+
+static void nest_end(struct nft_batch *b, size_t start)
+{
+    uint16_t len = (uint16_t)(b->out.len - start);
+    if (b->failed == OK)
+        memcpy(b->out.data + start, &len, sizeof len);
+}
+
+static void attr_value(struct nft_batch *b, uint16_t type, const void *value, size_t len)
+{
+    size_t data = nest(b, type);
+    attr(b, NFTA_DATA_VALUE, value, len);
+    nest_end(b, data);
+}
+
+/* -- tables, chains, sets -- */
+
+static void batch_mark(struct nft_batch *b, uint16_t type)
+{
+    message_begin(b, type, 0, AF_UNSPEC, NFNL_SUBSYS_NFTABLES);
+    message_end(b);
+}
+
+static void table(struct nft_batch *b, enum nf_tables_msg_types type, uint16_t flags)
+{
+    table_message(b, type, flags);
+    attr_text(b, NFTA_TABLE_NAME, b->table);
+    message_end(b);
+}
+
+void nft_begin(struct nft_batch *b, const char *name)
+{
+    *b = (struct nft_batch){0};
+    snprintf(b->table, sizeof b->table, "%s", name);
+    batch_mark(b, NFNL_MSG_BATCH_BEGIN);
+    table(b, NFT_MSG_NEWTABLE, NLM_F_CREATE); /* so that there is one to be deleted */
+    table(b, NFT_MSG_DELTABLE, 0);
+    table(b, NFT_MSG_NEWTABLE, NLM_F_CREATE);
+}
+
+void nft_free(struct nft_batch *b)
+{
+    buf_free(&b->out);
+}
+
+static void chain_begin(struct nft_batch *b, const char *name)
+{
+    table_message(b, NFT_MSG_NEWCHAIN, NLM_F_CREATE);
+    attr_text(b, NFTA_CHAIN_TABLE, b->table);
+    attr_text(b, NFTA_CHAIN_NAME, name);
+}
+
+void nft_chain(struct nft_batch *b, const char *name)
+{
+    chain_begin(b, name);
+    message_end(b);
+}
+
+void nft_base_chain(struct nft_batch *b, const char *name, enum nft_hook hook)
+{
+    static const uint32_t hooks[] = {NF_INET_LOCAL_IN, NF_INET_FORWARD, NF_INET_LOCAL_OUT};
+    chain_begin(b, name);
+    size_t at = nest(b, NFTA_CHAIN_HOOK);
+    attr_u32(b, NFTA_HOOK_HOOKNUM, hooks[hook]);
+    attr_u32(b, NFTA_HOOK_PRIORITY, 0); /* behind the translation of destinations, where most filters are */
+    nest_end(b, at);
+    attr_u32(b, NFTA_CHAIN_POLICY, NF_ACCEPT);
+    attr_text(b, NFTA_CHAIN_TYPE, "filter");
+    message_end(b);
+}
+
+static void element(struct nft_batch *b, const struct ip *ip, uint32_t flags)
+{
+    size_t at = nest(b, NFTA_LIST_ELEM);
+    attr_value(b, NFTA_SET_ELEM_KEY, ip->b, ip_len(ip->family));
+    if (flags)
+        attr_u32(b, NFTA_SET_ELEM_FLAGS, flags);
+    nest_end(b, at);
+}
+
+/* False: there is none. */
+static bool successor(struct ip *ip)
+{
+    for (unsigned i = ip_len(ip->family); i-- > 0;)
+        if (++ip->b[i])
+            return true;
+    return false;
+}
+
+static void elements(struct nft_batch *b, const char *name, const struct nft_range *v, size_t n)
+{
+    table_message(b, NFT_MSG_NEWSETELEM, NLM_F_CREATE);
+    attr_text(b, NFTA_SET_ELEM_LIST_TABLE, b->table);
+    attr_text(b, NFTA_SET_ELEM_LIST_SET, name);
+    size_t list = nest(b, NFTA_SET_ELEM_LIST_ELEMENTS);
+    for (size_t i = 0; i < n; i++) {
+        struct ip behind = v[i].last;
+        element(b, &v[i].first, 0);
+        if (successor(&behind)) /* else it is open, to the last address there is */
+            element(b, &behind, NFT_SET_ELEM_INTERVAL_END);
+    }
+    nest_end(b, list);
+    message_end(b);
+}
+
+void nft_set(struct nft_batch *b, const char *name, uint8_t family, const struct nft_range *v, size_t n)
+{
+    table_message(b, NFT_MSG_NEWSET, NLM_F_CREATE);
+    attr_text(b, NFTA_SET_TABLE, b->table);
+    attr_text(b, NFTA_SET_NAME, name);
+    attr_u32(b, NFTA_SET_FLAGS, NFT_SET_INTERVAL);
+    attr_u32(b, NFTA_SET_KEY_TYPE, family == 6 ? KEY_IPV6 : KEY_IPV4);
+    attr_u32(b, NFTA_SET_KEY_LEN, ip_len(family));
+    attr_u32(b, NFTA_SET_ID, ++b->sets);
+    message_end(b);
+    for (size_t i = 0; i < n; i += ELEMENTS)
+        elements(b, name, v + i, n - i < ELEMENTS ? n - i : ELEMENTS);
+}
+
+/* -- rules -- */
+
+void nft_rule(struct nft_batch *b, const char *chain)
+{
+    table_message(b, NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND);
+    attr_text(b, NFTA_RULE_TABLE, b->table);
+    attr_text(b, NFTA_RULE_CHAIN, chain);
+    b->expressions = nest(b, NFTA_RULE_EXPRESSIONS);
+}
+
+struct expression {
+    size_t element, data;
+};
+
+static struct expression expression(struct nft_batch *b, const char *name)
+{
+    struct expression e;
+    e.element = nest(b, NFTA_LIST_ELEM);
+    attr_text(b, NFTA_EXPR_NAME, name);
+    e.data = nest(b, NFTA_EXPR_DATA);
+    return e;
+}
+
+static void expression_end(struct nft_batch *b, struct expression e)
+{
+    nest_end(b, e.data);
+    nest_end(b, e.element);
+}
+
+void nft_compare(struct nft_batch *b, enum nft_compare how, const void *value, size_t len)
+{
+    static const uint32_t ops[] = {NFT_CMP_EQ, NFT_CMP_NEQ, NFT_CMP_GTE, NFT_CMP_LTE};
+    struct expression e = expression(b, "cmp");
+    attr_u32(b, NFTA_CMP_SREG, NFT_REG_1);
+    attr_u32(b, NFTA_CMP_OP, ops[how]);
+    attr_value(b, NFTA_CMP_DATA, value, len);
+    expression_end(b, e);
+}
+
+static void load_fact(struct nft_batch *b, enum nft_fact fact)
+{
+    static const uint32_t keys[] = {NFT_META_NFPROTO, NFT_META_L4PROTO, NFT_META_MARK, NFT_META_IIFNAME,
+                                    NFT_META_OIFNAME};
+    struct expression e = expression(b, "meta");
+    attr_u32(b, NFTA_META_KEY, keys[fact]);
+    attr_u32(b, NFTA_META_DREG, NFT_REG_1);
+    expression_end(b, e);
+}
+
+void nft_fact_byte(struct nft_batch *b, enum nft_fact fact, uint8_t value)
+{
+    uint8_t family = value == 6 ? NFPROTO_IPV6 : NFPROTO_IPV4;
+    load_fact(b, fact);
+    nft_compare(b, NFT_EQUAL, fact == NFT_IS_FAMILY ? &family : &value, 1);
+}
+
+void nft_fact_mark(struct nft_batch *b, uint32_t mark)
+{
+    load_fact(b, NFT_IS_MARK);
+    nft_compare(b, NFT_EQUAL, &mark, sizeof mark);
+}
+
+static void compare_name(struct nft_batch *b, const char *name)
+{
+    char padded[IFNAMSIZ] = "";
+    memcpy(padded, name, strnlen(name, sizeof padded - 1));
+    nft_compare(b, NFT_EQUAL, padded, sizeof padded);
+}
+
+void nft_fact_interface(struct nft_batch *b, enum nft_fact fact, const char *name)
+{
+    load_fact(b, fact);
+    compare_name(b, name);
+}
+
+void nft_field(struct nft_batch *b, enum nft_part part, unsigned offset, unsigned len)
+{
+    struct expression e = expression(b, "payload");
+    attr_u32(b, NFTA_PAYLOAD_DREG, NFT_REG_1);
+    attr_u32(b, NFTA_PAYLOAD_BASE, part == NFT_NETWORK ? NFT_PAYLOAD_NETWORK_HEADER : NFT_PAYLOAD_TRANSPORT_HEADER);
+    attr_u32(b, NFTA_PAYLOAD_OFFSET, offset);
+    attr_u32(b, NFTA_PAYLOAD_LEN, len);
+    expression_end(b, e);
+}
+
+void nft_in_set(struct nft_batch *b, const char *name)
+{
+    struct expression e = expression(b, "lookup");
+    attr_text(b, NFTA_LOOKUP_SET, name);
+    attr_u32(b, NFTA_LOOKUP_SREG, NFT_REG_1);
+    expression_end(b, e);
+}
+
+static void mask(struct nft_batch *b, const uint8_t bits[2])
+{
+    static const uint8_t none[2];
+    struct expression e = expression(b, "bitwise");
+    attr_u32(b, NFTA_BITWISE_SREG, NFT_REG_1);
+    attr_u32(b, NFTA_BITWISE_DREG, NFT_REG_1);
+    attr_u32(b, NFTA_BITWISE_LEN, sizeof none);
+    attr_value(b, NFTA_BITWISE_MASK, bits, sizeof none);
+    attr_value(b, NFTA_BITWISE_XOR, none, sizeof none);
+    expression_end(b, e);
+}
+
+void nft_later_fragment(struct nft_batch *b, uint8_t family)
+{
+    static const uint8_t offset4[2] = {0x1f, 0xff}, offset6[2] = {0xff, 0xf8}, none[2];
+    if (family == 6) {
+        const uint8_t fragment_header = 44;
+        struct expression e = expression(b, "exthdr");
+        attr_u32(b, NFTA_EXTHDR_DREG, NFT_REG_1);
+        attr(b, NFTA_EXTHDR_TYPE, &fragment_header, 1);
+        attr_u32(b, NFTA_EXTHDR_OFFSET, 2);
+        attr_u32(b, NFTA_EXTHDR_LEN, sizeof none);
+        expression_end(b, e);
+    } else {
+        nft_field(b, NFT_NETWORK, 6, sizeof none);
+    }
+    mask(b, family == 6 ? offset6 : offset4);
+    nft_compare(b, NFT_UNEQUAL, none, sizeof none);
+}
+
+void nft_way_back(struct nft_batch *b, const char *interface)
+{
+    static const uint8_t none[4]; /* the kernel clears no more than that of a name that it does not have */
+    struct expression e = expression(b, "fib");
+    attr_u32(b, NFTA_FIB_DREG, NFT_REG_1);
+    attr_u32(b, NFTA_FIB_RESULT, NFT_FIB_RESULT_OIFNAME);
+    attr_u32(b, NFTA_FIB_FLAGS, NFTA_FIB_F_SADDR);
+    expression_end(b, e);
+    if (interface)
+        compare_name(b, interface);
+    else
+        nft_compare(b, NFT_EQUAL, none, sizeof none);
+}
+
+void nft_verdict(struct nft_batch *b, enum nft_verdict_kind what, const char *chain)
+{
+    static const int codes[] = {NF_DROP, NF_ACCEPT, NFT_RETURN, NFT_JUMP};
+    if (what == NFT_DO_DROP)
+        expression_end(b, expression(b, "counter"));
+    struct expression e = expression(b, "immediate");
+    attr_u32(b, NFTA_IMMEDIATE_DREG, NFT_REG_VERDICT);
+    size_t data = nest(b, NFTA_IMMEDIATE_DATA), verdict = nest(b, NFTA_DATA_VERDICT);
+    attr_u32(b, NFTA_VERDICT_CODE, (uint32_t)codes[what]);
+    if (chain)
+        attr_text(b, NFTA_VERDICT_CHAIN, chain);
+    nest_end(b, verdict);
+    nest_end(b, data);
+    expression_end(b, e);
+    nest_end(b, b->expressions);
+    message_end(b);
+}
+
+/* -- talking -- */
+
+static enum err fail(int error, char *why, size_t why_size)
+{
+    snprintf(why, why_size, "%s", strerror(error));
+    switch (error) {
+    case EPERM:
+    case EACCES:
+        return ERR_PERM;
+    case ENOENT: /* a kind of expression that is not there */
+    case EOPNOTSUPP:
+    case EPROTONOSUPPORT:
+    case EAFNOSUPPORT:
+        return ERR_UNSUPPORTED;
+    case ENOMEM:
+        return ERR_NOMEM;
+    default:
+        return ERR_SYSTEM;
+    }
+}
+
+/* The last message asks for an answer, which comes behind the errors of all others. (Old kernels: not the end itself.) */
+static void acknowledged(struct nft_batch *b)
+{
+    struct nlmsghdr h;
+    if (b->failed != OK)
+        return;
+    memcpy(&h, b->out.data + b->message, sizeof h);
+    h.nlmsg_flags |= NLM_F_ACK;
+    memcpy(b->out.data + b->message, &h, sizeof h);
+}
+
+/* The batch is sent as one datagram, however long it is. */
+static int open_socket(size_t size)
+{
+    struct sockaddr_nl local = {.nl_family = AF_NETLINK};
+    struct timeval patience = {.tv_sec = ANSWER_SECONDS};
+    int room = size < INT32_MAX / 4 ? (int)size * 2 : INT32_MAX / 2, on = 1;
+    int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_NETFILTER);
+    if (fd < 0)
+        return -1;
+    (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof room);
+    (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    (void)setsockopt(fd, SOL_NETLINK, NETLINK_CAP_ACK, &on, sizeof on); /* errors without what they are about */
+    if (bind(fd, (struct sockaddr *)&local, sizeof local) == 0)
+        return fd;
+    (void)close(fd);
+    return -1;
+}
+
+/* The first error among the answers, 0 if there is none before the acknowledgement. */
+static int answered(int fd)
+{
+    uint8_t datagram[16384];
+    for (;;) {
+        struct sockaddr_nl from;
+        socklen_t from_len = sizeof from;
+        ssize_t n = recvfrom(fd, datagram, sizeof datagram, 0, (struct sockaddr *)&from, &from_len);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return errno;
+        for (size_t at = 0; from.nl_pid == 0 && at + sizeof(struct nlmsghdr) <= (size_t)n;) {
+            struct nlmsghdr h;
+            struct nlmsgerr e;
+            memcpy(&h, datagram + at, sizeof h);
+            if (h.nlmsg_len < sizeof h || h.nlmsg_len > (size_t)n - at)
+                break;
+            if (h.nlmsg_type == NLMSG_ERROR && h.nlmsg_len >= NLMSG_HDRLEN + sizeof e.error) {
+                memcpy(&e.error, datagram + at + NLMSG_HDRLEN, sizeof e.error);
+                return -e.error;
+            }
+            at += NLMSG_ALIGN(h.nlmsg_len);
+        }
+    }
+}
+
+enum err nft_commit(struct nft_batch *b, char *why, size_t why_size)
+{
+    struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
+    acknowledged(b);
+    batch_mark(b, NFNL_MSG_BATCH_END);
+    if (b->failed != OK) {
+        snprintf(why, why_size, "%s", err_text(b->failed));
+        return b->failed;
+    }
+    int fd = open_socket(b->out.len), error = 0;
+    if (fd < 0)
+        return fail(errno, why, why_size);
+    if (sendto(fd, b->out.data, b->out.len, 0, (struct sockaddr *)&kernel, sizeof kernel) < 0)
+        error = errno;
+    else
+        error = answered(fd);
+    (void)close(fd);
+    return error ? fail(error, why, why_size) : OK;
+}
+
+void nft_remove(const char *name)
+{
+    struct nft_batch b = {0};
+    char why[64];
+    snprintf(b.table, sizeof b.table, "%s", name);
+    batch_mark(&b, NFNL_MSG_BATCH_BEGIN);
+    table(&b, NFT_MSG_NEWTABLE, NLM_F_CREATE);
+    table(&b, NFT_MSG_DELTABLE, 0);
+    if (nft_commit(&b, why, sizeof why) != OK) {
+        /* Where nothing could be put there, nothing is. */
+    }
+    nft_free(&b);
+}
