@@ -144,15 +144,17 @@ static void take_datagram(struct worker *w, struct bound_socket *s, const struct
 }
 
 /* One IP packet of protocol 50. */
-static void take_packet(struct worker *w, struct bound_socket *s, const struct loop_rx *rx)
+static void take_packet(struct worker *w, struct bound_socket *s, struct loop_rx *rx)
 {
     struct ip_view v;
     uint32_t head;
     if (ip_view_parse(&v, span_of(rx->data, rx->len)) != OK || ip_view_find(&v, rx->data, RAW_ESP, &head) != OK ||
-        v.len < head + 4)
+        v.len < head + 4) {
         worker_count(w, STAT_DROP_IN_RUNT, 1);
-    else
-        take_esp(w, s, rx, rx->data + head, v.len - head, head);
+        return;
+    }
+    rx->tos = outer_tos(rx->data); /* no socket has told it */
+    take_esp(w, s, rx, rx->data + head, v.len - head, head);
 }
 
 void inbound_received(void *ctx, struct loop_rx *rx, unsigned n)
