@@ -5,12 +5,21 @@
  * RFC 4301 section 5.2 step 4, against the SPD as it is now: the packet must be the traffic of the policy its SA was
  * made for. The SA's own selectors, which esp_open checked, say so already unless an earlier policy takes some of it.
  */
-static bool selected(const struct spd *spd, const struct spd_entry *entry, const struct esp_packet *p)
+static bool selected(const struct worker *w, const struct spd *spd, const struct spd_entry *entry, const struct sa *sa,
+                     const struct esp_packet *p)
 {
-    struct flow f;
+    struct flow f, quoted;
+    struct span packet = span_of(p->data, p->len);
     if (!entry || !entry->overlapped)
         return entry != NULL;
-    return flow_of(span_of(p->data, p->len), &f) == OK && spd_lookup_in(spd, &f) == entry;
+    if (flow_of(packet, &f) != OK)
+        return false;
+    if (fragment_later(&f) && sa->fragments)
+        (void)fragment_table_fill(sa->fragments, &f, worker_now(w));
+    const struct spd_entry *found = spd_lookup_in(spd, &f);
+    if (!found && flow_of_quoted(packet, &f, &quoted) == OK) /* as esp_open does: RFC 4301 section 6.2 */
+        found = spd_lookup_in(spd, &quoted);
+    return found == entry;
 }
 
 /* What the path says about congestion (RFC 6040 section 4.2). False: the packet is to be dropped, which is counted. */
@@ -27,8 +36,7 @@ void deliver(struct worker *w, struct batch *b)
 {
     const struct spd *spd = atomic_load_explicit(&w->p.shared->spd, memory_order_acquire);
     const struct spd_entry *entry = spd_find(spd, b->sa->params.policy_id);
-    unsigned mss4 = atomic_load_explicit(&w->p.shared->mss4, memory_order_relaxed);
-    unsigned mss6 = atomic_load_explicit(&w->p.shared->mss6, memory_order_relaxed);
+    uint16_t mss4 = frame_mss(w, b->sa, false), mss6 = frame_mss(w, b->sa, true);
     bool tunnel = b->sa->params.mode == MODE_TUNNEL;
     uint64_t packets = 0, bytes = 0;
     coalesce_begin(w->coalescer, w->loop, w->tun, b->slot);
@@ -38,16 +46,16 @@ void deliver(struct worker *w, struct batch *b)
             worker_count(w, p->drop, 1);
             continue;
         }
-        if (!selected(spd, entry, p)) {
+        if (!selected(w, spd, entry, b->sa, p)) {
             worker_count(w, STAT_DROP_IN_SELECTOR, 1);
             continue;
         }
         if ((p->outer.tos & OUTER_ECN) && tunnel && !decapsulated(w, p))
             continue;
         packets++;
-        unsigned mss = p->next_header == NEXT_HEADER_IPV4 ? mss4 : mss6;
+        uint16_t mss = p->next_header == NEXT_HEADER_IPV4 ? mss4 : mss6;
         if (mss)
-            clamp_mss(p->data, p->len, (uint16_t)mss);
+            clamp_mss(p->data, p->len, mss);
         bytes += p->len;
         coalesce_add(w->coalescer, p->data, p->len);
     }

@@ -48,9 +48,41 @@ static uint8_t *batch_room(struct worker *w, struct sa *sa, uint32_t sealed_len,
     return at + b->head[b->n];
 }
 
+/* No more than the tunnel has room for, or the path as far as it is known. */
 static uint32_t padded_len(const struct worker *w, const struct sa *sa, uint32_t len)
 {
-    return tfc_padded(&sa->params.tfc, len, atomic_load_explicit(&w->p.shared->mtu, memory_order_relaxed));
+    uint32_t room = atomic_load_explicit(&w->p.shared->mtu, memory_order_relaxed);
+    uint32_t path = atomic_load_explicit(&sa->inner_max, memory_order_relaxed);
+    return tfc_padded(&sa->params.tfc, len, path && path < room ? path : room);
+}
+
+bool frame_room(struct worker *w, struct sa *sa, uint32_t size, struct esp_packet *p)
+{
+    p->len = sa->params.tfc.n ? padded_len(w, sa, size) : size;
+    p->tfc = (uint16_t)(p->len - size);
+    uint8_t *room = batch_room(w, sa, esp_sealed_len(&sa->params.suite, p->len), &p->outer);
+    if (room)
+        p->data = room + esp_headroom(&sa->params.suite);
+    return room;
+}
+
+void frame_add(struct worker *w, const struct esp_packet *p, uint32_t size)
+{
+    if (p->len > size) /* what lay there before is other people's; and sealed, zeros look like anything else */
+        memset(p->data + size, 0, p->len - size);
+    w->out.v[w->out.n++] = *p;
+}
+
+uint16_t frame_mss(const struct worker *w, const struct sa *sa, bool ipv6)
+{
+    unsigned headers = ipv6 ? 60 : 40; /* IP and TCP without options */
+    unsigned path = atomic_load_explicit(&sa->inner_max, memory_order_relaxed);
+    unsigned mss = atomic_load_explicit(ipv6 ? &w->p.shared->mss6 : &w->p.shared->mss4, memory_order_relaxed);
+    if (sa->params.mss)
+        return sa->params.mss == MSS_KEEP ? 0 : sa->params.mss;
+    if (path > headers && (!mss || path - headers < mss))
+        mss = path - headers;
+    return (uint16_t)mss;
 }
 
 /*
@@ -59,31 +91,24 @@ static uint32_t padded_len(const struct worker *w, const struct sa *sa, uint32_t
  */
 void frame_packet(struct worker *w, struct sa *sa, struct segments *s)
 {
-    uint16_t mss =
-        (uint16_t)atomic_load_explicit(s->ipv6 ? &w->p.shared->mss6 : &w->p.shared->mss4, memory_order_relaxed);
-    struct outer outer = outer_of(sa, s->packet); /* segments of one packet have one header */
+    uint32_t max = atomic_load_explicit(&sa->inner_max, memory_order_relaxed);
+    if (max && segment_size(s, 0) > max && !frame_oversize(w, sa, s, max))
+        return;
+    uint16_t mss = s->count == 1 ? frame_mss(w, sa, s->ipv6) : 0;
+    struct esp_packet p = {
+        .next_header = s->ipv6 ? NEXT_HEADER_IPV6 : NEXT_HEADER_IPV4,
+        .outer = outer_of(sa, s->packet), /* segments of one packet have one header */
+    };
     while (segment_more(s)) {
         uint32_t size = segment_size(s, s->next);
-        uint32_t len = sa->params.tfc.n ? padded_len(w, sa, size) : size;
-        uint8_t *room = batch_room(w, sa, esp_sealed_len(&sa->params.suite, len), &outer);
-        if (!room) {
+        if (!frame_room(w, sa, size, &p)) {
             worker_count(w, STAT_DROP_OUT_NO_BUFFER, s->count - s->next);
             return;
         }
-        uint8_t *inner = room + esp_headroom(&sa->params.suite);
-        bool single = s->count == 1;
-        segment_next(s, inner);
-        if (single && mss)
-            clamp_mss(inner, size, mss);
-        if (len > size) /* what lay there before is other people's; and sealed, zeros look like anything else */
-            memset(inner + size, 0, len - size);
-        w->out.v[w->out.n++] = (struct esp_packet){
-            .data = inner,
-            .len = len,
-            .next_header = s->ipv6 ? NEXT_HEADER_IPV6 : NEXT_HEADER_IPV4,
-            .tfc = (uint16_t)(len - size),
-            .outer = outer,
-        };
+        segment_next(s, p.data);
+        if (mss)
+            clamp_mss(p.data, size, mss);
+        frame_add(w, &p, size);
     }
 }
 

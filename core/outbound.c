@@ -19,16 +19,47 @@ static void acquire(struct worker *w, uint32_t policy_id, const struct flow *pac
 }
 
 /*
+ * An ICMP error that no policy takes goes where answers to the packet it quotes would go, if there is an SA for those:
+ * none is asked for (RFC 4301 section 6.2).
+ */
+static struct sa *match_quoted(struct worker *w, const struct spd *spd, struct span packet, const struct flow *f)
+{
+    struct flow quoted;
+    if (flow_of_quoted(packet, f, &quoted) != OK)
+        return NULL;
+    const struct spd_entry *entry = flow_cache_lookup(w->flows, spd, &quoted);
+    bool protect = entry && entry->policy->action == ACTION_PROTECT;
+    struct sa *sa = protect ? sad_find_out(w->p.shared->sad, entry->id, w->p.index) : NULL;
+    if (!sa || !selectors_match_out(&sa->params.local, &sa->params.remote, &quoted))
+        return NULL;
+    worker_count(w, STAT_OUT_ICMP_QUOTED, 1);
+    return sa;
+}
+
+/* Ports of fragments but the first are what the first one showed (section 7.3), where that is known. */
+static void recall_ports(struct worker *w, struct flow *f)
+{
+    if (fragment_later(f))
+        (void)fragment_table_fill(w->fragments, f, worker_now(w));
+    else
+        fragment_table_note(w->fragments, f, worker_now(w));
+}
+
+/*
  * The outbound SA for a flow. NULL: the drop is counted for all its segments, unless `waiting` is the entry whose SA is
  * not there yet.
  */
-static struct sa *match(struct worker *w, const struct spd *spd, const struct flow *f, uint32_t packets,
-                        const struct spd_entry **waiting)
+static struct sa *match(struct worker *w, const struct spd *spd, struct span packet, const struct flow *f,
+                        uint32_t packets, const struct spd_entry **waiting)
 {
+    enum stat_id unknown = fragment_later(f) && !f->ports_known ? STAT_DROP_OUT_FRAGMENT : STAT_COUNT;
+    struct sa *quoted;
     const struct spd_entry *entry = flow_cache_lookup(w->flows, spd, f);
     if (!entry) {
-        worker_count(w, STAT_DROP_OUT_NO_POLICY, packets);
-        return NULL;
+        quoted = match_quoted(w, spd, packet, f);
+        if (!quoted)
+            worker_count(w, unknown != STAT_COUNT ? unknown : STAT_DROP_OUT_NO_POLICY, packets);
+        return quoted;
     }
     if (entry->policy->action != ACTION_PROTECT) {
         bool bypass = entry->policy->action == ACTION_BYPASS;
@@ -42,8 +73,10 @@ static struct sa *match(struct worker *w, const struct spd *spd, const struct fl
     }
     /* The peer may have narrowed what we offered (RFC 7296 section 2.9). */
     if (!selectors_match_out(&sa->params.local, &sa->params.remote, f)) {
-        worker_count(w, STAT_DROP_OUT_SELECTOR, packets);
-        return NULL;
+        quoted = match_quoted(w, spd, packet, f);
+        if (!quoted)
+            worker_count(w, unknown != STAT_COUNT ? unknown : STAT_DROP_OUT_SELECTOR, packets);
+        return quoted;
     }
     return sa;
 }
@@ -72,7 +105,9 @@ static void outbound(struct worker *w, const struct spd *spd, struct span raw, b
         worker_count(w, STAT_DROP_OUT_MALFORMED, 1);
         return;
     }
-    struct sa *sa = match(w, spd, &f, s.count, &waiting);
+    if (f.fragment)
+        recall_ports(w, &f);
+    struct sa *sa = match(w, spd, span_of(s.packet, s.len), &f, s.count, &waiting);
     if (sa)
         frame_packet(w, sa, &s);
     else if (waiting)

@@ -13,6 +13,7 @@
 #include "core/worker_impl.h"
 
 #define RING_SIZE (1u << 20)
+#define FRAGMENT_SETS 64
 #define TURN_TRIES 7 /* with pauses of 1, 2, 4 … ms */
 
 bool worker_push(struct worker *w, enum worker_message type, struct span a, struct span b, enum stat_id full)
@@ -138,6 +139,7 @@ static enum err worker_init(struct worker *w, char *why, size_t why_size)
     TRY(coalescer_new(&w->coalescer, w->p.uso));
     TRY(hold_new(&w->hold));
     TRY(hold_new(&w->early));
+    TRY(fragment_table_new(&w->fragments, FRAGMENT_SETS));
     if (w->p.loop) {
         w->loop = w->p.loop;
     } else {
@@ -159,6 +161,7 @@ enum err worker_new(struct worker **out, const struct worker_params *p, char *wh
         return ERR_NOMEM;
     *w = (struct worker){.p = *p, .call_fd = -1};
     w->self = w;
+    w->icmp_tokens = ICMP_BURST;
     if (!w->p.now)
         w->p.now = real_now;
     cover_init(&w->cover);
@@ -192,6 +195,7 @@ void worker_free(struct worker *w)
     coalescer_free(w->coalescer);
     hold_free(w->hold);
     hold_free(w->early);
+    fragment_table_free(w->fragments);
     flow_cache_free(w->flows);
     ring_free(w->ring);
     free(w);

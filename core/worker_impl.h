@@ -13,6 +13,8 @@
 #include "esp/esp.h"
 #include "tun/offload.h"
 
+#define ICMP_BURST 100   /* errors that may go to the TUN at once (RFC 4443 section 2.4 (f)) … */
+#define ICMP_PER_S 1000  /* … and in the long run */
 #define ACQUIRE_SLOTS 64 /* policies whose last acquire is remembered; collisions only send one more */
 
 /* Packets of one SA on their way through seal or open, all in one slot. */
@@ -51,7 +53,10 @@ struct worker {
     struct flow_cache *flows;
     struct coalescer *coalescer;
     struct hold *hold;
-    struct hold *early; /* ESP that has come before its SA, by SPI */
+    struct hold *early;               /* ESP that has come before its SA, by SPI */
+    struct fragment_table *fragments; /* what first fragments from the TUN showed */
+    unsigned icmp_tokens;             /* errors that may be sent to it now, */
+    ns_t icmp_at;                     /* as of then */
     struct loop_io *tun;
     struct bound_socket sockets[WORKER_SOCKETS];
     struct cover cover;
@@ -82,6 +87,16 @@ void worker_limits(struct worker *w, struct sa *sa, unsigned events);
 void outbound_received(void *ctx, struct loop_rx *rx, unsigned n);
 void inbound_received(void *ctx, struct loop_rx *rx, unsigned n);
 void inbound_raw(void *ctx, struct loop_rx *rx, unsigned n); /* of raw sockets: whole IP packets */
+/* The MSS that a SYN of this SA may announce; 0: whatever it does. */
+uint16_t frame_mss(const struct worker *w, const struct sa *sa, bool ipv6);
+/*
+ * Room in the outbound batch for one more inner packet of that size, and for its padding: data, len and tfc of p; its
+ * outer and next_header are there. frame_add takes what was written there. False: all buffers are in flight.
+ */
+bool frame_room(struct worker *w, struct sa *sa, uint32_t size, struct esp_packet *p);
+void frame_add(struct worker *w, const struct esp_packet *p, uint32_t size);
+/* oversize.c: a packet of which a segment is longer than `max`. True: it goes all the same; else it has been seen to. */
+bool frame_oversize(struct worker *w, struct sa *sa, struct segments *s, uint32_t max);
 /* frame.c: puts a packet, or the segments of one, into the batch of its SA, which is flushed as it fills up. */
 void frame_packet(struct worker *w, struct sa *sa, struct segments *s);
 /* A packet with nothing inside, of that inner length (RFC 4303 section 2.6). False: all buffers are in flight. */

@@ -20,6 +20,7 @@ struct batch {
     uint8_t at[TRANSFORM_BATCH];
     unsigned n, authentic;
     uint64_t packets, bytes; /* the SA's counters, with what this batch delivers */
+    ns_t now;
 };
 
 static bool drop(struct esp_packet *p, enum err why, enum stat_id counter)
@@ -128,25 +129,45 @@ static bool addresses_selected(struct sa *sa, const uint8_t *addresses, uint8_t 
     return true;
 }
 
-/* RFC 4301 section 5.2 step 4 by the packet's flow. Errors: SYNTAX (no flow to be seen), MISMATCH. */
-static enum err flow_selected(const struct sa *sa, struct span packet)
+static bool matches(const struct sa *sa, const struct flow *f)
+{
+    return selectors_match_in(&sa->params.local, &sa->params.remote, f);
+}
+
+/* An ICMP error from elsewhere, a router, that is about traffic of this SA (RFC 4301 section 6.2). */
+static bool quote_selected(const struct sa *sa, struct span packet, const struct flow *f)
+{
+    struct flow quoted;
+    return flow_of_quoted(packet, f, &quoted) == OK && matches(sa, &quoted);
+}
+
+/* RFC 4301 section 5.2 step 4 by the packet's flow. Errors: SYNTAX (no flow to be seen), MISMATCH, STATE (a fragment
+ * that would need the ports of its first one: section 7.3). */
+static enum err flow_selected(const struct sa *sa, struct span packet, ns_t now)
 {
     struct flow f;
     if (flow_of(packet, &f) != OK)
         return ERR_SYNTAX;
-    return selectors_match_in(&sa->params.local, &sa->params.remote, &f) ? OK : ERR_MISMATCH;
+    bool later = fragment_later(&f), ok = matches(sa, &f);
+    if (!ok && later && sa->fragments && fragment_table_fill(sa->fragments, &f, now))
+        ok = matches(sa, &f);
+    else if (ok && f.fragment && !later && sa->fragments)
+        fragment_table_note(sa->fragments, &f, now);
+    if (ok || quote_selected(sa, packet, &f))
+        return OK;
+    return later && sa->fragments && !f.ports_known ? ERR_STATE : ERR_MISMATCH;
 }
 
 /* Tunnel mode: an inner packet whose header was found sound. */
-static enum err tunnel_selected(struct sa *sa, struct span inner, uint8_t family)
+static enum err tunnel_selected(struct sa *sa, struct span inner, uint8_t family, ns_t now)
 {
-    if (!sa->address_only)
-        return flow_selected(sa, inner);
-    return addresses_selected(sa, inner.data + (family == 4 ? 12 : 8), family) ? OK : ERR_MISMATCH;
+    if (sa->address_only && addresses_selected(sa, inner.data + (family == 4 ? 12 : 8), family))
+        return OK;
+    return flow_selected(sa, inner, now);
 }
 
 /* Transport mode: the header that the payload would have had on the path is put before its beginning. */
-static enum err transport_selected(const struct sa *sa, struct span payload, uint8_t next_header)
+static enum err transport_selected(const struct sa *sa, struct span payload, uint8_t next_header, ns_t now)
 {
     uint8_t packet[TRANSPORT_LOOK] = {0};
     struct path path = sa_path(sa);
@@ -170,7 +191,7 @@ static enum err transport_selected(const struct sa *sa, struct span payload, uin
     memcpy(packet + header - len, path.local.ip.b, len);
     if (look > 0)
         memcpy(packet + header, payload.data, look);
-    return flow_selected(sa, span_of(packet, header + look));
+    return flow_selected(sa, span_of(packet, header + look), now);
 }
 
 /* -- what was decrypted -- */
@@ -200,7 +221,7 @@ static uint32_t inner_len(const uint8_t *p, uint32_t len, uint8_t family)
 }
 
 /* Takes the trailer off (RFC 4303 section 3.4.4.1) and checks what is left. */
-static bool unwrap(struct sa *sa, struct esp_packet *p, uint32_t text_len)
+static bool unwrap(struct sa *sa, struct esp_packet *p, uint32_t text_len, ns_t now)
 {
     const uint8_t *text = p->dst;
     uint32_t len = text_len - 2, pad = text[text_len - 2];
@@ -216,12 +237,15 @@ static bool unwrap(struct sa *sa, struct esp_packet *p, uint32_t text_len)
         len = family ? inner_len(text, len, family) : 0;
         if (len == 0)
             return drop(p, ERR_SYNTAX, STAT_DROP_IN_MALFORMED);
-        e = tunnel_selected(sa, span_of(text, len), family);
+        e = tunnel_selected(sa, span_of(text, len), family, now);
     } else {
-        e = transport_selected(sa, span_of(text, len), next);
+        e = transport_selected(sa, span_of(text, len), next, now);
     }
     if (e != OK)
-        return drop(p, e, e == ERR_MISMATCH ? STAT_DROP_IN_SELECTOR : STAT_DROP_IN_MALFORMED);
+        return drop(p, e,
+                    e == ERR_MISMATCH ? STAT_DROP_IN_SELECTOR
+                    : e == ERR_STATE  ? STAT_DROP_IN_FRAGMENT
+                                      : STAT_DROP_IN_MALFORMED);
     p->data = p->dst;
     p->len = len;
     p->next_header = next;
@@ -236,7 +260,7 @@ static bool finish(struct sa *sa, struct esp_packet *p, struct batch *b, unsigne
     b->authentic++;
     if (!replay_commit(&sa->replay, b->seq[k]))
         return drop(p, ERR_REPLAY, STAT_DROP_IN_REPLAY);
-    if (!unwrap(sa, p, b->ops[k].len))
+    if (!unwrap(sa, p, b->ops[k].len, b->now))
         return false;
     if (b->packets >= sa->packet_hard || p->len > sa->byte_hard - b->bytes) {
         sa->packet_hard = b->packets; /* over for good, as in seal.c */
@@ -262,6 +286,7 @@ unsigned esp_open(struct sa *sa, struct esp_packet *v, unsigned n, ns_t now, uns
     assert(n <= TRANSFORM_BATCH);
     struct batch b;
     b.n = b.authentic = 0;
+    b.now = now;
     b.packets = atomic_load_explicit(&sa->packets, memory_order_relaxed);
     b.bytes = atomic_load_explicit(&sa->bytes, memory_order_relaxed);
     bool expired = b.packets >= sa->packet_hard || b.bytes >= sa->byte_hard;

@@ -21,6 +21,8 @@
  */
 #define BLOCK128_SOFT (UINT64_C(1) << 40)
 
+#define FRAGMENT_SETS 8 /* fragmented packets that one SA remembers: four times that many */
+
 static uint64_t least(uint64_t a, uint64_t b)
 {
     return a < b ? a : b;
@@ -71,6 +73,14 @@ static bool any_proto(const struct selectors *s)
     return true;
 }
 
+static bool any_port(const struct selectors *s)
+{
+    for (unsigned i = 0; i < s->n; i++)
+        if (s->v[i].port_first != 0 || s->v[i].port_last != UINT16_MAX)
+            return false;
+    return true;
+}
+
 static enum err check_params(const struct sa_params *p)
 {
     const struct suite *s = &p->suite;
@@ -94,6 +104,8 @@ static enum err check_params(const struct sa_params *p)
 static enum err build(struct sa *sa, const struct sa_params *p)
 {
     bool in = p->dir == SA_IN;
+    if (in && !(any_port(&p->local) && any_port(&p->remote)))
+        TRY(fragment_table_new(&sa->fragments, FRAGMENT_SETS));
     if (in)
         TRY(replay_init(&sa->replay, p->replay_window));
     else if (p->suite.iv_len > 0 && !p->suite.counter_iv && !(sa->iv_pool = malloc(SA_IV_POOL)))
@@ -119,6 +131,7 @@ enum err sa_new(struct sa **out, const struct sa_params *p, ns_t now)
         return ERR_NOMEM;
     }
     set_limits(sa);
+    atomic_store(&sa->news_over, UINT32_MAX);
     sa_move(sa, &p->path);
     enum err e = build(sa, p);
     if (e != OK) {
@@ -136,6 +149,7 @@ void sa_free(void *object)
         return;
     keyed_free(sa->keyed);
     replay_fini(&sa->replay);
+    fragment_table_free(sa->fragments);
     if (sa->iv_pool) /* IVs that were drawn but never sent */
         secret_wipe(sa->iv_pool, SA_IV_POOL);
     free(sa->iv_pool);

@@ -13,6 +13,7 @@
 #include "core/base/ip.h"
 #include "crypto/transform.h"
 #include "esp/replay.h"
+#include "policy/fragments.h"
 #include "policy/pad.h"
 #include "policy/selector.h"
 
@@ -34,6 +35,8 @@ struct sa_params {
     struct path path;               /* local and remote outer endpoints */
     struct selectors local, remote; /* narrowed traffic selectors */
     struct outer_rule outer;        /* SA_OUT */
+    uint16_t mss;                   /* as struct policy's */
+    bool fragment_before;           /* likewise */
     /* Ask for a rekey at soft, stop at hard. 0: the sequence number's and the suite's own (sa.c says which). */
     uint64_t soft_bytes, soft_packets;
     uint64_t hard_bytes, hard_packets;
@@ -61,6 +64,10 @@ struct sa {
         flow; /* SA_OUT: the flow label of its packets over IPv6, 1..0xfffff, drawn by chance (RFC 6437 section 3) */
     atomic_uint path_version; /* odd while path changes: a sequence lock */
     _Atomic uint64_t path_words[SA_PATH_WORDS];
+    /* The largest inner packet whose datagram passes the path whole, as far as known; 0: not known. */
+    atomic_uint inner_max;
+    /* SA_OUT: an ESP packet longer than that is news to the control thread, once: UINT32_MAX from then on. */
+    atomic_uint news_over;
     /* runtime half: the worker's, under lock */
     _Alignas(64) pthread_spinlock_t lock;
     struct keyed *keyed;
@@ -69,11 +76,12 @@ struct sa {
     uint64_t packet_soft, packet_hard; /* SA_IN: the same for `packets` */
     uint64_t byte_soft, byte_hard;     /* the same for `bytes` */
     struct sa_stretch stretch;
-    uint8_t *iv_pool;     /* SA_OUT, suites with random IVs: drawn in bulk */
-    uint32_t iv_left;     /* bytes of the pool not yet used, at its end */
-    struct replay replay; /* SA_IN */
-    bool address_only;    /* SA_IN: all selectors are for any protocol and port, so addresses decide */
-    uint8_t seen_family;  /* SA_IN: the two ranges that the last inner packet fell into; 0: none yet */
+    uint8_t *iv_pool;                 /* SA_OUT, suites with random IVs: drawn in bulk */
+    uint32_t iv_left;                 /* bytes of the pool not yet used, at its end */
+    struct replay replay;             /* SA_IN */
+    struct fragment_table *fragments; /* SA_IN, selectors with ports: what first fragments showed; else NULL */
+    bool address_only;                /* SA_IN: all selectors are for any protocol and port, so addresses decide */
+    uint8_t seen_family;              /* SA_IN: the two ranges that the last inner packet fell into; 0: none yet */
     struct inner_range seen_src, seen_dst;
     _Atomic uint64_t packets, bytes; /* inner; bytes count inner packet lengths */
     _Atomic uint64_t last_used;      /* ns_t of the last batch */

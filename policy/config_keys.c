@@ -10,6 +10,8 @@
 #define PEER SECTION_PEER
 #define POLICY SECTION_POLICY
 #define REAUTH_MIN (10 * NS_PER_S)
+#define MSS_MIN 88 /* what Linux takes for the least */
+#define MSS_MAX 65495
 #define WORKERS_MAX 15 /* four bits of an SPI name the worker; zero names none */
 
 /* -- [host] -- */
@@ -327,6 +329,15 @@ static void peer_mobike(struct target *t, const char *value, unsigned line)
         t->peer->mobike = i == 0;
 }
 
+static void peer_pmtu(struct target *t, const char *value, unsigned line)
+{
+    static const char *const words[] = {"probe", "icmp", "no", NULL};
+    static const enum pmtu_mode modes[] = {PMTU_PROBE, PMTU_ICMP, PMTU_NO};
+    unsigned i;
+    if (value_word(t->load, line, value, words, &i))
+        t->peer->pmtu = modes[i];
+}
+
 /* -- [policy], and a peer's own -- */
 
 static void policy_action(struct target *t, const char *value, unsigned line)
@@ -406,6 +417,39 @@ static void policy_hold(struct target *t, const char *value, unsigned line)
     unsigned n;
     if (value_number(t->load, line, value, 0, 256, &n))
         t->policy->hold = (uint16_t)n;
+}
+
+static void policy_mss(struct target *t, const char *value, unsigned line)
+{
+    unsigned n;
+    if (strcmp(value, "auto") == 0)
+        t->policy->mss = 0;
+    else if (strcmp(value, "no") == 0)
+        t->policy->mss = MSS_KEEP;
+    else if (value_number(t->load, line, value, MSS_MIN, MSS_MAX, &n))
+        t->policy->mss = (uint16_t)n;
+}
+
+static void policy_fragment(struct target *t, const char *value, unsigned line)
+{
+    static const char *const words[] = {"before", "after", NULL};
+    unsigned i;
+    if (value_word(t->load, line, value, words, &i))
+        t->policy->fragment_before = i == 0;
+}
+
+static void policy_icmp(struct target *t, const char *value, unsigned line)
+{
+    static const char *const words[] = {"too-big", "unreachable", NULL};
+    static const uint8_t bits[] = {ICMP_TOO_BIG, ICMP_UNREACHABLE};
+    char item[32];
+    unsigned i;
+    t->policy->icmp = 0;
+    if (strcmp(value, "no") == 0)
+        return;
+    while (next_item(&value, item, sizeof(item)))
+        if (value_word(t->load, line, item, words, &i))
+            t->policy->icmp |= bits[i];
 }
 
 /* Takes one of the two ESN values out of every proposal. False: nothing was left of one of them. */
@@ -488,6 +532,7 @@ static const struct key keys[] = {
     {"ppk-id", PEER, false, false, peer_ppk_id},
     {"ppk-required", PEER, false, false, peer_ppk_required},
     {"mobike", PEER, false, false, peer_mobike},
+    {"pmtu", PEER, false, false, peer_pmtu},
     {"unique", PEER, false, false, peer_unique},
 
     {"action", POLICY, false, false, policy_action},
@@ -514,11 +559,11 @@ static const struct key keys[] = {
     {"df", OWN, false, true, outer_df},
     {"tfc", OWN, true, true, traffic_tfc},
     {"dummies", OWN, false, true, traffic_dummies},
-    {"mss", OWN, false, true, NULL},
+    {"mss", OWN, false, true, policy_mss},
     {"ah", OWN, false, true, NULL},
-    {"fragment", OWN, false, true, NULL},
+    {"fragment", OWN, false, true, policy_fragment},
     {"fail-open", OWN, false, true, policy_fail_open},
-    {"icmp", OWN, false, true, NULL},
+    {"icmp", OWN, true, true, policy_icmp},
     {"flow-log", OWN, false, true, NULL},
 };
 #define KEYS (sizeof(keys) / sizeof(keys[0]))
@@ -633,6 +678,7 @@ static struct policy *new_policy(const struct section *s)
     p->lifetime = 60 * 60 * NS_PER_S;
     p->replay_window = 1024;
     p->hold = 16;
+    p->icmp = ICMP_TOO_BIG;
     p->esn = true;
     p->outer = outer_default();
     proposals_default(PROTOCOL_ESP, &p->esp);
@@ -733,9 +779,9 @@ static enum err apply_peer(struct loading *l, const struct section *s, struct pe
 /* What only makes sense for protected traffic. */
 static void check_unprotected(struct loading *l, const struct section *s)
 {
-    static const char *const protect_only[] = {"peer",  "mode",    "esp",           "esn",     "lifetime",
-                                               "bytes", "packets", "replay-window", "hold",    "dscp",
-                                               "ecn",   "df",      "tfc",           "dummies", "fail-open"};
+    static const char *const protect_only[] = {"peer",    "mode",          "esp",  "esn",      "lifetime", "bytes",
+                                               "packets", "replay-window", "hold", "dscp",     "ecn",      "df",
+                                               "tfc",     "dummies",       "mss",  "fragment", "icmp",     "fail-open"};
     for (size_t i = 0; i < sizeof(protect_only) / sizeof(protect_only[0]); i++)
         if (has(s, protect_only[i]))
             complain(l, line_of(s, protect_only[i]),

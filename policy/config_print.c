@@ -35,7 +35,12 @@ bool peer_equal(const struct peer *a, const struct peer *b)
            auth_equal(&a->auth, &b->auth) && a->psk.len == b->psk.len && secret_equal(a->psk.b, b->psk.b, a->psk.len) &&
            proposals_equal(&a->ike, &b->ike) && a->start == b->start && a->encap == b->encap && a->rekey == b->rekey &&
            a->dpd == b->dpd && a->fragmentation == b->fragmentation && a->window == b->window &&
-           a->mobike == b->mobike && same_extensions(a, b);
+           a->mobike == b->mobike && a->pmtu == b->pmtu && same_extensions(a, b);
+}
+
+static bool same_sizes(const struct policy *a, const struct policy *b)
+{
+    return a->mss == b->mss && a->fragment_before == b->fragment_before && a->icmp == b->icmp;
 }
 
 static bool same_tfc(const struct tfc *a, const struct tfc *b)
@@ -50,7 +55,7 @@ bool policy_equal(const struct policy *a, const struct policy *b)
            selectors_equal(&a->local, &b->local) && selectors_equal(&a->remote, &b->remote) && a->mode == b->mode &&
            a->transport_only == b->transport_only && proposals_equal(&a->esp, &b->esp) && a->lifetime == b->lifetime &&
            a->bytes == b->bytes && a->packets == b->packets && a->esn == b->esn && outer_equal(&a->outer, &b->outer) &&
-           same_tfc(&a->tfc, &b->tfc);
+           same_tfc(&a->tfc, &b->tfc) && same_sizes(a, b);
 }
 
 /* -- the policy table -- */

@@ -59,8 +59,10 @@ static enum err flow_ipv4(struct reader r, struct flow *f)
     unsigned header_len = (read_u8(&r) & 15u) * 4;
     f->dscp_ecn = read_u8(&r);
     f->packet_len = read_u16(&r);
-    read_u16(&r); /* identification */
-    unsigned offset = read_u16(&r) & 0x1fff;
+    f->fragment_id = read_u16(&r);
+    unsigned bits = read_u16(&r), offset = bits & 0x1fff;
+    f->fragment = (bits & 0x3fff) != 0;
+    f->fragment_offset = (uint16_t)(offset * 8);
     read_u8(&r); /* TTL */
     f->proto = read_u8(&r);
     read_u16(&r); /* checksum */
@@ -91,9 +93,13 @@ static enum err walk_extensions(struct reader *r, uint8_t next, struct flow *f, 
         bool is_fragment = next == NEXT_FRAGMENT;
         next = read_u8(r);
         size_t len = read_u8(r);
-        if (is_fragment)
-            *fragment = (read_u16(r) & 0xfff8) != 0;
-        read_span(r, is_fragment ? 4 : 6 + len * 8);
+        if (is_fragment) {
+            f->fragment = true;
+            f->fragment_offset = read_u16(r) & 0xfff8;
+            f->fragment_id = read_u32(r);
+            *fragment = f->fragment_offset != 0;
+        }
+        read_span(r, is_fragment ? 0 : 6 + len * 8);
         if (r->failed)
             return ERR_TRUNCATED;
     }
@@ -139,5 +145,73 @@ enum err flow_of(struct span packet, struct flow *out)
         return ERR_SYNTAX;
     }
     *out = f;
+    return OK;
+}
+
+/* -- ICMP errors -- */
+
+#define ICMP_HEADER 8
+
+enum icmp_type {
+    ECHO_REPLY = 0,
+    UNREACHABLE = 3,
+    SOURCE_QUENCH = 4,
+    ECHO = 8,
+    TIME_EXCEEDED = 11,
+    PARAMETER_PROBLEM = 12,
+    ECHO6 = 128,
+    ECHO6_REPLY = 129
+};
+
+/* RFC 792; RFC 4443 section 2.1. A redirect is between neighbours: no business of a tunnel. */
+static bool is_error(const struct flow *f)
+{
+    unsigned type = f->src_port >> 8;
+    if (!f->ports_known || f->fragment)
+        return false;
+    if (f->proto == NEXT_ICMPV6)
+        return type > 0 && type < 128;
+    return f->proto == NEXT_ICMP &&
+           (type == UNREACHABLE || type == SOURCE_QUENCH || type == TIME_EXCEEDED || type == PARAMETER_PROBLEM);
+}
+
+/* Type and code of the message that one of them would be answered with. */
+static uint16_t icmp_answer(uint16_t type_code)
+{
+    switch (type_code >> 8) {
+    case ECHO:
+        return ECHO_REPLY << 8;
+    case ECHO_REPLY:
+        return ECHO << 8;
+    case ECHO6:
+        return ECHO6_REPLY << 8;
+    case ECHO6_REPLY:
+        return ECHO6 << 8;
+    default:
+        return type_code;
+    }
+}
+
+enum err flow_of_quoted(struct span packet, const struct flow *f, struct flow *out)
+{
+    struct reader r = reader_of(packet);
+    struct flow q;
+    if (!is_error(f))
+        return ERR_NOTFOUND;
+    confine(&r, f->packet_len, 0);
+    read_span(&r, (size_t)f->header_len + ICMP_HEADER);
+    struct span quote = read_rest(&r);
+    if (r.failed)
+        return ERR_TRUNCATED;
+    TRY(flow_of(quote, &q));
+    if (q.src.family != f->src.family)
+        return ERR_SYNTAX;
+    *out = q;
+    out->src = q.dst;
+    out->dst = q.src;
+    out->src_port = q.dst_port;
+    out->dst_port = q.src_port;
+    if (q.proto == NEXT_ICMP || q.proto == NEXT_ICMPV6)
+        out->src_port = out->dst_port = icmp_answer(q.src_port);
     return OK;
 }

@@ -95,6 +95,21 @@ struct outer_rule {
 
 struct peer;
 
+/* How the largest datagram is found that passes to a peer whole. */
+enum pmtu_mode {
+    PMTU_PROBE, /* by probing (RFC 8899); what ICMP claims is a hint */
+    PMTU_ICMP,  /* ICMP is believed */
+    PMTU_NO,    /* not at all: the MTU of the route stands */
+};
+
+/* ICMP errors from outside that are listened to, though anybody can have sent them (RFC 4301 section 6.1.1): bits. */
+enum icmp_believed {
+    ICMP_TOO_BIG = 1,     /* fragmentation needed, packet too big: the path MTU is looked into */
+    ICMP_UNREACHABLE = 2, /* destination unreachable: the peer is asked whether it is there */
+};
+
+#define MSS_KEEP UINT16_MAX
+
 /* One entry of the SPD as configured. */
 struct policy {
     char name[64];
@@ -116,6 +131,9 @@ struct policy {
     struct tfc tfc;         /* default: none */
     unsigned dummies;       /* dummy packets a second, 0..DUMMIES_MAX; default 0 */
     struct outer_rule outer;
+    uint16_t mss;         /* TCP's, lowered to that in SYNs; 0: to what fits (default), MSS_KEEP: never */
+    bool fragment_before; /* too long IPv4 packets without DF are cut up inside the tunnel, not their datagrams */
+    uint8_t icmp;         /* enum icmp_believed; default ICMP_TOO_BIG */
 };
 
 #define WINDOW_MAX 32 /* requests of one peer under way at once (RFC 7296 section 2.3) */
@@ -157,9 +175,10 @@ struct peer {
     bool ppk_required;      /* nothing comes up without it */
     ns_t dpd; /* idle time before a liveness check when traffic leaves and none comes; default 30 s; 0: off */
 
-    bool fragmentation; /* of IKE messages (RFC 7383), if the peer supports it; default true */
-    unsigned window;    /* requests of the peer that may be under way at once, 1..WINDOW_MAX; default 1 */
-    bool mobike;        /* follow changes of address (RFC 4555), ours and the peer's; default true */
+    bool fragmentation;  /* of IKE messages (RFC 7383), if the peer supports it; default true */
+    unsigned window;     /* requests of the peer that may be under way at once, 1..WINDOW_MAX; default 1 */
+    enum pmtu_mode pmtu; /* default PMTU_PROBE */
+    bool mobike;         /* follow changes of address (RFC 4555), ours and the peer's; default true */
 };
 
 /*

@@ -34,6 +34,9 @@ struct flow {
     uint16_t src_port, dst_port; /* host order; ICMP: type << 8 | code in both */
     uint8_t proto;
     bool ports_known;
+    bool fragment;            /* one of several, or the only one (RFC 6946) */
+    uint16_t fragment_offset; /* where its payload begins in the whole packet's: 0 in the first */
+    uint32_t fragment_id;
     uint8_t dscp_ecn;    /* TOS / traffic class byte */
     uint16_t header_len; /* bytes before the transport header */
     uint32_t packet_len; /* by the header's own length field; 0 if that is 0 (jumbo and GSO packets that exceed it) */
@@ -45,6 +48,14 @@ struct flow {
  * looked at. Errors: TRUNCATED, SYNTAX (version, lengths, too many headers).
  */
 MUST_USE enum err flow_of(struct span packet, struct flow *out);
+
+/*
+ * Of an ICMP or ICMPv6 error: the flow that would answer the packet it quotes, addresses and ports reversed, whose SA it
+ * belongs to if its own header matches none (RFC 4301 section 6.2). Ports that can't be seen there are not known; for
+ * ICMP quoted the answer to an echo request is the reply, and the other way round.
+ * Errors: NOTFOUND (no ICMP error, or a fragment), TRUNCATED, SYNTAX (what it quotes is none).
+ */
+MUST_USE enum err flow_of_quoted(struct span packet, const struct flow *f, struct flow *out);
 
 /*
  * ADDRESS, CIDR or FIRST-LAST, then optionally [PROTO] or [PROTO/PORT]; host bits of a CIDR are dropped. PROTO is a

@@ -25,6 +25,11 @@
     X(OUT_TFC_BYTES, "out_tfc_bytes", "bytes of traffic flow confidentiality padding sealed with them")        \
     X(OUT_DUMMIES, "out_dummies", "dummy packets sealed and sent")                                             \
     X(IN_ECN_ODD, "in_ecn_odd", "inner packets whose outer ECN field fits no tunnel (RFC 6040 4.2)")           \
+    X(OUT_ICMP_QUOTED, "out_icmp_quoted", "ICMP errors sealed with the traffic that they are about")           \
+    X(ICMP_TOLD, "icmp_told", "ICMP errors to senders whose packets are too big for the path")                 \
+    X(ICMP_LIMITED, "icmp_limited", "the same, but not sent since there were too many")                        \
+    X(ICMP_HEARD, "icmp_heard", "ICMP errors from the network about datagrams of an SA")                       \
+    X(ICMP_IGNORED, "icmp_ignored", "ICMP errors from the network about no SA, or not to be believed")         \
     X(BYPASSED, "bypassed", "packets that policy lets pass unprotected")                                       \
     /* drops: what came from the TUN */                                                                        \
     X(DROP_OUT_MALFORMED, "drop_out_malformed", "outbound packet that is no valid IP packet")                  \
@@ -37,6 +42,7 @@
     X(DROP_OUT_SELECTOR, "drop_out_selector", "outbound packet outside its SA's selectors")                    \
     X(DROP_OUT_EXPIRED, "drop_out_expired", "outbound packet on an SA at its hard limit")                      \
     X(DROP_OUT_TOO_BIG, "drop_out_too_big", "outbound packet too big for the path")                            \
+    X(DROP_OUT_FRAGMENT, "drop_out_fragment", "outbound fragment without ports, its first one not seen")       \
     X(DROP_OUT_NO_BUFFER, "drop_out_no_buffer", "outbound packet with all buffers in flight")                  \
     X(DROP_OUT_SEND, "drop_out_send", "datagram that the socket refused")                                      \
     X(DROP_OUT_CRYPTO, "drop_out_crypto", "outbound packet that the crypto engine refused")                    \
@@ -50,6 +56,7 @@
     X(DROP_IN_MALFORMED, "drop_in_malformed", "ESP packet whose content is no valid IP packet")                \
     X(DROP_IN_SELECTOR, "drop_in_selector", "inner packet outside its SA's selectors")                         \
     X(DROP_IN_ECN, "drop_in_ecn", "inner packet that the path marked but that can't be (RFC 6040 4.2)")        \
+    X(DROP_IN_FRAGMENT, "drop_in_fragment", "inner fragment without ports, its first one not seen")            \
     X(DROP_IN_EXPIRED, "drop_in_expired", "ESP packet on an SA at its hard limit")                             \
     X(DROP_IN_NO_BUFFER, "drop_in_no_buffer", "inbound packet with all buffers in flight")                     \
     X(DROP_IN_TUN, "drop_in_tun", "inner packet that the TUN device refused")                                  \

@@ -123,7 +123,7 @@ static void complain(void *ctx, const char *file, unsigned line, const char *tex
     print_message("%s:%u: %s\n", file, line, text);
 }
 
-static void load(struct rig_host *h, unsigned me, const char *extra)
+static void load(struct rig_host *h, unsigned me, const char *extra, const char *suffix)
 {
     char path[] = "/tmp/adit-rig-XXXXXX";
     int fd = mkstemp(path);
@@ -131,20 +131,21 @@ static void load(struct rig_host *h, unsigned me, const char *extra)
     unsigned other = 3 - me;
     dprintf(fd,
             "[peer other]\nendpoint = 192.0.2.%u\npsk = \"a secret of the test\"\n%s"
-            "local = 10.%u.0.0/24, fd00:%u::/32\nremote = 10.%u.0.0/24, fd00:%u::/32\n%s",
-            other, strstr(extra, "start =") ? "" : "start = no\n", me, me, other, other, extra);
+            "local = 10.%u.0.0/24%s, fd00:%u::/32%s\nremote = 10.%u.0.0/24%s, fd00:%u::/32%s\n%s",
+            other, strstr(extra, "start =") ? "" : "start = no\n", me, me == 2 ? suffix : "", me, me == 2 ? suffix : "",
+            other, me == 1 ? suffix : "", other, me == 1 ? suffix : "", extra);
     close(fd);
     struct config_report report = {.error = complain, .warning = complain};
     assert_int_equal(config_load(path, &report, &h->config), OK);
     unlink(path);
 }
 
-static void host_setup(struct rig *r, unsigned i, uint64_t seed, const char *extra)
+static void host_setup(struct rig *r, unsigned i, uint64_t seed, const char *extra, const char *suffix)
 {
     struct rig_host *h = &r->host[i];
     h->rig = r;
     h->at = (struct endpoint){.ip = {.family = 4, .b = {192, 0, 2, (uint8_t)(i + 1)}}};
-    load(h, i + 1, extra);
+    load(h, i + 1, extra, suffix);
     assert_int_equal(epoch_new(&h->shared.epoch, 1), OK);
     assert_int_equal(sad_new(&h->shared.sad, h->shared.epoch, &random_system), OK);
     atomic_store(&h->shared.mtu, RIG_MTU);
@@ -199,15 +200,21 @@ static void host_setup(struct rig *r, unsigned i, uint64_t seed, const char *ext
 
 void rig_setup(struct rig *r, uint64_t seed, const char *extra)
 {
+    rig_setup_ports(r, seed, extra, "");
+}
+
+void rig_setup_ports(struct rig *r, uint64_t seed, const char *extra, const char *suffix)
+{
     assert_int_equal(crypto_init(), OK);
     log_setup(LOG_ERROR, LOG_TEXT);
     memset(r, 0, sizeof *r);
     snprintf(r->extra, sizeof r->extra, "%s", extra);
+    snprintf(r->suffix, sizeof r->suffix, "%s", suffix);
     assert_int_equal(memory_net_new(&r->net, seed), OK);
     memory_net_tap(r->net, on_wire, r);
     memory_net_faults(r->net, &(struct memory_faults){.delay = NS_PER_MS});
     for (unsigned i = 0; i < 2; i++)
-        host_setup(r, i, seed, extra);
+        host_setup(r, i, seed, extra, suffix);
 }
 
 static void run_jobs(struct rig_host *h)
@@ -238,7 +245,7 @@ void rig_restart(struct rig *r, unsigned host, uint64_t seed)
     struct rig_host *h = &r->host[host], before = *h;
     host_teardown(h);
     *h = (struct rig_host){.tun = before.tun, .udp = {before.udp[0], before.udp[1]}};
-    host_setup(r, host, seed, r->extra);
+    host_setup(r, host, seed, r->extra, r->suffix);
 }
 
 void rig_teardown(struct rig *r)

@@ -32,6 +32,7 @@ struct rig_host {
 struct rig {
     struct memory_net *net;
     char extra[256];
+    char suffix[32];
     struct rig_host host[2];
     ns_t now;
     bool keep_wire; /* keep ESP datagrams below, for replays */
@@ -50,6 +51,8 @@ struct rig {
 
 /* extra: lines for [peer] of both sides, e.g. "esp = aes128gcm16\n". Nothing is up yet. */
 void rig_setup(struct rig *r, uint64_t seed, const char *extra);
+/* The same with what stands behind each prefix of the second host, such as "[udp/53]". */
+void rig_setup_ports(struct rig *r, uint64_t seed, const char *extra, const char *suffix);
 void rig_teardown(struct rig *r);
 /* A host crashes and starts anew: it knows nothing, its peer has heard nothing. */
 void rig_restart(struct rig *r, unsigned host, uint64_t seed);

@@ -158,6 +158,10 @@ static void four_lines_are_a_link(void **state)
     assert_int_equal(own->hold, 16);
     assert_int_equal(own->tfc.n, 0);
     assert_int_equal(own->dummies, 0);
+    assert_int_equal(own->mss, 0);
+    assert_int_equal(own->icmp, ICMP_TOO_BIG);
+    assert_false(own->fragment_before);
+    assert_int_equal(own->peer->pmtu, PMTU_PROBE);
     assert_true(own->esn);
     proposals_default(PROTOCOL_ESP, &builtin);
     assert_true(proposals_equal(&own->esp, &builtin));
@@ -247,7 +251,7 @@ static void every_peer_and_policy_key_is_taken(void **state)
              "[peer road]\nendpoint = %any\nid = me@road.example\nlocal-id = keyid:gate\npsk = 0x00112233\n"
              "ike = aes128-sha256-x25519,\n  aes256gcm16-x25519\nencap = udp\nrekey = 30m\ndpd = no\n"
              "fragmentation = no\nwindow = 32\n"
-             "mobike = no\n"
+             "mobike = no\npmtu = icmp\nmss = 1200\nfragment = before\nicmp = unreachable, too-big\n"
              "local = 10.1.0.0/24\nremote = 10.9.0.0/24\nmode = tunnel\nesp = aes128gcm16\nlifetime = 1d\nbytes = 10M\n"
              "packets = 2K\nreplay-window = 64\nesn = no\nhold = 0\n"
              "tfc = 256,\n  mtu\ndummies = 5\nfail-open = no\n"
@@ -286,6 +290,10 @@ static void every_peer_and_policy_key_is_taken(void **state)
     assert_int_equal(own->tfc.size[1], TFC_FULL);
     assert_int_equal(own->dummies, 5);
     assert_false(own->fail_open);
+    assert_int_equal(own->mss, 1200);
+    assert_int_equal(own->icmp, ICMP_TOO_BIG | ICMP_UNREACHABLE);
+    assert_true(own->fragment_before);
+    assert_int_equal(p->pmtu, PMTU_ICMP);
     assert_false(own->esn);
 }
 
@@ -552,6 +560,10 @@ static void wrong_values_say_what_was_expected(void **state)
         {"[policy b]\nbytes = 99999999999999T", "found '99999999999999T', expected a size such as 500, 10M or 1G"},
         {"[policy b]\nbytes = M", "found 'M', expected a size such as 500, 10M or 1G"},
         {"[peer b]\nunique = yes", "found 'yes', expected no, replace or keep"},
+        {"[peer b]\npmtu = 1400", "found '1400', expected probe, icmp or no"},
+        {"[policy b]\nmss = 20", "found '20', expected a number from 88 to 65495"},
+        {"[policy b]\nfragment = never", "found 'never', expected before or after"},
+        {"[policy b]\nicmp = too-big, echo", "found 'echo', expected too-big or unreachable"},
         {"[policy b]\nhold = 257", "found '257', expected a number from 0 to 256"},
         {"[policy b]\ntfc = 63", "found '63', expected a size from 64 to 65534, 'mtu', or 'no'"},
         {"[policy b]\ntfc = 1e3", "found '1e3', expected a size from 64 to 65534, 'mtu', or 'no'"},
@@ -907,7 +919,8 @@ static void a_reload_sees_what_changed(void **state)
                                         "endpoint = 192.0.2.2\npsk = \"0123456789abcdef\"\nreauth = 1h\n",
                                         "endpoint = 192.0.2.2\npsk = \"0123456789abcdef\"\nchildless = never\n",
                                         "endpoint = 192.0.2.2\npsk = \"0123456789abcdef\"\nppk = 0x01\nppk-id = x\n",
-                                        "endpoint = 192.0.2.2\npsk = \"0123456789abcdef\"\nmobike = no\n"};
+                                        "endpoint = 192.0.2.2\npsk = \"0123456789abcdef\"\nmobike = no\n",
+                                        "endpoint = 192.0.2.2\npsk = \"0123456789abcdef\"\npmtu = no\n"};
     static const char *const policies[] = {"local = 10.1.0.0/25\nremote = 10.2.0.0/24\n",
                                            "local = 10.1.0.0/24\nremote = 10.2.0.0/25\n",
                                            NETS "esp = aes128gcm16\n",
@@ -919,7 +932,10 @@ static void a_reload_sees_what_changed(void **state)
                                            NETS "dscp = 0\n",
                                            NETS "dscp = 46:0\n",
                                            NETS "ecn = no\n",
-                                           NETS "df = copy\n"};
+                                           NETS "df = copy\n",
+                                           NETS "mss = no\n",
+                                           NETS "fragment = before\n",
+                                           NETS "icmp = no\n"};
     struct config *base;
     char text[300];
     good(f, "; first\n" LINK, "");
