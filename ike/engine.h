@@ -70,6 +70,10 @@ struct ike_env {
     void (*send)(void *ctx, const struct path *path, struct span message);
     /* A one-byte keepalive (RFC 3948 section 2.3). */
     void (*keepalive)(void *ctx, const struct path *path);
+    /* The same, in a datagram that is lost rather than fragmented (IPv4: DF). May be NULL: no probes. */
+    void (*send_whole)(void *ctx, const struct path *path, struct span message);
+    /* The outcome of ike_probe. bytes: of the datagram that was tried, which a cipher's blocks may make shorter. */
+    void (*probed)(void *ctx, uint64_t child, unsigned bytes, bool through);
     enum err (*spi_reserve)(void *ctx, uint32_t *spi);
     void (*spi_release)(void *ctx, uint32_t spi);
     /*
@@ -169,6 +173,14 @@ void ike_local_hint(struct ike_engine *e, const struct peer *peer, const struct 
  */
 #define IKE_ADDRESSES 256
 void ike_addresses(struct ike_engine *e, const struct ip *list, unsigned n, ns_t now);
+/*
+ * Tries whether an IP datagram of that many bytes passes from here to the peer of that Child SA (RFC 8899); env.probed
+ * tells, once, in a few seconds, unless the SA ends before. Errors: NOTFOUND, UNSUPPORTED (the peer has no IKE
+ * fragmentation), STATE (something else is under way, or no memory: later), RANGE.
+ */
+MUST_USE enum err ike_probe(struct ike_engine *e, uint64_t child, unsigned bytes, ns_t now);
+/* Somebody, who may be anybody, says that the peer can't be reached: a liveness check, if nothing has come lately. */
+void ike_child_doubtful(struct ike_engine *e, uint64_t child, ns_t now);
 /* Authentic and newest ESP arrived from another address than the SA's: peer's NAT mapping changed (RFC 7296 section 2.23). */
 void ike_child_moved(struct ike_engine *e, uint64_t child, const struct endpoint *remote, ns_t now);
 

@@ -30,20 +30,21 @@
 #include "ike/payload.h"
 #include "ike/proposal.h"
 
-#define NONCE_LEN 32                     /* ours: half of the longest PRF's key, at least (section 2.10) */
-#define TEXT_MAX 768                     /* one line for a person */
-#define AUTH_TEXT 192                    /* how an end has proved itself */
-#define NATT_PORT 4500                   /* the peer's, after floating (RFC 3947 section 4, RFC 7296 section 2.23) */
-#define HALF_OPEN_LIFE (30 * NS_PER_S)   /* a responder waits this long for IKE_AUTH */
-#define ERROR_GRACE (3 * NS_PER_S)       /* an unauthenticated refusal is believed after this (section 2.21.1) */
-#define LINGER (10 * NS_PER_S)           /* a refused SA answers retransmissions */
-#define PROVEN_AFTER (10 * NS_PER_S)     /* a peer without the answer to its IKE_AUTH would have asked again by then */
-#define LEAVE_AFTER (2 * NS_PER_S)       /* from the last packet on the Child SAs of an IKE SA to its Delete */
-#define REPLACED_LIFE (90 * NS_PER_S)    /* the peer has this long to delete what a rekey replaced */
-#define KEEPALIVE_EVERY (20 * NS_PER_S)  /* RFC 3948 section 4 */
-#define KEX_RETRIES 4                    /* INVALID_KE_PAYLOAD answers followed in one exchange */
-#define COOKIE_RETRIES 4                 /* cookies followed in one attempt */
-#define REFUSED_MAX (4 * 60 * NS_PER_S)  /* of TEMPORARY_FAILURE, then the IKE SA is closed (section 2.25) */
+#define NONCE_LEN 32                    /* ours: half of the longest PRF's key, at least (section 2.10) */
+#define TEXT_MAX 768                    /* one line for a person */
+#define AUTH_TEXT 192                   /* how an end has proved itself */
+#define NATT_PORT 4500                  /* the peer's, after floating (RFC 3947 section 4, RFC 7296 section 2.23) */
+#define HALF_OPEN_LIFE (30 * NS_PER_S)  /* a responder waits this long for IKE_AUTH */
+#define ERROR_GRACE (3 * NS_PER_S)      /* an unauthenticated refusal is believed after this (section 2.21.1) */
+#define LINGER (10 * NS_PER_S)          /* a refused SA answers retransmissions */
+#define PROVEN_AFTER (10 * NS_PER_S)    /* a peer without the answer to its IKE_AUTH would have asked again by then */
+#define LEAVE_AFTER (2 * NS_PER_S)      /* from the last packet on the Child SAs of an IKE SA to its Delete */
+#define REPLACED_LIFE (90 * NS_PER_S)   /* the peer has this long to delete what a rekey replaced */
+#define KEEPALIVE_EVERY (20 * NS_PER_S) /* RFC 3948 section 4 */
+#define DOUBT_AFTER (2 * NS_PER_S)      /* from the peer's last word until what strangers say about it is looked into */
+#define KEX_RETRIES 4                   /* INVALID_KE_PAYLOAD answers followed in one exchange */
+#define COOKIE_RETRIES 4                /* cookies followed in one attempt */
+#define REFUSED_MAX (4 * 60 * NS_PER_S) /* of TEMPORARY_FAILURE, then the IKE SA is closed (section 2.25) */
 #define MESSAGE_ID_SOFT (UINT32_MAX / 2) /* rekey from here on (section 2.2) */
 #define SA_INIT_MAX 8192                 /* kept twice before anybody has proved anything; ours stay below 2 KB */
 #define PEER_SAS_MAX 4                   /* IKE SAs with one identity; more than one only while the ends disagree */
@@ -123,6 +124,7 @@ enum task_kind {
     TASK_LIVENESS,
     TASK_UPDATE,   /* UPDATE_SA_ADDRESSES (RFC 4555 section 3.5) */
     TASK_ANNOUNCE, /* our list of addresses alone (section 3.6) */
+    TASK_PROBE,    /* whether a datagram of that size passes: probe.c */
     TASK_ROUTABLE, /* whether the peer receives at its new address (section 3.7) */
 };
 
@@ -160,6 +162,7 @@ struct task {
     struct child_terms terms; /* what was agreed, while the secret is being computed */
     uint32_t deleted;         /* the peer's SPI of a Child SA that it has deleted, and that we don't know (yet) */
     struct collision collision;
+    unsigned datagram;           /* PROBE: bytes of it */
     unsigned told;               /* UPDATE, ANNOUNCE: version of our list of addresses that goes with it; 0: none */
     struct path path;            /* UPDATE, ROUTABLE: what it is about */
     uint8_t cookie[COOKIE2_LEN]; /* of the same */
@@ -500,6 +503,8 @@ void tasks_drop(struct ike_sa *sa, uint64_t child); /* waiting tasks about this 
 /* -- message.c: SK messages of an SA, and plain replies -- */
 void request_begin(struct ike_sa *sa, struct ike_builder *b, uint8_t exchange);
 void request_send(struct ike_sa *sa, struct ike_builder *b); /* kills the SA when it can't be sent */
+/* The same, but it counts as sent already: what goes out, if no answer comes in time, is a retransmission. */
+void request_send_later(struct ike_sa *sa, struct ike_builder *b);
 void reply_begin(struct ike_sa *sa, struct ike_builder *b, uint8_t exchange);
 void reply_send(struct ike_sa *sa, struct ike_builder *b);
 void reply_notify(struct ike_sa *sa, uint8_t exchange, uint8_t protocol, struct span spi, uint16_t type,
@@ -534,6 +539,10 @@ bool encap_refused(const struct ike_sa *sa, char *why, size_t size);
 void put_nat_detection(struct ike_builder *b, const struct ike_sa *sa, const struct path *path);
 /* The path of ESP where IKE has this one. */
 struct path encap_path(const struct ike_sa *sa, struct path p);
+
+/* -- probe.c: path MTU probes -- */
+void probe_start(struct ike_sa *sa); /* the current task */
+void probe_response(struct ike_sa *sa);
 
 /* -- candidate.c: the addresses of a peer -- */
 MUST_USE bool candidates_init(struct run *r); /* false: no memory */

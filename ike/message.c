@@ -62,21 +62,36 @@ void request_transmit(struct ike_sa *sa)
         flight_send(e, &paths[i], buf_span(&sa->tx.flight));
 }
 
-void request_send(struct ike_sa *sa, struct ike_builder *b)
+/* Our next request, which waits for its answer from now on. False: there was none to be made, and the SA is gone. */
+static bool request_seal(struct ike_sa *sa, struct ike_builder *b)
 {
     enum err err = seal(sa, b, &sa->path, &sa->tx.flight);
     if (err != OK && sa_connecting(sa)) {
         sa_fail(sa, "a request to %s could not be made: %s", sa_peer_name(sa),
                 err == ERR_FULL ? "it is too long (our certificates?)" : err_text(err));
-        return;
+        return false;
     }
     if (err != OK) {
         sa_lost(sa, "IKE SA with %s: a request could not be made: %s", sa_peer_name(sa), err_text(err));
-        return;
+        return false;
     }
     msgid_request(&sa->tx);
     sa->mobike.spread = sa->mobike.probed = false;
-    request_transmit(sa);
+    return true;
+}
+
+void request_send(struct ike_sa *sa, struct ike_builder *b)
+{
+    if (request_seal(sa, b))
+        request_transmit(sa);
+}
+
+void request_send_later(struct ike_sa *sa, struct ike_builder *b)
+{
+    if (!request_seal(sa, b))
+        return;
+    sa->last_out = sa->e->now;
+    timer_set(&sa->e->timers, &sa->retransmit, sa->e->now + msgid_wait(0, &sa->e->env.random));
 }
 
 void reply_begin(struct ike_sa *sa, struct ike_builder *b, uint8_t exchange)
@@ -189,6 +204,9 @@ static void handle_response(struct ike_sa *sa, const struct ike_message *m)
     case TASK_IKE_DELETE:
     case TASK_LIVENESS:
         informational_response(sa, m);
+        break;
+    case TASK_PROBE:
+        probe_response(sa);
         break;
     case TASK_UPDATE:
     case TASK_ANNOUNCE:

@@ -93,6 +93,7 @@ enum notify_type {
     NOTIFY_USE_PPK = 16435,                   /* RFC 8784 */
     NOTIFY_PPK_IDENTITY = 16436,
     NOTIFY_NO_PPK_AUTH = 16437,
+    NOTIFY_PROBE = 44311, /* ours, for private use (section 3.10.1): padding */
 };
 /* "NO_PROPOSAL_CHOSEN", a static text, or "notify 12345", written into text. */
 MUST_USE const char *notify_name(uint16_t type, char *text, size_t size);

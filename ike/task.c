@@ -97,6 +97,9 @@ static void start(struct ike_sa *sa)
     case TASK_LIVENESS:
         informational_start(sa);
         break;
+    case TASK_PROBE:
+        probe_start(sa);
+        break;
     case TASK_UPDATE:
     case TASK_ANNOUNCE:
     case TASK_ROUTABLE:

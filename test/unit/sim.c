@@ -239,6 +239,23 @@ static void env_send(void *ctx, const struct path *path, struct span message)
     transmit(n->sim, p);
 }
 
+static void env_send_whole(void *ctx, const struct path *path, struct span message)
+{
+    const struct sim_node *n = ctx;
+    size_t datagram = (path->remote.ip.family == 6 ? 48 : 28) + (path->marker ? 4 : 0) + message.len;
+    if (!n->path_mtu || datagram <= n->path_mtu)
+        env_send(ctx, path, message);
+}
+
+static void env_probed(void *ctx, uint64_t child, unsigned bytes, bool through)
+{
+    struct sim_node *n = ctx;
+    n->probe.child = child;
+    n->probe.bytes = bytes;
+    n->probe.through = through;
+    n->probes++;
+}
+
 static void env_keepalive(void *ctx, const struct path *path)
 {
     struct sim_node *n = ctx;
@@ -597,6 +614,8 @@ void sim_start_engines(struct sim *s, const struct ike_limits *limits)
             .random = random_seeded_source(&n->random, s->seed * 8 + k),
             .stats = &n->stats,
             .send = env_send,
+            .send_whole = env_send_whole,
+            .probed = env_probed,
             .keepalive = env_keepalive,
             .spi_reserve = env_reserve,
             .spi_release = env_release,

@@ -83,6 +83,13 @@ struct sim_node {
     unsigned event_count;
     struct sim_job jobs[SIM_JOBS];
     unsigned job_count, offers_run;
+    unsigned path_mtu; /* longer datagrams that may not be fragmented are lost on their way from here; 0: none are */
+    struct {
+        uint64_t child;
+        unsigned bytes;
+        bool through;
+    } probe;                   /* the last one whose outcome was told */
+    unsigned probes;           /* how many were */
     unsigned install_failures; /* the next so many installs fail */
     uint64_t lookup;           /* of names, not answered yet; 0: none */
     unsigned lookups;          /* asked for so far */

@@ -1,0 +1,233 @@
+/* Path MTU probes over IKE: sizes that pass and that don't, and everything else an SA does meanwhile. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "ike/internal.h"
+#include "test/unit/sim.h"
+
+#define A (&s->node[0])
+#define B (&s->node[1])
+
+static struct sim *up(uint64_t seed, const char *ike)
+{
+    struct sim *s = sim_new(seed);
+    for (unsigned i = 0; i < 2; i++)
+        if (ike)
+            sim_proposals(&s->node[i].peers[0].ike, PROTOCOL_IKE, ike);
+    sim_start_engines(s, NULL);
+    ike_up(A->e, &A->peers[0], NULL, 1, s->now);
+    assert_sim(sim_run(s, s->now + 5 * NS_PER_S, sim_up));
+    sim_for(s, 5 * NS_PER_S);
+    return s;
+}
+
+static uint64_t child(struct sim *s, unsigned node)
+{
+    return sim_sending(&s->node[node], NULL)->id;
+}
+
+static void probe(struct sim *s, unsigned node, unsigned bytes)
+{
+    assert_int_equal(ike_probe(s->node[node].e, child(s, node), bytes, s->now), OK);
+}
+
+/* The longest IKE datagram that anybody has sent, and how many there were. */
+struct seen {
+    size_t longest;
+    unsigned messages;
+};
+
+static enum sim_fate watch(struct sim *s, struct sim_packet *p, void *ctx)
+{
+    struct seen *seen = ctx;
+    (void)s;
+    if (p->esp || p->keepalive)
+        return SIM_DELIVER;
+    size_t datagram = 28 + (p->marker ? 4 : 0) + p->len;
+    seen->longest = datagram > seen->longest ? datagram : seen->longest;
+    seen->messages++;
+    return SIM_DELIVER;
+}
+
+static void what_passes_is_proved_by_two_messages(void **state)
+{
+    (void)state;
+    static const unsigned sizes[] = {576, 1200, 1280, 1281, 1492, 1500, 4000, 9000, 65535};
+    struct sim *s = up(1, NULL);
+    for (unsigned i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        for (unsigned node = 0; node < 2; node++) {
+            struct sim_node *n = &s->node[node];
+            struct seen seen = {0};
+            s->hook = watch;
+            s->hook_ctx = &seen;
+            probe(s, node, sizes[i]);
+            sim_for(s, 500 * NS_PER_MS);
+            assert_int_equal(n->probes, i + 1);
+            assert_true(n->probe.through);
+            assert_int_equal(n->probe.bytes, sizes[i]); /* an AEAD has no blocks */
+            assert_int_equal(n->probe.child, child(s, node));
+            assert_int_equal(seen.longest, sizes[i]);
+            assert_int_equal(seen.messages, 2);
+        }
+    assert_sim(sim_agree(s));
+    sim_free(s);
+}
+
+static void blocks_may_make_it_a_little_shorter(void **state)
+{
+    (void)state;
+    struct sim *s = up(2, "aes128-sha256-x25519");
+    for (unsigned bytes = 1400; bytes < 1440; bytes++) {
+        struct seen seen = {0};
+        s->hook = watch;
+        s->hook_ctx = &seen;
+        probe(s, 0, bytes);
+        sim_for(s, 500 * NS_PER_MS);
+        assert_true(A->probe.through);
+        assert_in_range(A->probe.bytes, bytes - 15, bytes);
+        assert_int_equal(seen.longest, A->probe.bytes);
+    }
+    sim_free(s);
+}
+
+static void what_does_not_pass_is_told_and_the_sa_goes_on(void **state)
+{
+    (void)state;
+    struct sim *s = up(3, NULL);
+    struct seen seen = {0};
+    s->hook = watch;
+    s->hook_ctx = &seen;
+    A->path_mtu = 1400;
+    probe(s, 0, 1500);
+    sim_for(s, 900 * NS_PER_MS);
+    assert_int_equal(A->probes, 0);
+    sim_for(s, 600 * NS_PER_MS);
+    assert_int_equal(A->probes, 1);
+    assert_false(A->probe.through);
+    assert_int_equal(A->probe.bytes, 1500);
+    assert_true(seen.longest <= 1280); /* the copy came in fragments */
+    probe(s, 0, 1400);
+    sim_for(s, 500 * NS_PER_MS);
+    assert_int_equal(A->probes, 2);
+    assert_true(A->probe.through);
+    sim_for(s, 120 * NS_PER_S);
+    assert_sim(sim_agree(s));
+    assert_int_equal(sim_count(A, IKE_EVENT_IKE_DOWN), 0);
+    sim_free(s);
+}
+
+static void one_at_a_time_and_none_beside_another_exchange(void **state)
+{
+    (void)state;
+    struct sim *s = up(4, NULL);
+    probe(s, 0, 1500);
+    assert_int_equal(ike_probe(A->e, child(s, 0), 1400, s->now), ERR_STATE);
+    sim_for(s, 500 * NS_PER_MS);
+    ike_rekey(A->e, &A->peers[0], NULL, 2, s->now);
+    assert_int_equal(ike_probe(A->e, child(s, 0), 1400, s->now), ERR_STATE);
+    sim_for(s, 5 * NS_PER_S);
+    probe(s, 0, 1400);
+    ike_rekey(A->e, &A->peers[0], &A->policies[0], 3, s->now); /* waits for its turn */
+    sim_for(s, 5 * NS_PER_S);
+    assert_int_equal(A->probes, 2);
+    assert_true(sim_command(A, 3)->ok);
+    assert_sim(sim_agree(s));
+    sim_free(s);
+}
+
+static void only_peers_with_ike_fragmentation_are_probed(void **state)
+{
+    (void)state;
+    struct sim *s = sim_new(5);
+    B->peers[0].fragmentation = false;
+    sim_start_engines(s, NULL);
+    ike_up(A->e, &A->peers[0], NULL, 1, s->now);
+    assert_sim(sim_run(s, s->now + 5 * NS_PER_S, sim_up));
+    assert_int_equal(ike_probe(A->e, child(s, 0), 1500, s->now), ERR_UNSUPPORTED);
+    assert_int_equal(ike_probe(B->e, child(s, 1), 1500, s->now), ERR_UNSUPPORTED);
+    assert_int_equal(ike_probe(A->e, 999, 1500, s->now), ERR_NOTFOUND);
+    sim_free(s);
+}
+
+static void sizes_have_bounds(void **state)
+{
+    (void)state;
+    struct sim *s = up(6, NULL);
+    assert_int_equal(ike_probe(A->e, child(s, 0), 127, s->now), ERR_RANGE);
+    assert_int_equal(ike_probe(A->e, child(s, 0), 65536, s->now), ERR_RANGE);
+    probe(s, 0, 128);
+    sim_for(s, 500 * NS_PER_MS);
+    assert_true(A->probe.through);
+    sim_free(s);
+}
+
+/* Probes at both ends on a bad network: each has an outcome, and nothing else suffers. */
+static void probes_survive_a_bad_network(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 10; seed < 30; seed++) {
+        struct sim *s = up(seed, NULL);
+        unsigned asked[2] = {0};
+        s->loss = s->duplicate = s->reorder = 10;
+        A->path_mtu = 1400;
+        for (unsigned i = 0; i < 60; i++) {
+            for (unsigned k = 0; k < 2; k++) {
+                struct sim_sa *sending = sim_sending(&s->node[k], NULL);
+                unsigned bytes = 1300 + sim_rand(s, 200);
+                if (sending && ike_probe(s->node[k].e, sending->id, bytes, s->now) == OK)
+                    asked[k]++;
+            }
+            if (i % 20 == 10)
+                ike_rekey(A->e, &A->peers[0], i % 40 == 10 ? &A->policies[0] : NULL, 100 + i, s->now);
+            sim_for(s, NS_PER_S);
+            if (A->probes && A->probe.bytes > 1400)
+                assert_false(A->probe.through);
+        }
+        s->loss = s->duplicate = s->reorder = 0;
+        sim_for(s, 60 * NS_PER_S);
+        assert_true(asked[0] > 10 && asked[1] > 10);
+        for (unsigned k = 0; k < 2; k++) /* but for one that was under way when its IKE SA was replaced */
+            assert_in_range(s->node[k].probes, asked[k] - 1, asked[k]);
+        assert_sim(sim_both(s) && sim_agree(s));
+        sim_free(s);
+    }
+}
+
+static void a_doubt_is_a_liveness_check_and_not_more(void **state)
+{
+    (void)state;
+    struct sim *s = up(7, NULL);
+    struct seen seen = {0};
+    s->hook = watch;
+    s->hook_ctx = &seen;
+    for (unsigned i = 0; i < 100; i++)
+        ike_child_doubtful(A->e, child(s, 0), s->now);
+    sim_for(s, 500 * NS_PER_MS);
+    assert_int_equal(seen.messages, 2);
+    for (unsigned i = 0; i < 100; i++) /* it has just been heard of */
+        ike_child_doubtful(A->e, child(s, 0), s->now);
+    sim_for(s, 500 * NS_PER_MS);
+    assert_int_equal(seen.messages, 2);
+    ike_child_doubtful(A->e, 999, s->now);
+    assert_sim(sim_agree(s));
+    sim_free(s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_passes_is_proved_by_two_messages),
+        cmocka_unit_test(blocks_may_make_it_a_little_shorter),
+        cmocka_unit_test(what_does_not_pass_is_told_and_the_sa_goes_on),
+        cmocka_unit_test(one_at_a_time_and_none_beside_another_exchange),
+        cmocka_unit_test(only_peers_with_ike_fragmentation_are_probed),
+        cmocka_unit_test(sizes_have_bounds),
+        cmocka_unit_test(probes_survive_a_bad_network),
+        cmocka_unit_test(a_doubt_is_a_liveness_check_and_not_more),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
