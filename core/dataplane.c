@@ -583,7 +583,10 @@ static struct sa_params child_params(const struct ike_child *c, enum sa_dir dir,
         .remote = c->remote,
         .outer = p->outer,
         .mss = p->mss,
-        .fragment_before = p->fragment_before,
+        .fragment_before =
+            p->fragment_before && c->mode == MODE_TUNNEL, /* of datagrams, transport carries whole ones */
+        .seen_local = c->seen_local,
+        .seen_remote = c->seen_remote,
         .soft_bytes = p->bytes,
         .hard_bytes = hard_limit(p->bytes),
         .soft_packets = p->packets,

@@ -37,7 +37,7 @@ void deliver(struct worker *w, struct batch *b)
     const struct spd *spd = atomic_load_explicit(&w->p.shared->spd, memory_order_acquire);
     const struct spd_entry *entry = spd_find(spd, b->sa->params.policy_id);
     uint16_t mss4 = frame_mss(w, b->sa, false), mss6 = frame_mss(w, b->sa, true);
-    bool tunnel = b->sa->params.mode == MODE_TUNNEL;
+    bool transport = b->sa->params.mode == MODE_TRANSPORT;
     uint64_t packets = 0, bytes = 0;
     coalesce_begin(w->coalescer, w->loop, w->tun, b->slot);
     for (unsigned i = 0; i < b->n; i++) {
@@ -46,14 +46,16 @@ void deliver(struct worker *w, struct batch *b)
             worker_count(w, p->drop, 1);
             continue;
         }
+        if (transport && !transport_restore(w, b, i))
+            continue;
         if (!selected(w, spd, entry, b->sa, p)) {
             worker_count(w, STAT_DROP_IN_SELECTOR, 1);
             continue;
         }
-        if ((p->outer.tos & OUTER_ECN) && tunnel && !decapsulated(w, p))
+        if ((p->outer.tos & OUTER_ECN) && !transport && !decapsulated(w, p))
             continue;
         packets++;
-        uint16_t mss = p->next_header == NEXT_HEADER_IPV4 ? mss4 : mss6;
+        uint16_t mss = p->data[0] >> 4 == 4 ? mss4 : mss6;
         if (mss)
             clamp_mss(p->data, p->len, mss);
         bytes += p->len;

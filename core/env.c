@@ -204,6 +204,6 @@ struct ike_env daemon_env(struct daemon *d)
         .source = env_source,
         .keylog = d->keylog.ike_fd >= 0 ? env_keylog : NULL,
         .raw = env_raw,
-        .transport_mode = false, /* the data plane carries tunnels only */
+        .transport_mode = true,
     };
 }

@@ -8,8 +8,7 @@
 #include "esp/tfc.h"
 #include "tun/raw.h"
 
-/* A batch of that SA that has room for so many bytes more, or NULL when all buffers are in flight. */
-static struct batch *batch_for(struct worker *w, struct sa *sa, uint32_t bytes)
+struct batch *frame_batch(struct worker *w, struct sa *sa, uint32_t bytes)
 {
     struct batch *b = &w->out;
     if (b->slot && (b->sa != sa || b->n == TRANSFORM_BATCH || b->used + bytes > LOOP_SLOT_SIZE))
@@ -32,7 +31,7 @@ static struct batch *batch_for(struct worker *w, struct sa *sa, uint32_t bytes)
  */
 static uint8_t *batch_room(struct worker *w, struct sa *sa, uint32_t sealed_len, const struct outer *outer)
 {
-    struct batch *b = sealed_len < LOOP_SLOT_SIZE - OUTER_IPV6 ? batch_for(w, sa, sealed_len + OUTER_IPV6) : NULL;
+    struct batch *b = sealed_len < LOOP_SLOT_SIZE - OUTER_IPV6 ? frame_batch(w, sa, sealed_len + OUTER_IPV6) : NULL;
     if (!b)
         return NULL;
     const struct path *path = &b->path;
@@ -99,6 +98,10 @@ void frame_packet(struct worker *w, struct sa *sa, struct segments *s)
         .next_header = s->ipv6 ? NEXT_HEADER_IPV6 : NEXT_HEADER_IPV4,
         .outer = outer_of(sa, s->packet), /* segments of one packet have one header */
     };
+    if (sa->params.mode == MODE_TRANSPORT) {
+        frame_transport(w, sa, s, &p.outer, mss);
+        return;
+    }
     while (segment_more(s)) {
         uint32_t size = segment_size(s, s->next);
         if (!frame_room(w, sa, size, &p)) {

@@ -74,6 +74,34 @@ static void keep_early(struct worker *w, const struct bound_socket *s, const str
         worker_count(w, STAT_DROP_IN_SPI, 1);
 }
 
+/* What stands before a packet in its slot: a frame's header and, in transport mode, the IP header that it gets back. */
+static uint32_t lead(const struct sa *sa, const struct loop_rx *rx, uint32_t head)
+{
+    bool transport = sa->params.mode == MODE_TRANSPORT;
+    return COALESCE_HEADROOM + (transport ? (transport_head(rx->from.ip.family, head) + 15) / 16 * 16 : 0);
+}
+
+static uint32_t room_for(const struct sa *sa, const struct loop_rx *rx, uint32_t len, uint32_t head)
+{
+    return lead(sa, rx, head) + (len + 15) / 16 * 16;
+}
+
+/* An empty batch for that SA; false: all buffers are in flight, which is counted. */
+static bool begin(struct worker *w, const struct bound_socket *s, const struct loop_rx *rx, struct sa *sa)
+{
+    struct batch *b = &w->in;
+    b->slot = loop_slot_get(w->loop);
+    if (!b->slot) {
+        worker_count(w, STAT_DROP_IN_NO_BUFFER, 1);
+        return false;
+    }
+    b->sa = sa;
+    b->used = 0;
+    b->from = rx->from;
+    b->socket = &s->s;
+    return true;
+}
+
 /*
  * Puts one ESP packet into the batch of its SA; another SA, another sender or a full slot flushes the one before. head:
  * bytes of its IP header right before it.
@@ -83,9 +111,9 @@ static void take_esp(struct worker *w, struct bound_socket *s, const struct loop
 {
     struct batch *b = &w->in;
     uint32_t spi = get_be32(data);
-    uint32_t room = COALESCE_HEADROOM + (len + 15) / 16 * 16;
-    if (b->n && (b->sa->params.spi != spi || b->n == TRANSFORM_BATCH || b->used + room > LOOP_SLOT_SIZE ||
-                 b->socket != &s->s || !endpoint_equal(&b->from, &rx->from)))
+    if (b->n && (b->sa->params.spi != spi || b->n == TRANSFORM_BATCH ||
+                 b->used + room_for(b->sa, rx, len, head) > LOOP_SLOT_SIZE || b->socket != &s->s ||
+                 !endpoint_equal(&b->from, &rx->from)))
         flush(w);
     if (!b->n) {
         struct sa *sa = sad_find_in(w->p.shared->sad, spi);
@@ -93,24 +121,14 @@ static void take_esp(struct worker *w, struct bound_socket *s, const struct loop
             keep_early(w, s, rx, spi, span_of(data - head, head + len));
             return;
         }
-        b->slot = loop_slot_get(w->loop);
-        if (!b->slot) {
-            worker_count(w, STAT_DROP_IN_NO_BUFFER, 1);
+        if (!begin(w, s, rx, sa))
             return;
-        }
-        b->sa = sa;
-        b->used = 0;
-        b->from = rx->from;
-        b->socket = &s->s;
     }
-    b->head[b->n] = (uint16_t)head;
-    b->v[b->n++] = (struct esp_packet){
-        .data = data,
-        .len = len,
-        .dst = b->slot->data + b->used + COALESCE_HEADROOM,
-        .outer = {.tos = rx->tos},
-    };
-    b->used += room;
+    uint8_t *dst = b->slot->data + b->used + lead(b->sa, rx, head);
+    if (b->sa->params.mode == MODE_TRANSPORT)
+        transport_keep(b, data, dst, head);
+    b->used += room_for(b->sa, rx, len, head);
+    b->v[b->n++] = (struct esp_packet){.data = data, .len = len, .dst = dst, .outer = {.tos = rx->tos}};
 }
 
 static void take_ike(struct worker *w, const struct bound_socket *s, const struct loop_rx *rx, struct span message)
@@ -147,14 +165,14 @@ static void take_datagram(struct worker *w, struct bound_socket *s, const struct
 static void take_packet(struct worker *w, struct bound_socket *s, struct loop_rx *rx)
 {
     struct ip_view v;
-    uint32_t head;
-    if (ip_view_parse(&v, span_of(rx->data, rx->len)) != OK || ip_view_find(&v, rx->data, RAW_ESP, &head) != OK ||
-        v.len < head + 4) {
+    struct ip_insertion in;
+    if (ip_view_parse(&v, span_of(rx->data, rx->len)) != OK || ip_view_find(&v, rx->data, RAW_ESP, &in) != OK ||
+        v.len < in.offset + 4) {
         worker_count(w, STAT_DROP_IN_RUNT, 1);
         return;
     }
     rx->tos = outer_tos(rx->data); /* no socket has told it */
-    take_esp(w, s, rx, rx->data + head, v.len - head, head);
+    take_esp(w, s, rx, rx->data + in.offset, v.len - in.offset, in.offset);
 }
 
 void inbound_received(void *ctx, struct loop_rx *rx, unsigned n)

@@ -24,9 +24,10 @@ struct batch {
     uint32_t used; /* bytes of the slot */
     unsigned n;
     struct esp_packet v[TRANSFORM_BATCH];
-    uint16_t head[TRANSFORM_BATCH];     /* bytes of the IP header right before each ESP packet: raw sockets */
-    struct path path;                   /* outbound: the SA's, as the headers were written for it */
-    struct endpoint from;               /* inbound: who sent them */
+    uint16_t head[TRANSFORM_BATCH]; /* bytes of the IP header before each packet: of ESP that goes by a raw socket, */
+                                    /* or of what has come in transport mode */
+    struct path path;               /* outbound: the SA's, as the headers were written for it */
+    struct endpoint from;           /* inbound: who sent them */
     const struct worker_socket *socket; /* inbound: where they came in */
 };
 
@@ -89,6 +90,8 @@ void inbound_received(void *ctx, struct loop_rx *rx, unsigned n);
 void inbound_raw(void *ctx, struct loop_rx *rx, unsigned n); /* of raw sockets: whole IP packets */
 /* The MSS that a SYN of this SA may announce; 0: whatever it does. */
 uint16_t frame_mss(const struct worker *w, const struct sa *sa, bool ipv6);
+/* frame.c: a batch of that SA that has room for so many bytes more, or NULL when all buffers are in flight. */
+struct batch *frame_batch(struct worker *w, struct sa *sa, uint32_t bytes);
 /*
  * Room in the outbound batch for one more inner packet of that size, and for its padding: data, len and tfc of p; its
  * outer and next_header are there. frame_add takes what was written there. False: all buffers are in flight.
@@ -97,12 +100,20 @@ bool frame_room(struct worker *w, struct sa *sa, uint32_t size, struct esp_packe
 void frame_add(struct worker *w, const struct esp_packet *p, uint32_t size);
 /* oversize.c: a packet of which a segment is longer than `max`. True: it goes all the same; else it has been seen to. */
 bool frame_oversize(struct worker *w, struct sa *sa, struct segments *s, uint32_t max);
-/* frame.c: puts a packet, or the segments of one, into the batch of its SA, which is flushed as it fills up. */
+/* Puts a packet, or the segments of one, into the batch of its SA, which is flushed as it fills up. */
 void frame_packet(struct worker *w, struct sa *sa, struct segments *s);
 /* A packet with nothing inside, of that inner length (RFC 4303 section 2.6). False: all buffers are in flight. */
 bool frame_dummy(struct worker *w, struct sa *sa, uint32_t len);
 /* wire.c: seals and sends what the outbound batch holds. */
 void wire_flush(struct worker *w);
+/* transport.c: the same for an SA in transport mode. mss: SYNs are to be clamped to that; 0: they are not. */
+void frame_transport(struct worker *w, struct sa *sa, struct segments *s, const struct outer *outer, uint16_t mss);
+/* Inbound: the bytes of header that a packet is to get back. head: of the one before ESP, 0 if it came in UDP. */
+uint32_t transport_head(uint8_t family, uint32_t head);
+/* What there is of the header of the next packet of the batch goes before its place in the slot. */
+void transport_keep(struct batch *b, const uint8_t *esp, uint8_t *dst, uint32_t head);
+/* A packet that was opened gets its header back. False: it is dropped, which is counted. */
+bool transport_restore(struct worker *w, struct batch *b, unsigned i);
 /* deliver.c: what esp_open found good in the inbound batch goes to the TUN, the rest is counted. */
 void deliver(struct worker *w, struct batch *b);
 

@@ -37,6 +37,8 @@ struct sa_params {
     struct outer_rule outer;        /* SA_OUT */
     uint16_t mss;                   /* as struct policy's */
     bool fragment_before;           /* likewise */
+    struct ip seen_local,
+        seen_remote; /* transport mode: both ends' addresses as the peer has them; family 0: unknown */
     /* Ask for a rekey at soft, stop at hard. 0: the sequence number's and the suite's own (sa.c says which). */
     uint64_t soft_bytes, soft_packets;
     uint64_t hard_bytes, hard_packets;

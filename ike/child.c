@@ -288,6 +288,8 @@ static enum err install(struct ike_sa *sa, struct child *c, const struct child_t
             .local = c->local,
             .remote = c->remote,
             .mode = c->mode,
+            .seen_local = t->seen_local,
+            .seen_remote = t->seen_remote,
             .tfc = !c->no_tfc && c->mode == MODE_TUNNEL,
             .path = encap_path(sa, sa->mobike.unproven ? sa->mobike.proven : sa->path),
         };

@@ -32,6 +32,11 @@ struct ike_child {
     struct span key_in, integ_in, key_out, integ_out;
     struct selectors local, remote; /* narrowed */
     enum policy_mode mode;
+    /*
+     * Transport mode: both ends' addresses as the peer has them, and its packets' checksums: others than those of the path
+     * if there is a NAT (RFC 7296 section 2.23.1, RFC 3948 section 3.1.2).
+     */
+    struct ip seen_local, seen_remote;
     struct path path; /* outer endpoints of ESP; its transport tells whether ESP goes in UDP or as protocol 50 */
     bool tfc;         /* the peer takes TFC padding (RFC 7296 section 1.3.1) */
 };

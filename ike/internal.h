@@ -109,9 +109,10 @@ struct child_terms { /* the outcome of a negotiation */
     uint32_t spi_in;
     struct selectors local, remote;
     enum policy_mode mode;
-    bool no_tfc;    /* the peer does not take TFC padding (section 1.3.1) */
-    bool more;      /* answer: other parts of the offer are acceptable in Child SAs of their own */
-    bool initiator; /* of the exchange */
+    struct ip seen_local, seen_remote; /* transport mode: as the peer has these addresses */
+    bool no_tfc;                       /* the peer does not take TFC padding (section 1.3.1) */
+    bool more;                         /* answer: other parts of the offer are acceptable in Child SAs of their own */
+    bool initiator;                    /* of the exchange */
 };
 
 enum task_kind {

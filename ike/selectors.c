@@ -22,6 +22,13 @@ static bool host_alone(struct selectors *s, bool nat, const struct ip *seen)
     return true;
 }
 
+/* The addresses that the peer has named, before others are put in their place. */
+static void note_seen(const struct selectors *local, const struct selectors *remote, struct child_terms *out)
+{
+    out->seen_local = local->n ? local->v[0].range.first : (struct ip){0};
+    out->seen_remote = remote->n ? remote->v[0].range.first : (struct ip){0};
+}
+
 /* What of the list is for this host; false: nothing. */
 static bool cut_to_host(struct selectors *s, const struct ip *host)
 {
@@ -126,6 +133,7 @@ bool selectors_accept(const struct ike_sa *sa, const struct ike_message *m, cons
 {
     out->local = m->tsi.v;
     out->remote = m->tsr.v;
+    note_seen(&m->tsi.v, &m->tsr.v, out);
     if (transport && (!host_alone(&out->local, sa->nat_local, &sa->path.local.ip) ||
                       !host_alone(&out->remote, sa->nat_remote, &sa->path.remote.ip)))
         return false;
@@ -202,6 +210,7 @@ const struct policy *selectors_match(const struct ike_sa *sa, const struct ike_m
         p = lookup(sa, &tsi, &tsr, only, true, out);
     if (p && p->mode == MODE_TRANSPORT) {
         out->mode = MODE_TRANSPORT;
+        note_seen(&m->tsr.v, &m->tsi.v, out);
         return p;
     }
     p = lookup(sa, &m->tsi.v, &m->tsr.v, only, false, out); /* declined: as it came, in tunnel mode */

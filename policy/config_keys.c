@@ -381,8 +381,6 @@ static void policy_mode(struct target *t, const char *value, unsigned line)
         return;
     t->policy->mode = i ? MODE_TRANSPORT : MODE_TUNNEL;
     t->policy->transport_only = i == 2;
-    if (i)
-        complain(t->load, line, "found '%s', which is not supported by this version, expected tunnel", value);
 }
 
 static void policy_esp(struct target *t, const char *value, unsigned line)

@@ -402,6 +402,7 @@ static bool raw_item(struct memory_net *n, uint8_t *packet, size_t len, struct i
 {
     static const uint8_t protocols[] = {RAW_ESP, RAW_AH};
     struct ip_view v;
+    struct ip_insertion in = {0};
     if (len && packet[0] >> 4 == 4 && len >= IPV4_HEADER && len <= UINT16_MAX) {
         put_be16(packet + IPV4_LENGTH, (uint16_t)len);
         if (!get_be16(packet + IPV4_ID))
@@ -416,9 +417,9 @@ static bool raw_item(struct memory_net *n, uint8_t *packet, size_t len, struct i
                             .from = {.ip = ip_from_bytes(v.ipv6 ? 6 : 4, packet + addresses)},
                             .to = {.ip = ip_from_bytes(v.ipv6 ? 6 : 4, packet + addresses + bytes)}};
     for (unsigned i = 0; i < sizeof protocols && !header->protocol; i++)
-        if (ip_view_find(&v, packet, protocols[i], &header->spi_at) == OK)
+        if (ip_view_find(&v, packet, protocols[i], &in) == OK)
             header->protocol = protocols[i];
-    header->spi_at += header->protocol == RAW_AH ? 4 : 0;
+    header->spi_at = in.offset + (header->protocol == RAW_AH ? 4 : 0);
     return header->protocol != 0;
 }
 

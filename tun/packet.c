@@ -67,21 +67,58 @@ enum err ip_view_transport(const struct ip_view *v, const uint8_t *packet, uint8
     return OK;
 }
 
-enum err ip_view_find(const struct ip_view *v, const uint8_t *packet, uint8_t protocol, uint32_t *offset)
+/* The extension header at `at` of the type `next` is passed over: `next_at` moves on. False: it runs out of the packet. */
+static bool pass(const struct ip_view *v, const uint8_t *packet, uint8_t *next, struct ip_insertion *at)
+{
+    if (at->offset + 8 > v->len)
+        return false;
+    uint32_t len = *next == PROTO_FRAGMENT ? 8 : (packet[at->offset + 1] + 1u) * 8;
+    *next = packet[at->offset];
+    at->next_at = at->offset;
+    at->offset += len;
+    return at->offset <= v->len;
+}
+
+static struct ip_insertion behind_header(const struct ip_view *v)
+{
+    return (struct ip_insertion){.offset = v->header_len, .next_at = v->ipv6 ? IPV6_NEXT : IPV4_PROTOCOL};
+}
+
+enum err ip_view_find(const struct ip_view *v, const uint8_t *packet, uint8_t protocol, struct ip_insertion *out)
 {
     uint8_t next = v->protocol;
-    uint32_t at = v->header_len;
-
-    while (v->ipv6 && next != protocol && (next == PROTO_HOPOPT || next == PROTO_ROUTING || next == PROTO_DSTOPTS)) {
-        if (at + 8 > v->len)
+    struct ip_insertion at = behind_header(v);
+    while (v->ipv6 && next != protocol && (next == PROTO_HOPOPT || next == PROTO_ROUTING || next == PROTO_DSTOPTS))
+        if (!pass(v, packet, &next, &at))
             return ERR_SYNTAX;
-        next = packet[at];
-        at += (packet[at + 1] + 1u) * 8;
-    }
-    if (at > v->len)
-        return ERR_SYNTAX;
-    *offset = at;
+    *out = at;
     return next == protocol ? OK : ERR_NOTFOUND;
+}
+
+/* A fragment header before the whole of a packet (RFC 6946). */
+static bool atomic(const struct ip_view *v, const uint8_t *packet, uint32_t at)
+{
+    return at + 8 <= v->len && (get_be16(packet + at + 2) & 0xfff9) == 0;
+}
+
+enum err ip_view_insertion(const struct ip_view *v, const uint8_t *packet, struct ip_insertion *out)
+{
+    uint8_t next = v->protocol;
+    struct ip_insertion at = behind_header(v);
+    if (v->fragment)
+        return ERR_UNSUPPORTED;
+    *out = at;
+    while (v->ipv6 &&
+           (next == PROTO_HOPOPT || next == PROTO_ROUTING || next == PROTO_DSTOPTS || next == PROTO_FRAGMENT)) {
+        bool final = next == PROTO_DSTOPTS; /* unless a header for the way follows */
+        if (next == PROTO_FRAGMENT && !atomic(v, packet, at.offset))
+            return at.offset + 8 <= v->len ? ERR_UNSUPPORTED : ERR_SYNTAX;
+        if (!pass(v, packet, &next, &at))
+            return ERR_SYNTAX;
+        if (!final)
+            *out = at;
+    }
+    return OK;
 }
 
 uint64_t pseudo_addresses(const uint8_t *packet, bool ipv6)

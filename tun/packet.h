@@ -19,10 +19,13 @@ enum ip_protocol {
     PROTO_HOPOPT = 0,
     PROTO_TCP = 6,
     PROTO_UDP = 17,
+    PROTO_DCCP = 33,
     PROTO_ROUTING = 43,
     PROTO_FRAGMENT = 44,
     PROTO_AH = 51,
+    PROTO_ICMPV6 = 58,
     PROTO_DSTOPTS = 60,
+    PROTO_UDPLITE = 136,
 };
 
 /* Offsets of fields, in bytes, and the length of the fixed header. */
@@ -49,6 +52,7 @@ enum tcp_offset {
     TCP_HEADER = 20,
 };
 enum udp_offset { UDP_LENGTH = 4, UDP_CHECKSUM = 6, UDP_HEADER = 8 };
+enum icmpv6_offset { ICMPV6_CHECKSUM = 2 };
 
 enum ipv4_fragment_bits { IPV4_DF = 0x4000, IPV4_MF = 0x2000, IPV4_FRAGMENT_OFFSET = 0x1fff };
 enum tcp_flag { TCP_FIN = 1, TCP_SYN = 2, TCP_RST = 4, TCP_PSH = 8, TCP_ACKED = 16, TCP_URG = 32, TCP_CWR = 128 };
@@ -72,12 +76,27 @@ MUST_USE enum err ip_view_parse(struct ip_view *v, struct span packet);
 MUST_USE enum err ip_view_transport(const struct ip_view *v, const uint8_t *packet, uint8_t *protocol,
                                     uint32_t *offset);
 
+/* A place behind the IP header: where a header begins, and where the one before says what it is. */
+struct ip_insertion {
+    uint32_t offset, next_at;
+};
+
 /*
  * Where the header of that protocol begins: behind the IPv4 header, or behind IPv6 extension headers that stand before
  * ESP and AH (RFC 4303 section 3.1.1): hop-by-hop, routing, destination options. Errors: SYNTAX (chain runs out of the
  * packet), NOTFOUND.
  */
-MUST_USE enum err ip_view_find(const struct ip_view *v, const uint8_t *packet, uint8_t protocol, uint32_t *offset);
+MUST_USE enum err ip_view_find(const struct ip_view *v, const uint8_t *packet, uint8_t protocol,
+                               struct ip_insertion *out);
+
+/*
+ * Where ESP or AH goes in transport mode (RFC 4303 section 3.1.1, RFC 4302 section 3.1.1): behind the IPv4 header with
+ * its options, or behind the IPv6 extension headers that are for the way: hop-by-hop and routing headers, with the
+ * destination options before a routing header, and the fragment header of what is no fragment. Destination options that
+ * are for the destination alone come behind. Errors: SYNTAX, UNSUPPORTED (a fragment: whole datagrams only, RFC 4303
+ * section 3.3.4).
+ */
+MUST_USE enum err ip_view_insertion(const struct ip_view *v, const uint8_t *packet, struct ip_insertion *out);
 
 /* The sum of source and destination address, the first part of the pseudo-header. */
 uint64_t pseudo_addresses(const uint8_t *packet, bool ipv6);

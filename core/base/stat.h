@@ -41,6 +41,8 @@
     X(DROP_OUT_HOLD_LATE, "drop_out_hold_late", "outbound packet kept for an SA that did not come in time")    \
     X(DROP_OUT_SELECTOR, "drop_out_selector", "outbound packet outside its SA's selectors")                    \
     X(DROP_OUT_EXPIRED, "drop_out_expired", "outbound packet on an SA at its hard limit")                      \
+    X(DROP_OUT_TRANSPORT, "drop_out_transport",                                                                \
+      "outbound packet that transport mode can't carry: a fragment, or IP options in UDP")                     \
     X(DROP_OUT_TOO_BIG, "drop_out_too_big", "outbound packet too big for the path")                            \
     X(DROP_OUT_FRAGMENT, "drop_out_fragment", "outbound fragment without ports, its first one not seen")       \
     X(DROP_OUT_NO_BUFFER, "drop_out_no_buffer", "outbound packet with all buffers in flight")                  \

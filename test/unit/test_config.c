@@ -242,6 +242,28 @@ static void esp_may_go_without_udp(void **state)
     }
 }
 
+static void hosts_may_do_without_a_tunnel(void **state)
+{
+    static const struct {
+        const char *line;
+        enum policy_mode mode;
+        bool only;
+    } cases[] = {{"", MODE_TUNNEL, false},
+                 {"mode = tunnel\n", MODE_TUNNEL, false},
+                 {"mode = transport\n", MODE_TRANSPORT, false},
+                 {"mode = transport-only\n", MODE_TRANSPORT, true}};
+    for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[200];
+        snprintf(text, sizeof text,
+                 "[peer a]\nendpoint = 192.0.2.2\npsk = \"0123456789abcdef\"\n%s"
+                 "local = 192.0.2.1\nremote = 192.0.2.2\n",
+                 cases[i].line);
+        const struct config *c = good(*state, text, "");
+        assert_int_equal(config_policy(c, "a")->mode, cases[i].mode);
+        assert_int_equal(config_policy(c, "a")->transport_only, cases[i].only);
+    }
+}
+
 static void every_peer_and_policy_key_is_taken(void **state)
 {
     char text[400];
@@ -546,9 +568,6 @@ static void wrong_values_say_what_was_expected(void **state)
          "found '10.1.0/24', expected CIDR or CIDR[proto/port], such as 10.1.0.0/24 or "
          "10.1.0.5[tcp/443]"},
         {"[policy b]\nlocal = 2001:db8::/64[icmp]", "found '2001:db8::/64[icmp]', expected [icmpv6] with IPv6"},
-        {"[policy b]\nmode = transport", "found 'transport', which is not supported by this version, expected tunnel"},
-        {"[policy b]\nmode = transport-only",
-         "found 'transport-only', which is not supported by this version, expected tunnel"},
         {"[policy b]\nmode = both", "found 'both', expected tunnel, transport or transport-only"},
         {"[peer b]\nreauth = 3s", "found '3s', expected at least 10s, or 'no'"},
         {"[peer b]\nreauth = soon", "found 'soon', expected a duration such as 30s, 5m, 1h or 1d, or 'no'"},
@@ -1020,6 +1039,7 @@ int main(void)
         TEST(every_peer_and_policy_key_is_taken),
         TEST(esp_may_go_without_udp),
         TEST(the_outer_header_follows_its_keys),
+        TEST(hosts_may_do_without_a_tunnel),
         TEST(endpoints_have_many_shapes),
         TEST(a_name_is_the_expected_identity),
         TEST(a_name_is_not_looked_up_on_loading),
