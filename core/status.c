@@ -127,6 +127,7 @@ json_t *status_child(const struct status_view *s, const struct ike_child_info *i
     set(child, "state", json_string(info->rekeying ? "rekeying" : "established"));
     set(child, "spi_in", spi32(info->spi_in));
     set(child, "spi_out", spi32(info->spi_out));
+    set(child, "protocol", json_string(info->protocol == PROTOCOL_AH ? "ah" : "esp"));
     set(child, "suite", json_string(suite_text(&info->suite, suite, sizeof suite)));
     set(child, "esn", json_boolean(info->esn));
     set(child, "mode", json_string(info->mode == MODE_TRANSPORT ? "transport" : "tunnel"));

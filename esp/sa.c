@@ -88,6 +88,8 @@ static enum err check_params(const struct sa_params *p)
         return ERR_RANGE;
     if (p->local.n == 0 || p->remote.n == 0)
         return ERR_MISMATCH;
+    if (s->encr.id == ENCR_NONE) /* a suite of AH */
+        return ERR_MISMATCH;
     /* RFC 4301 section 4.2, RFC 4303 section 3.2: never without integrity. */
     if (s->icv_len == 0 || (!s->aead && s->integ.id == INTEG_NONE))
         return ERR_MISMATCH;

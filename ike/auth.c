@@ -110,6 +110,14 @@ static void plain_made(struct ike_sa *sa, enum err err, uint8_t method, struct s
 
 void auth_start(struct ike_sa *sa)
 {
+    char why[TEXT_MAX];
+    if (!sa->childless && ah_barred(sa, sa->current->policy, why, sizeof why)) {
+        sa->current->policy = ah_first_policy(sa);
+        if (!sa->current->policy) {
+            sa_fail(sa, "%s", why);
+            return;
+        }
+    }
     sa->local_id = local_identity(sa->e, sa->run->peer, &sa->path);
     if (sa->ppk_agreed && !sa->run->peer->ppk_required)
         proof_make(sa, plain_made);

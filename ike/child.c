@@ -7,9 +7,9 @@
 #define ACTIVATE_AFTER (3 * NS_PER_S) /* the peer surely has it then */
 #define SPI_MIN 256                   /* 1..255 are reserved (RFC 4303 section 2.1) */
 
-struct path child_path(const struct ike_sa *sa)
+struct path child_path(const struct ike_sa *sa, uint8_t protocol)
 {
-    return encap_path(sa, sa->path);
+    return encap_path(sa, protocol, sa->path);
 }
 
 static void add_transform(struct proposal *p, uint8_t type, uint16_t id)
@@ -114,9 +114,12 @@ uint16_t child_answer(struct ike_sa *sa, const struct ike_message *m, const stru
         return NOTIFY_TS_UNACCEPTABLE;
     }
     child_acceptable(sa, out->policy, with_ke, &ours);
+    if (ah_barred(sa, out->policy, why, why_size))
+        return NOTIFY_NO_PROPOSAL_CHOSEN;
     if (proposal_choose(m->sa, &ours, ke ? m->ke_group : KE_NONE, with_ke, &out->choice, detail, sizeof detail) != OK ||
         out->choice.spi < SPI_MIN) {
-        snprintf(why, why_size, "no ESP proposal in common for policy \"%s\": %s", out->policy->name, detail);
+        snprintf(why, why_size, "no %s proposal in common for policy \"%s\": %s",
+                 protocol_text(policy_protocol(out->policy)), out->policy->name, detail);
         return NOTIFY_NO_PROPOSAL_CHOSEN;
     }
     if (with_ke && out->choice.ke.id != KE_NONE && (!ke || m->ke_group != out->choice.ke.id))
@@ -153,8 +156,9 @@ static void describe_error(const struct ike_sa *sa, const struct ike_notify *err
                  sa_peer_name(sa), name, p->name, selectors_format(&p->local, a, sizeof a),
                  selectors_format(&p->remote, b, sizeof b));
     else if (error->type == NOTIFY_NO_PROPOSAL_CHOSEN)
-        snprintf(why, size, "%s answers %s: it accepts none of our ESP proposals for policy \"%s\" (%s)",
-                 sa_peer_name(sa), name, p->name, proposals_format(&task->offered, offered, sizeof offered));
+        snprintf(why, size, "%s answers %s: it accepts none of our %s proposals for policy \"%s\" (%s)",
+                 sa_peer_name(sa), name, protocol_text(policy_protocol(p)), p->name,
+                 proposals_format(&task->offered, offered, sizeof offered));
     else
         snprintf(why, size, "%s answers %s to policy \"%s\"", sa_peer_name(sa), name, p->name);
 }
@@ -279,6 +283,7 @@ static enum err install(struct ike_sa *sa, struct child *c, const struct child_t
             .remote_id = &sa->remote_id,
             .spi_in = c->spi_in,
             .spi_out = c->spi_out,
+            .protocol = c->protocol,
             .suite = c->suite,
             .esn = c->esn,
             .key_in = secret_span(t->initiator ? &k->encr_r : &k->encr_i),
@@ -290,8 +295,8 @@ static enum err install(struct ike_sa *sa, struct child *c, const struct child_t
             .mode = c->mode,
             .seen_local = t->seen_local,
             .seen_remote = t->seen_remote,
-            .tfc = !c->no_tfc && c->mode == MODE_TUNNEL,
-            .path = encap_path(sa, sa->mobike.unproven ? sa->mobike.proven : sa->path),
+            .tfc = !c->no_tfc && c->mode == MODE_TUNNEL && c->protocol == PROTOCOL_ESP,
+            .path = encap_path(sa, c->protocol, sa->mobike.unproven ? sa->mobike.proven : sa->path),
         };
         err = sa->e->env.child_install(sa->e->env.ctx, &ic, sending);
     }
@@ -322,6 +327,7 @@ struct child *child_create(struct ike_sa *sa, const struct child_terms *t, const
         c->policy = t->policy;
         c->spi_in = t->spi_in;
         c->spi_out = (uint32_t)t->choice.spi;
+        c->protocol = t->choice.protocol;
         c->esn = t->choice.esn.id == ESN_YES;
         c->mode = t->mode;
         c->no_tfc = t->no_tfc;
@@ -355,10 +361,10 @@ struct child *child_create(struct ike_sa *sa, const struct child_terms *t, const
     return c;
 }
 
-struct child *child_by_spi(const struct ike_sa *sa, uint32_t spi_out)
+struct child *child_by_spi(const struct ike_sa *sa, uint8_t protocol, uint32_t spi_out)
 {
     for (struct child *c = sa->children; c; c = c->next)
-        if (c->spi_out == spi_out)
+        if (c->spi_out == spi_out && c->protocol == protocol)
             return c;
     return NULL;
 }
@@ -482,10 +488,11 @@ void child_report(const struct child *c, enum ike_event_kind kind, const char *f
     vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
     report(c->sa->e, kind, sa_peer(c->sa), c->policy, &c->sa->path,
-           "Child SA of policy \"%s\" is %s (%s === %s, %s%s%s%s)", c->policy ? c->policy->name : "(gone)", text,
+           "Child SA of policy \"%s\" is %s (%s === %s, %s%s%s%s%s)", c->policy ? c->policy->name : "(gone)", text,
            selectors_format(&c->local, a, sizeof a), selectors_format(&c->remote, b, sizeof b),
-           suite_text(&c->suite, suite, sizeof suite), c->esn ? ", esn" : "",
-           c->mode == MODE_TRANSPORT ? ", transport" : "", c->sa->raw ? ", raw ESP" : "");
+           c->protocol == PROTOCOL_AH ? "AH " : "", suite_text(&c->suite, suite, sizeof suite), c->esn ? ", esn" : "",
+           c->mode == MODE_TRANSPORT ? ", transport" : "",
+           c->sa->raw && c->protocol == PROTOCOL_ESP ? ", raw ESP" : "");
 }
 
 void child_failed(struct ike_sa *sa, const struct policy *policy, const char *fmt, ...)
@@ -525,7 +532,7 @@ void ike_child_moved(struct ike_engine *e, uint64_t child, const struct endpoint
     e->now = now;
     struct child *c = child_find(e, child);
     if (c && c->installed && c->sa->state == SA_UP) {
-        struct path path = child_path(c->sa); /* of ESP: IKE itself may have stayed on port 500 */
+        struct path path = child_path(c->sa, PROTOCOL_ESP); /* IKE itself may have stayed on port 500 */
         path.remote = *remote;
         sa_follow(c->sa, &path, true);
     }

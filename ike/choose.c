@@ -26,9 +26,9 @@ static uint64_t name_key(const struct ike_engine *e, const struct identity *id)
 static bool alike(const struct peer *a, const struct peer *b)
 {
     return a->endpoint_any == b->endpoint_any && proposals_equal(&a->ike, &b->ike) && a->encap == b->encap &&
-           a->fragmentation == b->fragmentation && a->childless == b->childless && !a->ppk.len == !b->ppk.len &&
-           a->auth.remote == b->auth.remote && !a->auth.public_key == !b->auth.public_key &&
-           a->auth.trust == b->auth.trust;
+           a->ah == b->ah && a->fragmentation == b->fragmentation && a->childless == b->childless &&
+           !a->ppk.len == !b->ppk.len && a->auth.remote == b->auth.remote &&
+           !a->auth.public_key == !b->auth.public_key && a->auth.trust == b->auth.trust;
 }
 
 /*

@@ -67,7 +67,7 @@ static void send_request(struct ike_sa *sa)
     if (old) { /* named as the sender receives on it (section 1.3.3) */
         uint8_t spi[4];
         put_be32(spi, old->spi_in);
-        ike_put_notify(&b, PROTOCOL_ESP, span_of(spi, 4), NOTIFY_REKEY_SA, span_of(NULL, 0));
+        ike_put_notify(&b, old->protocol, span_of(spi, 4), NOTIFY_REKEY_SA, span_of(NULL, 0));
     }
     ike_put(&b, PAYLOAD_NONCE, nonce_span(&t->nonce));
     if (t->group != KE_NONE)
@@ -123,6 +123,11 @@ void create_start(struct ike_sa *sa)
         task_done(sa);
         return;
     }
+    char why[TEXT_MAX];
+    if (ah_barred(sa, t->policy, why, sizeof why)) {
+        give_up(sa, why);
+        return;
+    }
     selectors_offer(sa, t);
     child_offer(sa, t->policy, true, &t->offered);
     t->group = first_group(&t->offered);
@@ -174,9 +179,9 @@ static bool answer_due(const struct ike_sa *sa)
     return t && (t->kind == TASK_CHILD_NEW || t->kind == TASK_CHILD_REKEY) && t->sent;
 }
 
-void create_deleted(struct ike_sa *sa, uint32_t spi)
+void create_deleted(struct ike_sa *sa, uint8_t protocol, uint32_t spi)
 {
-    if (answer_due(sa))
+    if (answer_due(sa) && protocol == sa->current->offered.v[0].protocol)
         sa->current->deleted = spi;
 }
 
@@ -454,8 +459,8 @@ void create_request(struct ike_sa *sa, const struct ike_message *m)
         return;
     }
     if (rekey) {
-        if (rekey->protocol == PROTOCOL_ESP && rekey->spi.len == 4)
-            old = child_by_spi(sa, get_be32(rekey->spi.data));
+        if (rekey->spi.len == 4)
+            old = child_by_spi(sa, rekey->protocol, get_be32(rekey->spi.data));
         if (!old && answer_due(sa)) { /* it would drop what we are about to hear of */
             reply_error(sa, NOTIFY_TEMPORARY_FAILURE);
             return;

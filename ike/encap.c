@@ -8,26 +8,32 @@
 
 #include "ike/internal.h"
 
-static bool possible(const struct ike_engine *e)
+bool encap_possible(const struct ike_engine *e)
 {
     return e->env.raw && e->env.raw(e->env.ctx);
 }
 
-/* Whether whoever is at that address is to have ESP as protocol 50. Until IKE_AUTH only the address tells. */
+/*
+ * Whether whoever is at that address is to have ESP as protocol 50. Until IKE_AUTH only the address tells. One that may
+ * want AH decides, for that works in no other way.
+ */
 static bool wanted_there(const struct ike_engine *e, const struct ip *remote)
 {
     struct strangers all = strangers_at(e, remote);
-    bool any = false;
-    for (const struct run *r; (r = stranger_next(&all)) != NULL; any = true)
-        if (r->peer->encap != ENCAP_RAW)
-            return false;
-    return any;
+    bool any = false, raw = true;
+    for (const struct run *r; (r = stranger_next(&all)) != NULL; any = true) {
+        if (r->peer->ah)
+            return true;
+        raw = raw && r->peer->encap == ENCAP_RAW;
+    }
+    return any && raw;
 }
 
 void encap_begin(struct ike_sa *sa)
 {
-    bool raw = sa->run ? sa->run->peer->encap == ENCAP_RAW : wanted_there(sa->e, &sa->path.remote.ip);
-    sa->pretends = !raw || !possible(sa->e);
+    const struct peer *peer = sa->run ? sa->run->peer : NULL;
+    bool raw = peer ? peer->encap == ENCAP_RAW || peer->ah : wanted_there(sa->e, &sa->path.remote.ip);
+    sa->pretends = !raw || !encap_possible(sa->e);
 }
 
 void encap_settle(struct ike_sa *sa, bool natt, bool nat_local, bool nat_remote)
@@ -46,7 +52,7 @@ bool encap_refused(const struct ike_sa *sa, char *why, size_t size)
         return false;
     if (peer && peer->encap == ENCAP_UDP)
         snprintf(why, size, "does not support NAT traversal, and encap = udp allows no ESP without it");
-    else if (!possible(sa->e))
+    else if (!encap_possible(sa->e))
         snprintf(why, size, "does not support NAT traversal, and raw ESP (protocol 50) needs CAP_NET_RAW here");
     else
         return false;
@@ -69,9 +75,9 @@ void put_nat_detection(struct ike_builder *b, const struct ike_sa *sa, const str
     ike_put_notify(b, PROTOCOL_NONE, none, NOTIFY_NAT_DETECTION_DESTINATION_IP, span_of(hash, sizeof hash));
 }
 
-struct path encap_path(const struct ike_sa *sa, struct path p)
+struct path encap_path(const struct ike_sa *sa, uint8_t protocol, struct path p)
 {
-    if (sa->raw) {
+    if (sa->raw || protocol == PROTOCOL_AH) {
         p.transport = PATH_RAW;
         p.local.port = p.remote.port = 0;
         p.marker = false;
@@ -90,5 +96,5 @@ bool ike_sends_raw(const struct ike_engine *e, const struct peer *peer)
     for (const struct ike_sa *sa = r ? r->sas : NULL; sa; sa = sa->run_next)
         if (sa->state == SA_UP)
             return sa->raw;
-    return peer->encap == ENCAP_RAW && possible(e);
+    return peer->encap == ENCAP_RAW && encap_possible(e);
 }

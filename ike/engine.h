@@ -27,6 +27,7 @@ struct ike_child {
     const struct policy *policy;      /* what it was negotiated for */
     const struct identity *remote_id; /* proved */
     uint32_t spi_in, spi_out;         /* ours (from spi_reserve), the peer's */
+    uint8_t protocol;                 /* PROTOCOL_ESP or PROTOCOL_AH */
     struct suite suite;
     bool esn;
     struct span key_in, integ_in, key_out, integ_out;
@@ -37,7 +38,7 @@ struct ike_child {
      * if there is a NAT (RFC 7296 section 2.23.1, RFC 3948 section 3.1.2).
      */
     struct ip seen_local, seen_remote;
-    struct path path; /* outer endpoints of ESP; its transport tells whether ESP goes in UDP or as protocol 50 */
+    struct path path; /* outer endpoints; its transport tells whether ESP goes in UDP or as protocol 50; AH is raw */
     bool tfc;         /* the peer takes TFC padding (RFC 7296 section 1.3.1) */
 };
 
@@ -112,7 +113,7 @@ struct ike_env {
     bool (*source)(void *ctx, const struct ip *remote, struct ip *local);
     /* Key export for Wireshark: lines of its ikev2_decryption_table. May be NULL. */
     void (*keylog)(void *ctx, const char *line);
-    /* Whether ESP can be sent as protocol 50. May be NULL: it can't. */
+    /* Whether ESP can be sent as protocol 50, and AH at all. May be NULL: they can't. */
     bool (*raw)(void *ctx);
     bool transport_mode; /* the data plane carries transport mode; else it is neither offered nor accepted */
 };
@@ -231,6 +232,7 @@ struct ike_child_info {
     uint64_t ike_spi_i; /* of its IKE SA */
     const struct policy *policy;
     uint32_t spi_in, spi_out;
+    uint8_t protocol; /* PROTOCOL_ESP or PROTOCOL_AH */
     struct suite suite;
     bool esn;
     struct selectors local, remote;

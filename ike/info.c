@@ -62,6 +62,7 @@ static void describe_child(const struct child *c, struct ike_child_info *out)
         .policy = c->policy,
         .spi_in = c->spi_in,
         .spi_out = c->spi_out,
+        .protocol = c->protocol,
         .suite = c->suite,
         .esn = c->esn,
         .local = c->local,

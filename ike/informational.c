@@ -20,7 +20,7 @@ void informational_start(struct ike_sa *sa)
             return;
         }
         uint32_t spi = c ? c->spi_in : t->spi; /* the sender's inbound one (section 1.4.1) */
-        ike_put_delete(&b, PROTOCOL_ESP, &spi, 1);
+        ike_put_delete(&b, c ? c->protocol : t->protocol, &spi, 1);
     } else {
         put_window(sa, &b);
         mobike_put_probe(sa, &b);
@@ -72,11 +72,11 @@ void informational_farewell(struct ike_sa *sa, uint16_t notify)
 /* -- the peer's requests -- */
 
 /* The peer closed a Child SA. Returns true with its other half, which the answer names. */
-static bool peer_deletes(struct ike_sa *sa, uint32_t spi, uint32_t *own)
+static bool peer_deletes(struct ike_sa *sa, uint8_t protocol, uint32_t spi, uint32_t *own)
 {
-    struct child *c = child_by_spi(sa->undecided_of ? sa->undecided_of : sa, spi);
+    struct child *c = child_by_spi(sa->undecided_of ? sa->undecided_of : sa, protocol, spi);
     if (!c) {
-        create_deleted(sa, spi);
+        create_deleted(sa, protocol, spi);
         return false;
     }
     bool crossing = c->state == CHILD_DELETING; /* then our own Delete names it (section 1.4.1) */
@@ -92,21 +92,31 @@ static bool peer_deletes(struct ike_sa *sa, uint32_t spi, uint32_t *own)
     return !crossing;
 }
 
+/* What the peer deletes of one protocol; own gets the other halves. Returns how many. */
+static unsigned delete_children(struct ike_sa *sa, const struct ike_message *m, uint8_t protocol,
+                                uint32_t own[IKE_SPIS_MAX])
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < m->dels; i++)
+        for (unsigned j = 0; j < m->del[i].n && m->del[i].protocol == protocol; j++)
+            if (peer_deletes(sa, protocol, m->del[i].spi[j], &own[n]))
+                n++;
+    return n;
+}
+
 static void answer_deletes(struct ike_sa *sa, const struct ike_message *m)
 {
-    uint32_t own[4 * IKE_SPIS_MAX];
-    unsigned n = 0;
+    uint32_t esp[IKE_SPIS_MAX], ah[IKE_SPIS_MAX];
     struct ike_builder b;
     uint16_t error = mobike_request(sa, m);
     if (sa->state == SA_DEAD)
         return;
-    for (unsigned i = 0; i < m->dels; i++)
-        for (unsigned j = 0; j < m->del[i].n && m->del[i].protocol == PROTOCOL_ESP; j++)
-            if (peer_deletes(sa, m->del[i].spi[j], &own[n]))
-                n++;
+    unsigned esps = delete_children(sa, m, PROTOCOL_ESP, esp), ahs = delete_children(sa, m, PROTOCOL_AH, ah);
     reply_begin(sa, &b, EXCHANGE_INFORMATIONAL);
-    if (n)
-        ike_put_delete(&b, PROTOCOL_ESP, own, n);
+    if (esps) /* one payload for each protocol (section 3.11) */
+        ike_put_delete(&b, PROTOCOL_ESP, esp, esps);
+    if (ahs)
+        ike_put_delete(&b, PROTOCOL_AH, ah, ahs);
     put_window(sa, &b);
     mobike_put_answer(sa, m, error, &b);
     reply_send(sa, &b);
@@ -213,7 +223,7 @@ void poll_fire(struct timer *t, void *ctx, ns_t now)
         check_liveness(sa, in, out);
     ns_t sent = out > sa->last_out ? out : sa->last_out;
     if (sa->state == SA_UP && sa->nat_local && now - sent >= KEEPALIVE_EVERY) {
-        struct path path = child_path(sa);
+        struct path path = child_path(sa, PROTOCOL_ESP);
         sa->last_out = now;
         e->env.keepalive(e->env.ctx, &path);
     }

@@ -90,6 +90,7 @@ struct child {
     enum child_state state;
     const struct policy *policy; /* NULL once its policy left the configuration */
     uint32_t spi_in, spi_out;
+    uint8_t protocol;
     struct suite suite;
     bool esn;
     enum policy_mode mode;
@@ -157,8 +158,9 @@ struct task {
     struct kex_public pub;
     bool sent; /* the request is out, or was answered */
     struct nonce nonce, peer_nonce;
-    uint32_t spi;  /* reserved for a Child SA */
-    bool disowned; /* the peer has set up a Child SA to that SPI and we can't: it is to be deleted there */
+    uint32_t spi;     /* reserved for a Child SA */
+    uint8_t protocol; /* CHILD_DELETE of something disowned: that of its SPI */
+    bool disowned;    /* the peer has set up a Child SA to that SPI and we can't: it is to be deleted there */
     uint64_t ike_spi;
     struct child_terms terms; /* what was agreed, while the secret is being computed */
     uint32_t deleted;         /* the peer's SPI of a Child SA that it has deleted, and that we don't know (yet) */
@@ -535,11 +537,12 @@ void sa_init_expired(struct ike_sa *sa);
 void encap_begin(struct ike_sa *sa);
 /* What the NAT_DETECTION notifies have said; natt: there were some. */
 void encap_settle(struct ike_sa *sa, bool natt, bool nat_local, bool nat_remote);
+bool encap_possible(const struct ike_engine *e); /* we have raw sockets */
 /* Whether ESP can't be sent to such a peer at all, or must not be; why: what follows its name. */
 bool encap_refused(const struct ike_sa *sa, char *why, size_t size);
 void put_nat_detection(struct ike_builder *b, const struct ike_sa *sa, const struct path *path);
-/* The path of ESP where IKE has this one. */
-struct path encap_path(const struct ike_sa *sa, struct path p);
+/* The path of ESP, or AH, where IKE has this one. */
+struct path encap_path(const struct ike_sa *sa, uint8_t protocol, struct path p);
 
 /* -- probe.c: path MTU probes -- */
 void probe_start(struct ike_sa *sa); /* the current task */
@@ -624,7 +627,7 @@ void selectors_of_packet(struct policy_run *p, const struct flow *packet);
 /* -- child.c: Child SAs as objects, and what their negotiation has in common -- */
 /* What is offered: IKE_AUTH without KE (section 1.2), otherwise the policy's groups or {IKE's, NONE}. */
 void child_offer(const struct ike_sa *sa, const struct policy *policy, bool with_ke, struct proposals *out);
-struct path child_path(const struct ike_sa *sa); /* of ESP */
+struct path child_path(const struct ike_sa *sa, uint8_t protocol); /* of ESP, or AH */
 void child_put_request(struct ike_builder *b, const struct task *t);
 /*
  * Responder: what to answer to an offer. only: the one policy it may be for, or NULL. Returns 0 or the error notify to
@@ -650,7 +653,7 @@ void child_doom(struct child *c); /* the peer is about to delete it; if it does 
 void child_activate(struct child *c);
 bool child_any(const struct run *run); /* some Child SA of that peer is there */
 void child_retire(struct child *c);    /* out of the data plane; the object stays */
-struct child *child_by_spi(const struct ike_sa *sa, uint32_t spi_out);
+struct child *child_by_spi(const struct ike_sa *sa, uint8_t protocol, uint32_t spi_out);
 struct child *child_on(const struct ike_sa *sa, const struct policy *policy); /* a live one of this SA, or NULL */
 /*
  * Whether the same peer has a live one on another SA: then a responder's new one must not send at once, for the peer may
@@ -661,6 +664,13 @@ bool child_elsewhere(const struct ike_sa *sa, const struct policy *policy);
 bool child_rekey(struct child *c);
 void child_report(const struct child *c, enum ike_event_kind kind, const char *fmt, ...) PRINTF_LIKE(3, 4);
 void child_failed(struct ike_sa *sa, const struct policy *policy, const char *fmt, ...) PRINTF_LIKE(3, 4);
+
+/* -- ah.c: AH covers the outer addresses -- */
+/* The policy is for AH and there is a NAT: why says it. */
+bool ah_barred(const struct ike_sa *sa, const struct policy *policy, char *why, size_t size);
+/* Another policy of the peer for IKE_AUTH, that is needed and not barred; NULL: there is none. */
+const struct policy *ah_first_policy(const struct ike_sa *sa);
+void ah_check_nat(struct ike_sa *sa); /* NATs may have come by an update of addresses: those that can't pass end */
 
 /* -- child_table.c: where Child SAs are found -- */
 bool child_enlist(struct ike_engine *e, struct child *c); /* by its number, and its policy. False: no memory */
@@ -721,7 +731,7 @@ void create_start(struct ike_sa *sa); /* the current task: CHILD_NEW or CHILD_RE
 void create_request(struct ike_sa *sa, const struct ike_message *m);
 void create_response(struct ike_sa *sa, const struct ike_message *m);
 /* The peer deletes a Child SA that is not there: the answer that tells of it may still be on its way. */
-void create_deleted(struct ike_sa *sa, uint32_t spi);
+void create_deleted(struct ike_sa *sa, uint8_t protocol, uint32_t spi);
 
 /* -- rekey.c: CREATE_CHILD_SA for the IKE SA -- */
 void rekey_start(struct ike_sa *sa);

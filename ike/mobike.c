@@ -335,6 +335,7 @@ void mobike_resume(struct ike_sa *sa)
 {
     if (sa->state != SA_UP)
         return;
+    ah_check_nat(sa);
     if (sa->mobike.unproven && !task_waits(sa, TASK_ROUTABLE, 0, NULL))
         queue_first(sa, TASK_ROUTABLE);
     if (sa->mobike.owed && !task_waits(sa, TASK_UPDATE, 0, NULL))

@@ -490,10 +490,11 @@ void sa_up(struct ike_sa *sa)
 
 void sa_move_children(struct ike_sa *sa)
 {
-    struct path esp = child_path(sa);
-    for (struct child *c = sa->children; c; c = c->next)
+    for (struct child *c = sa->children; c; c = c->next) {
+        struct path path = child_path(sa, c->protocol);
         if (c->installed)
-            sa->e->env.child_move(sa->e->env.ctx, c->id, &esp);
+            sa->e->env.child_move(sa->e->env.ctx, c->id, &path);
+    }
 }
 
 void sa_follow(struct ike_sa *sa, const struct path *path, bool esp)

@@ -135,7 +135,7 @@ void task_next(struct ike_sa *sa)
 static void turn_into_delete(struct task *t)
 {
     kex_free(t->kex);
-    *t = (struct task){.kind = TASK_CHILD_DELETE, .spi = t->spi};
+    *t = (struct task){.kind = TASK_CHILD_DELETE, .spi = t->spi, .protocol = t->offered.v[0].protocol};
 }
 
 void task_done(struct ike_sa *sa)

@@ -102,6 +102,19 @@ static void check_bypass(struct loading *l, unsigned i)
          p->name, range_format(&where, text), other->name, other->line);
 }
 
+static void check_ah(struct loading *l, const struct policy *p)
+{
+    if (p->action != ACTION_PROTECT || !p->peer || policy_protocol(p) != PROTOCOL_AH)
+        return;
+    if (p->tfc.n || p->dummies)
+        complain(l, p->line, "found 'ah' and '%s' in '%s', expected one of them: AH hides nothing",
+                 p->tfc.n ? "tfc" : "dummies", p->name);
+    if (p->peer->encap == ENCAP_UDP)
+        complain(l, p->line,
+                 "found 'ah' in '%s' and encap = udp in its peer '%s', expected 'esp': AH doesn't go in UDP", p->name,
+                 p->peer->name);
+}
+
 static void check_policies(struct loading *l)
 {
     const struct config *c = l->config;
@@ -109,6 +122,7 @@ static void check_policies(struct loading *l)
         const struct policy *p = c->policies[i];
         check_pairs(l, p);
         check_bypass(l, i);
+        check_ah(l, p);
         if (p->fail_open)
             warn(l, p->line, "policy '%s' has fail-open: what it protects leaves in the clear while there is no SA",
                  p->name);

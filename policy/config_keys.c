@@ -388,6 +388,14 @@ static void policy_esp(struct target *t, const char *value, unsigned line)
     value_proposals(t->load, line, value, PROTOCOL_ESP, &t->policy->esp);
 }
 
+/* Stands behind "esp" in the table. */
+static void policy_ah(struct target *t, const char *value, unsigned line)
+{
+    if (has(t->section, "esp"))
+        complain(t->load, line, "found 'ah' beside 'esp', expected one of them: a packet is protected by either");
+    value_proposals(t->load, line, value, PROTOCOL_AH, &t->policy->esp);
+}
+
 static void policy_lifetime(struct target *t, const char *value, unsigned line)
 {
     value_duration(t->load, line, value, true, &t->policy->lifetime);
@@ -466,7 +474,6 @@ static bool drop_esn(struct proposals *esp, uint16_t id)
     return left;
 }
 
-/* Stands behind "esp" in the table, so that its proposals are there. */
 static void policy_fail_open(struct target *t, const char *value, unsigned line)
 {
     static const char *const words[] = {"no", "yes", NULL};
@@ -475,6 +482,7 @@ static void policy_fail_open(struct target *t, const char *value, unsigned line)
         t->policy->fail_open = i == 1;
 }
 
+/* Stands behind "esp" and "ah" in the table, so that its proposals are there. */
 static void policy_esn(struct target *t, const char *value, unsigned line)
 {
     static const char *const words[] = {"yes", "no", NULL};
@@ -483,7 +491,8 @@ static void policy_esn(struct target *t, const char *value, unsigned line)
         return;
     t->policy->esn = i == 0;
     if (!t->policy->esn && !drop_esn(&t->policy->esp, ESN_YES))
-        complain(t->load, line, "found 'no', expected 'yes': the esp proposals ask for 'esn'");
+        complain(t->load, line, "found 'no', expected 'yes': the %s proposals ask for 'esn'",
+                 policy_protocol(t->policy) == PROTOCOL_AH ? "ah" : "esp");
 }
 
 /* -- the table -- */
@@ -539,6 +548,7 @@ static const struct key keys[] = {
     {"remote", OWN, true, true, policy_remote},
     {"mode", OWN, false, true, policy_mode},
     {"esp", OWN, true, true, policy_esp},
+    {"ah", OWN, true, true, policy_ah},
     {"esn", OWN, false, true, policy_esn},
     {"lifetime", OWN, false, true, policy_lifetime},
     {"bytes", OWN, false, true, policy_bytes},
@@ -558,7 +568,6 @@ static const struct key keys[] = {
     {"tfc", OWN, true, true, traffic_tfc},
     {"dummies", OWN, false, true, traffic_dummies},
     {"mss", OWN, false, true, policy_mss},
-    {"ah", OWN, false, true, NULL},
     {"fragment", OWN, false, true, policy_fragment},
     {"fail-open", OWN, false, true, policy_fail_open},
     {"icmp", OWN, true, true, policy_icmp},
@@ -777,9 +786,9 @@ static enum err apply_peer(struct loading *l, const struct section *s, struct pe
 /* What only makes sense for protected traffic. */
 static void check_unprotected(struct loading *l, const struct section *s)
 {
-    static const char *const protect_only[] = {"peer",    "mode",          "esp",  "esn",      "lifetime", "bytes",
-                                               "packets", "replay-window", "hold", "dscp",     "ecn",      "df",
-                                               "tfc",     "dummies",       "mss",  "fragment", "icmp",     "fail-open"};
+    static const char *const protect_only[] = {
+        "peer", "mode", "esp", "esn",     "lifetime", "bytes",    "packets", "replay-window", "hold", "dscp",
+        "ecn",  "df",   "tfc", "dummies", "mss",      "fragment", "icmp",    "fail-open",     "ah"};
     for (size_t i = 0; i < sizeof(protect_only) / sizeof(protect_only[0]); i++)
         if (has(s, protect_only[i]))
             complain(l, line_of(s, protect_only[i]),
@@ -824,6 +833,16 @@ static enum err make_peers(struct loading *l, const struct ini *ini)
     return OK;
 }
 
+/* Peers learn what their policies want of the engine. */
+static void settle_ah(struct config *c)
+{
+    for (unsigned i = 0; i < c->policy_count; i++) {
+        const struct policy *p = c->policies[i];
+        if (p->action == ACTION_PROTECT && p->peer && policy_protocol(p) == PROTOCOL_AH)
+            c->peers[p->peer->number]->ah = true;
+    }
+}
+
 enum err config_apply(struct loading *l, const struct ini *ini)
 {
     struct config *c = l->config;
@@ -842,6 +861,7 @@ enum err config_apply(struct loading *l, const struct ini *ini)
         else if (s->kind == SECTION_POLICY)
             TRY(apply_policy(l, s));
     }
+    settle_ah(c);
     if (!c->host.control[0])
         snprintf(c->host.control, sizeof(c->host.control), "/run/adit/%s.sock", c->host.tun);
     return OK;

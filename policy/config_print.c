@@ -35,7 +35,7 @@ bool peer_equal(const struct peer *a, const struct peer *b)
            auth_equal(&a->auth, &b->auth) && a->psk.len == b->psk.len && secret_equal(a->psk.b, b->psk.b, a->psk.len) &&
            proposals_equal(&a->ike, &b->ike) && a->start == b->start && a->encap == b->encap && a->rekey == b->rekey &&
            a->dpd == b->dpd && a->fragmentation == b->fragmentation && a->window == b->window &&
-           a->mobike == b->mobike && a->pmtu == b->pmtu && same_extensions(a, b);
+           a->mobike == b->mobike && a->pmtu == b->pmtu && a->ah == b->ah && same_extensions(a, b);
 }
 
 static bool same_sizes(const struct policy *a, const struct policy *b)
@@ -66,11 +66,12 @@ static const char *const titles[COLUMNS] = {"#", "name", "action", "peer", "loca
 static const char *proposals_text(const struct proposals *p, enum protocol_id protocol, char *text, size_t size)
 {
     struct proposals builtin;
+    const char *mark = protocol == PROTOCOL_AH ? "AH: " : ""; /* in the column of ESP */
+    size_t used = strlen(mark);
     proposals_default(protocol, &builtin);
-    if (proposals_equal(p, &builtin))
-        snprintf(text, size, "default");
-    else
-        proposals_format(p, text, size);
+    snprintf(text, size, "%s%s", mark, "default");
+    if (!proposals_equal(p, &builtin))
+        proposals_format(p, text + used, size - used);
     return text;
 }
 
@@ -117,7 +118,7 @@ static void cell(const struct policy *p, unsigned i, enum column c, unsigned k, 
     if (c == LOCAL || c == REMOTE)
         selector_line(c == LOCAL ? &p->local : &p->remote, k, out);
     else if (c == ESP && protect)
-        wrapped(proposals_text(&p->esp, PROTOCOL_ESP, text, sizeof(text)), esp_width, k, out, TEXT_MAX);
+        wrapped(proposals_text(&p->esp, policy_protocol(p), text, sizeof(text)), esp_width, k, out, TEXT_MAX);
     else if (k > 0)
         return;
     else if (c == ORDER)
@@ -232,21 +233,22 @@ static void print_host(const struct host *h, FILE *out)
 /* What "default" stands for, if it was printed at all. */
 static void print_legend(const struct config *c, FILE *out)
 {
-    static const char *const names[] = {"ike", "esp"};
-    static const enum protocol_id protocols[] = {PROTOCOL_IKE, PROTOCOL_ESP};
+    enum { KINDS = 3 };
+    static const char *const names[KINDS] = {"ike", "esp", "ah"};
+    static const enum protocol_id protocols[KINDS] = {PROTOCOL_IKE, PROTOCOL_ESP, PROTOCOL_AH};
     char text[TEXT_MAX], line[TEXT_MAX];
-    struct proposals builtin[2];
-    bool shown[2] = {false, false};
-    for (unsigned i = 0; i < 2; i++)
+    struct proposals builtin[KINDS];
+    bool shown[KINDS] = {false};
+    for (unsigned i = 0; i < KINDS; i++)
         proposals_default(protocols[i], &builtin[i]);
     for (unsigned i = 0; i < c->peer_count; i++)
         shown[0] = shown[0] || proposals_equal(&c->peers[i]->ike, &builtin[0]);
     for (unsigned i = 0; i < c->policy_count; i++)
-        shown[1] = shown[1] ||
-                   (c->policies[i]->action == ACTION_PROTECT && proposals_equal(&c->policies[i]->esp, &builtin[1]));
-    if (shown[0] || shown[1])
+        for (unsigned k = 1; k < KINDS && c->policies[i]->action == ACTION_PROTECT; k++)
+            shown[k] = shown[k] || proposals_equal(&c->policies[i]->esp, &builtin[k]);
+    if (shown[0] || shown[1] || shown[2])
         fprintf(out, "\nDefault proposals\n");
-    for (unsigned i = 0; i < 2; i++) {
+    for (unsigned i = 0; i < KINDS; i++) {
         proposals_format(&builtin[i], text, sizeof(text));
         for (unsigned k = 0; shown[i]; k++) {
             wrapped(text, WIDTH - 9, k, line, sizeof(line));

@@ -119,8 +119,8 @@ struct policy {
     const struct peer *peer; /* NULL unless action is protect */
     struct selectors local, remote;
     enum policy_mode mode;
-    bool transport_only; /* with MODE_TRANSPORT: a peer that declines it gets no Child SA, else a tunnel */
-    struct proposals esp;
+    bool transport_only;    /* with MODE_TRANSPORT: a peer that declines it gets no Child SA, else a tunnel */
+    struct proposals esp;   /* or of AH, all of them: policy_protocol */
     ns_t lifetime;          /* soft; 0: none. The hard limit stands 10 % later */
     uint64_t bytes;         /* soft; 0: the suite's own safe limit */
     uint64_t packets;       /* soft; 0: the suite's own safe limit */
@@ -179,7 +179,14 @@ struct peer {
     unsigned window;     /* requests of the peer that may be under way at once, 1..WINDOW_MAX; default 1 */
     enum pmtu_mode pmtu; /* default PMTU_PROBE */
     bool mobike;         /* follow changes of address (RFC 4555), ours and the peer's; default true */
+    bool ah;             /* a policy of it is for AH, which needs to know the truth about NATs */
 };
+
+/* PROTOCOL_ESP or PROTOCOL_AH: what its traffic is protected with. */
+static inline uint8_t policy_protocol(const struct policy *p)
+{
+    return p->esp.n ? p->esp.v[0].protocol : PROTOCOL_ESP;
+}
 
 /*
  * Several who each prove an identity of their own may use this policy at once: each has the traffic it narrowed it to.

@@ -335,6 +335,7 @@ static enum err env_install(void *ctx, const struct ike_child *c, bool sending)
                               .linger = NS_NEVER,
                               .spi_in = c->spi_in,
                               .spi_out = c->spi_out,
+                              .protocol = c->protocol,
                               .local = c->local,
                               .remote = c->remote,
                               .policy = c->policy,

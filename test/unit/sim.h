@@ -36,6 +36,7 @@ struct sim_sa { /* in the model data plane */
     uint64_t id;
     ns_t linger; /* inbound ends then; NS_NEVER: not removed */
     uint32_t spi_in, spi_out;
+    uint8_t protocol;
     uint8_t key_in[64], key_out[64];
     struct selectors local, remote;
     const struct policy *policy;

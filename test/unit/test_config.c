@@ -605,9 +605,10 @@ static void wrong_values_say_what_was_expected(void **state)
         {"[policy b]\ndscp = 46:0, 46:1", "found DSCP 46 twice, expected one mapping of it"},
         {"[policy b]\necn = copy", "found 'copy', expected yes or no"},
         {"[policy b]\ndf = yes", "found 'yes', expected copy, set or clear"},
-        {"[policy b]\nah = sha256", "found 'ah', which is not supported by this version"},
         {"[host]\nfirewall = yes", "found 'yes', expected auto or no"},
         {"[policy b]\nfail-open = maybe", "found 'maybe', expected no or yes"},
+        {"[policy b]\nah = aes128gcm16", "found 'aes128gcm16', which AH proposals don't have"},
+        {"[policy b]\nah = sha256-esn\nesn = no", "found 'no', expected 'yes': the ah proposals ask for 'esn'"},
         {"[host]\npsk = \"x\"", "found 'psk' in [host], expected it in [peer NAME]"},
         {"[peer b]\naction = protect", "found 'action' in [peer], expected it in [policy NAME]"},
         {"[peer b]\nendpiont = x", "found the unknown key 'endpiont', expected perhaps 'endpoint'"},
@@ -947,6 +948,7 @@ static void a_reload_sees_what_changed(void **state)
                                            NETS "bytes = 1G\n",
                                            NETS "packets = 1G\n",
                                            NETS "tfc = mtu\n",
+                                           NETS "ah = default\n",
                                            NETS "esn = no\n",
                                            NETS "dscp = 0\n",
                                            NETS "dscp = 46:0\n",
@@ -972,13 +974,50 @@ static void a_reload_sees_what_changed(void **state)
     for (size_t i = 0; i < sizeof(policies) / sizeof(policies[0]); i++) {
         snprintf(text, sizeof(text), PEER "%s", policies[i]);
         good(f, text, "");
-        assert_true(peer_equal(base->peers[0], f->config->peers[0]));
+        assert_true(peer_equal(base->peers[0], f->config->peers[0]) != f->config->peers[0]->ah);
         if (policy_equal(base->policies[0], f->config->policies[0]))
             fail_msg("%s", policies[i]);
     }
     good(f, PEER NETS "replay-window = 64\n", ""); /* running SAs are given another one */
     assert_true(policy_equal(base->policies[0], f->config->policies[0]));
     config_free(base);
+}
+
+/* What a policy is protected with is one of both, and its peer knows when that needs the truth about NATs. */
+static void ah_stands_in_the_place_of_esp(void **state)
+{
+    struct fixture *f = *state;
+    char out[8192] = "";
+    good(f,
+         LINK "ah = sha256-x25519, aes128gmac-noesn\n[peer b]\nendpoint = 192.0.2.3\npsk = \"0123456789abcdef\"\n"
+              "local = 10.1.0.0/24\nremote = 10.3.0.0/24\n[policy c]\npeer = b\nlocal = 10.1.0.0/24\n"
+              "remote = 10.4.0.0/24\nah = default\n",
+         "");
+    const struct config *c = f->config;
+    assert_int_equal(policy_protocol(c->policies[0]), PROTOCOL_AH);
+    assert_int_equal(policy_protocol(c->policies[1]), PROTOCOL_ESP);
+    assert_int_equal(policy_protocol(c->policies[2]), PROTOCOL_AH);
+    assert_int_equal(c->policies[0]->esp.n, 2);
+    assert_true(c->peers[0]->ah);
+    assert_true(c->peers[1]->ah);
+    FILE *text = fmemopen(out, sizeof out, "w");
+    config_print(c, text);
+    fclose(text);
+    assert_non_null(strstr(out, "AH: sha256-x25519-esn-noesn,\n"));
+    assert_non_null(strstr(out, "AH: default\n"));
+    assert_non_null(strstr(out, "    ah   sha512-sha256-sha384-esn-noesn\n"));
+
+    bad(f, LINK "esp = aes128gcm16\nah = sha256\n",
+        "7: found 'ah' beside 'esp', expected one of them: a packet is protected by either\n");
+    bad(f, LINK "ah = sha256\ntfc = mtu\n", "1: found 'ah' and 'tfc' in 'a', expected one of them: AH hides nothing\n");
+    bad(f, LINK "ah = sha256\ndummies = 3\n",
+        "1: found 'ah' and 'dummies' in 'a', expected one of them: AH hides nothing\n");
+    bad(f, PEER "encap = udp\n" NETS "ah = sha256\n",
+        "1: found 'ah' in 'a' and encap = udp in its peer 'a', expected 'esp': AH doesn't go in UDP\n");
+    bad(f, LINK "[policy c]\naction = discard\nlocal = 10.9.0.0/24\nremote = 10.8.0.0/24\nah = sha256\n",
+        "10: found 'ah' in a policy that protects nothing, expected action = protect with it\n");
+    good(f, LINK, "");
+    assert_false(f->config->peers[0]->ah);
 }
 
 static void the_table_is_printed_without_secrets(void **state)
@@ -1074,6 +1113,7 @@ int main(void)
         TEST(extensions_are_off_until_asked_for),
         TEST(a_key_and_its_name_go_together),
         TEST(a_reload_sees_what_changed),
+        TEST(ah_stands_in_the_place_of_esp),
         TEST(the_table_is_printed_without_secrets),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
