@@ -14,17 +14,26 @@
 #define NEXT_HEADER_NONE 59
 
 /*
+ * An SA of PROTOCOL_AH goes the same ways (RFC 4302); see below for what is different.
+ *
  * seal: in: data/len are the inner packet, with esp_headroom() bytes free before it and esp_sealed_len() bytes from
  *       there on writable. next_header says what it is. out: data/len are the ESP packet, SPI to ICV.
  * open: in: data/len are the ESP packet from the SPI on (may be overwritten), dst is where the inner packet shall be
  *       written (room for len bytes). out: verdict; if it is OK data/len are the inner packet (within dst), next_header
  *       its kind, with TFC padding still behind len cut off by the inner length.
+ * AH, seal: in front of data are ah_len() free bytes, and before those `head` bytes of IP headers of `family`, which say
+ *       what the packet will be: protocol 51, its whole length, an Identification that isn't 0. Behind it AH_SCRATCH bytes
+ *       are writable. out: data/len are the packet from AH on, with the headers as they were in front.
+ *     open: in: data/len are the packet from AH on, behind `head` bytes of IP headers; dst has room for head, len, and
+ *       AH_SCRATCH. out: data is somewhere in dst, with head free bytes in front.
  */
 struct esp_packet {
     uint8_t *data;
     uint8_t *dst;
     uint32_t len;
     uint8_t next_header;
+    uint8_t family;     /* AH, seal: of the headers */
+    uint16_t head;      /* AH: their bytes */
     uint16_t tfc;       /* seal: how many bytes of len are TFC padding */
     struct outer outer; /* the header around it, of no concern to seal and open; received: only its tos is known */
     enum err verdict;   /* OK, or why it is dropped … */

@@ -1,7 +1,7 @@
 #include <assert.h>
 #include <string.h>
 
-#include "esp/esp.h"
+#include "esp/ah_impl.h"
 #include "esp/limit.h"
 
 #define AAD_ESN 12 /* as in seal.c: SPI, high half, low half */
@@ -34,19 +34,24 @@ static bool drop(struct esp_packet *p, enum err why, enum stat_id counter)
 static bool screen(const struct sa *sa, struct esp_packet *p, uint64_t *seq)
 {
     const struct suite *s = &sa->params.suite;
+    bool ah = sa->params.proto == PROTOCOL_AH;
     uint32_t fixed = esp_headroom(s) + s->icv_len, align = esp_align(s);
-    if (p->len < fixed + align || ((p->len - fixed) & (align - 1)) != 0)
+    if (ah && !ah_sound(sa, p))
+        return drop(p, ERR_SYNTAX, STAT_DROP_IN_MALFORMED);
+    if (!ah && (p->len < fixed + align || ((p->len - fixed) & (align - 1)) != 0))
         return drop(p, ERR_TRUNCATED, STAT_DROP_IN_RUNT);
-    *seq = replay_infer(&sa->replay, get_be32(p->data + 4), sa->params.esn);
+    *seq = replay_infer(&sa->replay, get_be32(p->data + (ah ? 8 : 4)), sa->params.esn);
     if (!replay_check(&sa->replay, *seq))
         return drop(p, ERR_REPLAY, STAT_DROP_IN_REPLAY);
     return true;
 }
 
-static void prepare(const struct sa *sa, const struct esp_packet *p, uint64_t seq, struct transform_op *op,
+static bool prepare(const struct sa *sa, struct esp_packet *p, uint64_t seq, struct transform_op *op,
                     uint8_t aad[AAD_ESN], uint8_t iv[COUNTER_IV])
 {
     const struct suite *s = &sa->params.suite;
+    if (sa->params.proto == PROTOCOL_AH)
+        return ah_prepare(sa, p, seq, op) || drop(p, ERR_SYNTAX, STAT_DROP_IN_MALFORMED);
     uint32_t head = esp_headroom(s);
     op->aad = p->data;
     op->aad_len = 8;
@@ -60,7 +65,7 @@ static void prepare(const struct sa *sa, const struct esp_packet *p, uint64_t se
     op->tail_len = 0;
     op->ok = false;
     if (!sa->params.esn)
-        return;
+        return true;
     uint32_t high = (uint32_t)(seq >> 32);
     if (s->aead) {
         memcpy(aad, p->data, 4);
@@ -72,6 +77,7 @@ static void prepare(const struct sa *sa, const struct esp_packet *p, uint64_t se
         put_be32(op->tail, high);
         op->tail_len = sizeof op->tail;
     }
+    return true;
 }
 
 /* -- selectors -- */
@@ -220,15 +226,9 @@ static uint32_t inner_len(const uint8_t *p, uint32_t len, uint8_t family)
     return total <= len ? total : 0;
 }
 
-/* Takes the trailer off (RFC 4303 section 3.4.4.1) and checks what is left. */
-static bool unwrap(struct sa *sa, struct esp_packet *p, uint32_t text_len, ns_t now)
+/* What was carried, and checks of it: text within dst. */
+static bool carried(struct sa *sa, struct esp_packet *p, uint8_t *text, uint32_t len, uint8_t next, ns_t now)
 {
-    const uint8_t *text = p->dst;
-    uint32_t len = text_len - 2, pad = text[text_len - 2];
-    uint8_t next = text[text_len - 1];
-    if (pad > len || !padding_ok(text + len - pad, pad))
-        return drop(p, ERR_SYNTAX, STAT_DROP_IN_PADDING);
-    len -= pad;
     if (next == NEXT_HEADER_NONE) /* section 2.6: a dummy has nothing inside */
         return drop(p, ERR_NOTFOUND, STAT_DROP_IN_DUMMY);
     enum err e;
@@ -246,10 +246,27 @@ static bool unwrap(struct sa *sa, struct esp_packet *p, uint32_t text_len, ns_t 
                     e == ERR_MISMATCH ? STAT_DROP_IN_SELECTOR
                     : e == ERR_STATE  ? STAT_DROP_IN_FRAGMENT
                                       : STAT_DROP_IN_MALFORMED);
-    p->data = p->dst;
+    p->data = text;
     p->len = len;
     p->next_header = next;
     return true;
+}
+
+/* Takes the trailer off (RFC 4303 section 3.4.4.1) and checks what is left. */
+static bool unwrap(struct sa *sa, struct esp_packet *p, uint32_t text_len, ns_t now)
+{
+    uint8_t *text = p->dst, next;
+    uint32_t len;
+    if (sa->params.proto == PROTOCOL_AH) {
+        text = ah_payload(sa, p, &len, &next);
+        return carried(sa, p, text, len, next, now);
+    }
+    len = text_len - 2;
+    uint32_t pad = text[text_len - 2];
+    next = text[text_len - 1];
+    if (pad > len || !padding_ok(text + len - pad, pad))
+        return drop(p, ERR_SYNTAX, STAT_DROP_IN_PADDING);
+    return carried(sa, p, text, len - pad, next, now);
 }
 
 /* What the cryptography said about one packet, and all checks after it. */
@@ -293,8 +310,8 @@ unsigned esp_open(struct sa *sa, struct esp_packet *v, unsigned n, ns_t now, uns
     for (unsigned i = 0; i < n; i++) {
         if (expired) {
             (void)drop(&v[i], ERR_EXPIRED, STAT_DROP_IN_EXPIRED);
-        } else if (screen(sa, &v[i], &b.seq[b.n])) {
-            prepare(sa, &v[i], b.seq[b.n], &b.ops[b.n], b.aad[b.n], b.iv[b.n]);
+        } else if (screen(sa, &v[i], &b.seq[b.n]) &&
+                   prepare(sa, &v[i], b.seq[b.n], &b.ops[b.n], b.aad[b.n], b.iv[b.n])) {
             b.at[b.n++] = (uint8_t)i;
         }
     }

@@ -5,6 +5,7 @@
 
 #include "crypto/random.h"
 #include "crypto/secret.h"
+#include "esp/ah.h"
 
 /*
  * The limits of a sequence number's own. Without ESN: an eighth of the space before its end, half a minute at 18 million
@@ -88,7 +89,7 @@ static enum err check_params(const struct sa_params *p)
         return ERR_RANGE;
     if (p->local.n == 0 || p->remote.n == 0)
         return ERR_MISMATCH;
-    if (s->encr.id == ENCR_NONE) /* a suite of AH */
+    if ((s->encr.id == ENCR_NONE) != (p->proto == PROTOCOL_AH)) /* a suite for the other one */
         return ERR_MISMATCH;
     /* RFC 4301 section 4.2, RFC 4303 section 3.2: never without integrity. */
     if (s->icv_len == 0 || (!s->aead && s->integ.id == INTEG_NONE))
@@ -212,6 +213,18 @@ uint32_t esp_sealed_len(const struct suite *s, uint32_t inner_len)
 {
     uint32_t align = esp_align(s);
     return esp_headroom(s) + ((inner_len + 2 + align - 1) & ~(align - 1)) + s->icv_len;
+}
+
+uint32_t sa_headroom(const struct sa *sa, uint8_t family)
+{
+    const struct suite *s = &sa->params.suite;
+    return sa->params.proto == PROTOCOL_AH ? ah_len(s, family) : esp_headroom(s);
+}
+
+uint32_t sa_sealed_len(const struct sa *sa, uint8_t family, uint32_t inner_len)
+{
+    const struct suite *s = &sa->params.suite;
+    return sa->params.proto == PROTOCOL_AH ? ah_len(s, family) + inner_len : esp_sealed_len(s, inner_len);
 }
 
 uint32_t esp_inner_max(const struct suite *s, uint32_t room)

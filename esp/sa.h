@@ -25,6 +25,7 @@ struct sa_params {
     uint32_t spi;
     uint32_t policy_id; /* spd_entry.id */
     uint64_t child;     /* the engine's handle, given back in events */
+    uint8_t proto;      /* PROTOCOL_AH, with a suite of its own; all else is ESP */
     struct suite suite;
     const char *engine; /* of crypto, "auto" */
     struct span key, integ_key;
@@ -121,6 +122,12 @@ static inline uint32_t esp_headroom(const struct suite *s)
 {
     return 8u + s->iv_len;
 }
+/*
+ * The same for an SA of either protocol, behind an outer header of that family, and how much of it is in front of the
+ * inner packet.
+ */
+uint32_t sa_sealed_len(const struct sa *sa, uint8_t family, uint32_t inner_len);
+uint32_t sa_headroom(const struct sa *sa, uint8_t family);
 /* The largest inner packet whose sealed form fits in `room` bytes (path MTU less outer IP and UDP headers). */
 uint32_t esp_inner_max(const struct suite *s, uint32_t room);
 

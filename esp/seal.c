@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "crypto/random.h"
-#include "esp/esp.h"
+#include "esp/ah_impl.h"
 #include "esp/limit.h"
 
 /* Extended sequence numbers lengthen the AAD of AEADs to SPI, high half, low half (RFC 4106 section 5, RFC 7634 2.1). */
@@ -126,7 +126,8 @@ enum err esp_seal(struct sa *sa, struct esp_packet *v, unsigned n, ns_t now, uns
     uint64_t bytes;
     unsigned fit = admit(sa, v, n, &bytes);
     refuse(v + fit, n - fit, ERR_EXPIRED, STAT_DROP_OUT_EXPIRED);
-    enum err e = fit == 0 ? ERR_EXPIRED : run(sa, v, fit);
+    bool ah = sa->params.proto == PROTOCOL_AH;
+    enum err e = fit == 0 ? ERR_EXPIRED : ah ? ah_seal(sa, v, fit) : run(sa, v, fit);
     *sealed = 0;
     if (e == OK) {
         *sealed = fit;

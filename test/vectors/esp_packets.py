@@ -86,7 +86,8 @@ SUITES = [('aes192gcm12', ''), ('aes128gcm8', ''), ('aes256ccm16', ''), ('aes192
           ('aes256gmac', ''), ('aes256gcm16iiv', ''), ('aes128ccm8iiv', ''), ('chacha20poly1305iiv', ''), ('aes128ctr', 'sha256'),
           ('aes256ctr', 'sha512'), ('aes128ctr', 'aescmac'), ('aes256', 'sha1'), ('aes192', 'aesxcbc'), ('null', 'aesxcbc')]
 
-print('''/* ESP packets of an independent program, written by esp_packets.py, which says what is in them. */
+def main():
+    print('''/* ESP packets of an independent program, written by esp_packets.py, which says what is in them. */
 #ifndef ADIT_VECTORS_ESP_H
 #define ADIT_VECTORS_ESP_H
 
@@ -101,10 +102,14 @@ struct esp_vector {
 };
 
 static const struct esp_vector esp_vectors[] = {''')
-for n, (e, i) in enumerate(SUITES):
-    for with_esn, number in ((False, 7 + n), (True, (n + 1) << 32 | 9)):
-        text = packet(e, i, with_esn, number).hex()
-        lines = '\n     '.join(f'"{text[k:k + 96]}"' for k in range(0, len(text), 96))
-        integrity = f'"{i}"' if i else 'NULL'
-        print(f'    {{"{e}", {integrity}, {"true" if with_esn else "false"}, UINT64_C({number}),\n     {lines}}},')
-print('};\n\n#endif')
+    for n, (e, i) in enumerate(SUITES):
+        for with_esn, number in ((False, 7 + n), (True, (n + 1) << 32 | 9)):
+            text = packet(e, i, with_esn, number).hex()
+            lines = '\n     '.join(f'"{text[k:k + 96]}"' for k in range(0, len(text), 96))
+            integrity = f'"{i}"' if i else 'NULL'
+            print(f'    {{"{e}", {integrity}, {"true" if with_esn else "false"}, UINT64_C({number}),\n     {lines}}},')
+    print('};\n\n#endif')
+
+
+if __name__ == '__main__':
+    main()
