@@ -162,7 +162,7 @@ static void take_datagram(struct worker *w, struct bound_socket *s, const struct
 }
 
 /* One IP packet of protocol 50. */
-static void take_packet(struct worker *w, struct bound_socket *s, struct loop_rx *rx)
+static void take_packet(struct worker *w, struct bound_socket *s, const struct loop_rx *rx)
 {
     struct ip_view v;
     struct ip_insertion in;
@@ -171,7 +171,6 @@ static void take_packet(struct worker *w, struct bound_socket *s, struct loop_rx
         worker_count(w, STAT_DROP_IN_RUNT, 1);
         return;
     }
-    rx->tos = outer_tos(rx->data); /* no socket has told it */
     take_esp(w, s, rx, rx->data + in.offset, v.len - in.offset, in.offset);
 }
 

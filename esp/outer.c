@@ -7,9 +7,10 @@ static bool is_ipv4(const uint8_t *packet)
     return packet[0] >> 4 == 4;
 }
 
-uint8_t outer_tos(const uint8_t *packet)
+/* IPv6's traffic class lies across two bytes. */
+static uint8_t tos_of(const uint8_t *packet)
 {
-    return is_ipv4(packet) ? packet[1] : (uint8_t)(get_be16(packet) >> 4); /* across two bytes */
+    return is_ipv4(packet) ? packet[1] : (uint8_t)(get_be16(packet) >> 4);
 }
 
 /* Whether routers may not fragment it: an IPv6 packet is never fragmented on its way (RFC 8200 section 5). */
@@ -28,7 +29,7 @@ static struct outer by_rule(const struct sa *sa, uint8_t tos, bool df)
 
 struct outer outer_of(const struct sa *sa, const uint8_t *inner)
 {
-    uint8_t tos = outer_tos(inner);
+    uint8_t tos = tos_of(inner);
     bool df = df_of(inner);
     if (sa->params.mode == MODE_TRANSPORT)
         return (struct outer){.tos = tos,
@@ -69,7 +70,7 @@ static void turn_ecn(uint8_t *packet, uint8_t bits)
 
 enum outer_ecn outer_ecn_in(uint8_t tos, uint8_t *inner)
 {
-    uint8_t before = outer_tos(inner) & OUTER_ECN, after = decapsulated[before][tos & OUTER_ECN];
+    uint8_t before = tos_of(inner) & OUTER_ECN, after = decapsulated[before][tos & OUTER_ECN];
     if (after & DROP)
         return OUTER_ECN_DROP;
     if ((after & FIELD) != before)

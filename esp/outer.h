@@ -44,9 +44,6 @@ static inline bool outer_alike(const struct outer *a, const struct outer *b)
 
 #define OUTER_ECN 3 /* the ECN field of a tos; with 0, Not-ECT, nothing is to be done */
 
-/* TOS byte or traffic class of a packet that has a whole IP header. */
-uint8_t outer_tos(const uint8_t *packet);
-
 /*
  * Tunnel mode, on the way in: what the outer tos says about congestion goes into the inner header, whose checksum is put
  * right (RFC 6040 section 4.2, figure 4). ODD: no tunnel makes that outer field of that inner one; it is delivered all

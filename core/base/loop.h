@@ -53,7 +53,7 @@ struct loop_rx {
     uint8_t *data; /* may be changed by the receiver */
     uint32_t len;
     uint16_t segment;     /* UDP: size of each coalesced datagram but the last; 0: a single one */
-    uint8_t tos;          /* UDP: outer TOS or traffic class; 0 where the socket does not tell */
+    uint8_t tos;          /* UDP, raw: outer TOS or traffic class; 0 where the socket does not tell */
     struct endpoint from; /* UDP, raw: sender; raw: port 0 */
     struct ip to;         /* UDP, raw: address it was sent to; family 0 where unknown */
 };
