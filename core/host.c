@@ -107,11 +107,19 @@ static enum err socket_open(struct host_state *h, unsigned worker, const struct 
     return OK;
 }
 
+static bool wants_df(const struct config *c)
+{
+    for (unsigned i = 0; i < c->policy_count; i++)
+        if (c->policies[i]->outer.df != DF_CLEAR)
+            return true;
+    return false;
+}
+
 /*
- * ESP with DF over IPv4 needs sockets of its own, one for each worker, beside the group at `first`. Without them all
- * other traffic passes as well.
+ * ESP with DF over IPv4 needs sockets of its own, one for each worker, beside the group at `first`. Without them traffic
+ * passes as well, without DF.
  */
-static void socket_df(struct host_state *h, unsigned first, const struct ip *ip, uint16_t port)
+static void socket_df(struct host_state *h, const struct config *c, unsigned first, const struct ip *ip, uint16_t port)
 {
     struct udp_options o = {.local = {*ip, port}, .mark = true};
     int held[2 * SAD_WORKERS];
@@ -122,7 +130,8 @@ static void socket_df(struct host_state *h, unsigned first, const struct ip *ip,
         struct socket_slot *slot = &h->sockets[h->socket_count];
         *slot = (struct socket_slot){.worker = w, .s = {.local = o.local, .marker = true, .df = true}};
         if (udp_open_df(&o, held, n, &slot->s.fd, h->why, sizeof h->why) != OK) {
-            log_line(LOG_WARN, "core", "'df' is without effect on port %u: %s", port, h->why);
+            log_line(wants_df(c) ? LOG_WARN : LOG_INFO, "core", "'df' is without effect on port %u over IPv4: %s", port,
+                     h->why);
             return;
         }
         held[n++] = slot->s.fd;
@@ -131,7 +140,7 @@ static void socket_df(struct host_state *h, unsigned first, const struct ip *ip,
 }
 
 /* A group of sockets, one for each worker, in the workers' order: the steering filter counts on it. */
-static enum err socket_group(struct host_state *h, const struct ip *ip, uint16_t port)
+static enum err socket_group(struct host_state *h, const struct config *c, const struct ip *ip, uint16_t port)
 {
     unsigned first = h->socket_count;
     for (unsigned w = 0; w < h->workers; w++)
@@ -144,7 +153,7 @@ static enum err socket_group(struct host_state *h, const struct ip *ip, uint16_t
         }
     }
     if (ip->family == 4 && port != IKE_PORT)
-        socket_df(h, first, ip, port);
+        socket_df(h, c, first, ip, port);
     return OK;
 }
 
@@ -204,9 +213,9 @@ static void raw_open_all(struct host_state *h, const struct config *c)
 static enum err socket_ports(struct host_state *h, const struct config *c, const struct ip *ip)
 {
     if (c->host.port)
-        TRY(socket_group(h, ip, c->host.port));
+        TRY(socket_group(h, c, ip, c->host.port));
     if (c->host.nat_port && c->host.nat_port != c->host.port)
-        TRY(socket_group(h, ip, c->host.nat_port));
+        TRY(socket_group(h, c, ip, c->host.nat_port));
     return OK;
 }
 
