@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "test/unit/packets.h"
+#include "test/unit/reload.h"
 #include "tun/offload.h"
 
 static ns_t rig_now(void *ctx)
@@ -123,29 +124,33 @@ static void complain(void *ctx, const char *file, unsigned line, const char *tex
     print_message("%s:%u: %s\n", file, line, text);
 }
 
-static void load(struct rig_host *h, unsigned me, const char *extra, const char *suffix)
+static void load(struct rig_host *h, unsigned me, const char *extra, struct config **out)
 {
+    const char *suffix = h->rig->suffix;
     char path[] = "/tmp/adit-rig-XXXXXX";
     int fd = mkstemp(path);
     assert_true(fd >= 0);
     unsigned other = 3 - me;
     dprintf(fd,
-            "[peer other]\nendpoint = 192.0.2.%u\npsk = \"a secret of the test\"\n%s"
+            "[peer other]\nendpoint = %s%u\npsk = \"a secret of the test\"\n%s"
             "local = 10.%u.0.0/24%s, fd00:%u::/32%s\nremote = 10.%u.0.0/24%s, fd00:%u::/32%s\n%s",
-            other, strstr(extra, "start =") ? "" : "start = no\n", me, me == 2 ? suffix : "", me, me == 2 ? suffix : "",
-            other, me == 1 ? suffix : "", other, me == 1 ? suffix : "", extra);
+            h->rig->ipv6 ? "2001:db8::" : "192.0.2.", other, strstr(extra, "start =") ? "" : "start = no\n", me,
+            me == 2 ? suffix : "", me, me == 2 ? suffix : "", other, me == 1 ? suffix : "", other,
+            me == 1 ? suffix : "", extra);
     close(fd);
     struct config_report report = {.error = complain, .warning = complain};
-    assert_int_equal(config_load(path, &report, &h->config), OK);
+    assert_int_equal(config_load(path, &report, out), OK);
     unlink(path);
 }
 
-static void host_setup(struct rig *r, unsigned i, uint64_t seed, const char *extra, const char *suffix)
+static void host_setup(struct rig *r, unsigned i, uint64_t seed)
 {
     struct rig_host *h = &r->host[i];
     h->rig = r;
     h->at = (struct endpoint){.ip = {.family = 4, .b = {192, 0, 2, (uint8_t)(i + 1)}}};
-    load(h, i + 1, extra, suffix);
+    if (r->ipv6)
+        h->at = (struct endpoint){.ip = {.family = 6, .b = {0x20, 1, 0xd, 0xb8, [15] = (uint8_t)(i + 1)}}};
+    load(h, i + 1, r->extra, &h->config);
     assert_int_equal(epoch_new(&h->shared.epoch, 1), OK);
     assert_int_equal(sad_new(&h->shared.sad, h->shared.epoch, &random_system), OK);
     atomic_store(&h->shared.mtu, RIG_MTU);
@@ -198,23 +203,34 @@ static void host_setup(struct rig *r, unsigned i, uint64_t seed, const char *ext
     ike_local_hint(h->engine, h->config->peers[0], &local);
 }
 
-void rig_setup(struct rig *r, uint64_t seed, const char *extra)
-{
-    rig_setup_ports(r, seed, extra, "");
-}
-
-void rig_setup_ports(struct rig *r, uint64_t seed, const char *extra, const char *suffix)
+static void setup(struct rig *r, uint64_t seed, const char *extra, const char *suffix, bool ipv6)
 {
     assert_int_equal(crypto_init(), OK);
     log_setup(LOG_ERROR, LOG_TEXT);
     memset(r, 0, sizeof *r);
+    r->ipv6 = ipv6;
     snprintf(r->extra, sizeof r->extra, "%s", extra);
     snprintf(r->suffix, sizeof r->suffix, "%s", suffix);
     assert_int_equal(memory_net_new(&r->net, seed), OK);
     memory_net_tap(r->net, on_wire, r);
     memory_net_faults(r->net, &(struct memory_faults){.delay = NS_PER_MS});
     for (unsigned i = 0; i < 2; i++)
-        host_setup(r, i, seed, extra, suffix);
+        host_setup(r, i, seed);
+}
+
+void rig_setup(struct rig *r, uint64_t seed, const char *extra)
+{
+    setup(r, seed, extra, "", false);
+}
+
+void rig_setup_ports(struct rig *r, uint64_t seed, const char *extra, const char *suffix)
+{
+    setup(r, seed, extra, suffix, false);
+}
+
+void rig_setup_ipv6(struct rig *r, uint64_t seed, const char *extra)
+{
+    setup(r, seed, extra, "", true);
 }
 
 static void run_jobs(struct rig_host *h)
@@ -245,7 +261,22 @@ void rig_restart(struct rig *r, unsigned host, uint64_t seed)
     struct rig_host *h = &r->host[host], before = *h;
     host_teardown(h);
     *h = (struct rig_host){.tun = before.tun, .udp = {before.udp[0], before.udp[1]}};
-    host_setup(r, host, seed, r->extra, r->suffix);
+    host_setup(r, host, seed);
+}
+
+void rig_reload(struct rig *r, unsigned host, const char *extra)
+{
+    struct rig_host *h = &r->host[host];
+    struct config *old = h->config;
+    struct spd *spd;
+    load(h, host + 1, extra, &h->config);
+    assert_int_equal(dataplane_prepare(h->dataplane, h->config, &spd), OK);
+    assert_int_equal(reload(h->engine, h->config, r->now), OK);
+    epoch_offline(h->shared.epoch, 0); /* its worker, in this same thread, holds nothing between two turns */
+    dataplane_commit(h->dataplane, h->config, spd);
+    epoch_online(h->shared.epoch, 0);
+    config_free(old);
+    ike_start(h->engine, r->now);
 }
 
 void rig_teardown(struct rig *r)

@@ -33,6 +33,7 @@ struct rig {
     struct memory_net *net;
     char extra[256];
     char suffix[32];
+    bool ipv6;
     struct rig_host host[2];
     ns_t now;
     bool keep_wire; /* keep ESP datagrams below, for replays */
@@ -53,7 +54,10 @@ struct rig {
 void rig_setup(struct rig *r, uint64_t seed, const char *extra);
 /* The same with what stands behind each prefix of the second host, such as "[udp/53]". */
 void rig_setup_ports(struct rig *r, uint64_t seed, const char *extra, const char *suffix);
+void rig_setup_ipv6(struct rig *r, uint64_t seed, const char *extra); /* outside: 2001:db8::1 and 2001:db8::2 */
 void rig_teardown(struct rig *r);
+/* Host `host` gets another configuration: the same but for `extra`. */
+void rig_reload(struct rig *r, unsigned host, const char *extra);
 /* A host crashes and starts anew: it knows nothing, its peer has heard nothing. */
 void rig_restart(struct rig *r, unsigned host, uint64_t seed);
 
