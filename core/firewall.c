@@ -616,7 +616,7 @@ enum err firewall_apply(struct firewall *f, const struct config *c, char *why, s
             LOG_WARN, "core",
             "firewall: no nftables here (%s): what arrives in the clear though a policy protects it is dropped by a "
             "strict reverse-path filter only (IPv4, rp_filter = 1)%s",
-            reason, firewall_covers_peers(c) ? ", which is loose since a policy may cover a peer's address" : "");
+            reason, firewall_strict_fits(c) ? "" : ", which has to be loose for these policies");
         f->told = true;
     }
     return OK;
@@ -632,7 +632,7 @@ const char *firewall_name(const struct firewall *f)
     return f->on ? "nftables" : f->wanted ? "rp_filter" : "no";
 }
 
-/* -- peers within policies -- */
+/* -- what stands in -- */
 
 static bool covers(const struct config *c, const struct ip *ip)
 {
@@ -643,18 +643,21 @@ static bool covers(const struct config *c, const struct ip *ip)
     return false;
 }
 
-bool firewall_covers_peers(const struct config *c)
+bool firewall_strict_fits(const struct config *c)
 {
     if ((uint64_t)c->peer_count * c->policy_count > COVER_LOOKS)
-        return true;
+        return false;
+    for (unsigned i = 0; i < c->policy_count; i++)
+        if (c->policies[i]->action == ACTION_BYPASS || c->policies[i]->fail_open)
+            return false;
     for (unsigned i = 0; i < c->peer_count; i++) {
         const struct peer *p = c->peers[i];
         struct endpoint at[PEER_ENDPOINTS];
         if (p->endpoint_any || peer_has_names(p))
-            return true;
+            return false;
         for (unsigned k = 0, n = peer_addresses(p, at); k < n; k++)
             if (covers(c, &at[k].ip))
-                return true;
+                return false;
     }
-    return false;
+    return true;
 }

@@ -35,7 +35,10 @@ void firewall_remove(struct firewall *f);
 bool firewall_missing(const struct firewall *f);
 const char *firewall_name(const struct firewall *f); /* for status: "nftables", "rp_filter", "no" */
 
-/* Does a policy protect the address that a peer has or may have? Then its ESP arrives from where a route leads away. */
-bool firewall_covers_peers(const struct config *c);
+/*
+ * Would a strict reverse-path filter do no harm? It drops what arrives from where a route leads into the tunnel: the ESP
+ * of a peer whose address a policy covers, or may cover, and answers to what was sent past the tunnel.
+ */
+bool firewall_strict_fits(const struct config *c);
 
 #endif

@@ -9,6 +9,7 @@
 #include "core/firewall.h"
 #include "core/mtu.h"
 #include "core/routes.h"
+#include "policy/bypass.h"
 #include "tun/device.h"
 #include "tun/netlink.h"
 #include "tun/raw.h"
@@ -195,6 +196,16 @@ static enum err raw_sockets(struct host_state *h, enum worker_socket_kind kind)
     return OK;
 }
 
+/* What policy lets pass in the clear may come to the TUN all the same. */
+static bool bypass_needs_raw(const struct config *c)
+{
+    struct ip_range where;
+    for (unsigned i = 0; c->host.routes && i < c->policy_count; i++)
+        if (c->policies[i]->fail_open || bypass_conflict(c, i, &where))
+            return true;
+    return false;
+}
+
 /* A host that may not have raw sockets still has UDP, which is what peers use as a rule. */
 static void raw_open_all(struct host_state *h, const struct config *c)
 {
@@ -207,6 +218,9 @@ static void raw_open_all(struct host_state *h, const struct config *c)
         wanted = wanted || c->peers[i]->encap == ENCAP_RAW;
     log_line(wanted ? LOG_WARN : LOG_INFO, "core", "raw ESP (protocol 50) can neither be received nor sent: %s",
              h->raw_why);
+    if (bypass_needs_raw(c))
+        log_line(LOG_WARN, "core",
+                 "nor can packets leave in the clear that policies let bypass where no route can say so");
     h->why[0] = 0;
 }
 
@@ -244,7 +258,7 @@ static enum err firewall_up(struct host_state *h, const struct config *c)
 {
     TRY(firewall_new(&h->firewall, tun_name(h->tun)));
     TRY(firewall_apply(h->firewall, c, h->why, sizeof h->why));
-    netlink_keep_strict(h->netlink, firewall_missing(h->firewall) && !firewall_covers_peers(c));
+    netlink_keep_strict(h->netlink, firewall_missing(h->firewall) && firewall_strict_fits(c));
     return OK;
 }
 

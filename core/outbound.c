@@ -47,7 +47,7 @@ static void recall_ports(struct worker *w, struct flow *f)
 
 /*
  * The outbound SA for a flow. NULL: the drop is counted for all its segments, unless `waiting` is the entry whose SA is
- * not there yet.
+ * not there yet, or which says that the packet needs none.
  */
 static struct sa *match(struct worker *w, const struct spd *spd, struct span packet, const struct flow *f,
                         uint32_t packets, const struct spd_entry **waiting)
@@ -61,12 +61,12 @@ static struct sa *match(struct worker *w, const struct spd *spd, struct span pac
             worker_count(w, unknown != STAT_COUNT ? unknown : STAT_DROP_OUT_NO_POLICY, packets);
         return quoted;
     }
-    if (entry->policy->action != ACTION_PROTECT) {
-        bool bypass = entry->policy->action == ACTION_BYPASS;
-        worker_count(w, bypass ? STAT_DROP_OUT_BYPASS : STAT_DROP_OUT_DISCARD, packets);
+    if (entry->policy->action == ACTION_DISCARD) {
+        worker_count(w, STAT_DROP_OUT_DISCARD, packets);
         return NULL;
     }
-    struct sa *sa = sad_find_out(w->p.shared->sad, entry->id, w->p.index);
+    bool protect = entry->policy->action == ACTION_PROTECT;
+    struct sa *sa = protect ? sad_find_out(w->p.shared->sad, entry->id, w->p.index) : NULL;
     if (!sa) {
         *waiting = entry;
         return NULL;
@@ -95,6 +95,20 @@ static void await(struct worker *w, const struct spd_entry *entry, struct span r
         worker_count(w, STAT_DROP_OUT_HOLD_FULL, packets);
 }
 
+/* What has no SA: it passes in the clear if its policy says so, else it waits. */
+static void without_sa(struct worker *w, const struct spd_entry *entry, struct segments *s, struct span raw,
+                       const struct flow *f, bool again)
+{
+    const struct policy *p = entry->policy;
+    if (p->action == ACTION_PROTECT && !p->fail_open) {
+        await(w, entry, raw, f, s->count, again);
+        return;
+    }
+    if (p->action == ACTION_PROTECT)
+        acquire(w, entry->id, f);
+    reinject(w, s, &f->dst);
+}
+
 /* One packet as it was read from the TUN; again: it has been held already. */
 static void outbound(struct worker *w, const struct spd *spd, struct span raw, bool again)
 {
@@ -111,7 +125,7 @@ static void outbound(struct worker *w, const struct spd *spd, struct span raw, b
     if (sa)
         frame_packet(w, sa, &s);
     else if (waiting)
-        await(w, waiting, raw, &f, s.count, again);
+        without_sa(w, waiting, &s, raw, &f, again);
 }
 
 void outbound_received(void *ctx, struct loop_rx *rx, unsigned n)

@@ -432,7 +432,8 @@ static void step(struct routes *r)
         break;
     case THROWS_IN:
         if (r->at < w->throws.n)
-            tell(r, throw_in(r, w->throws.v[r->at++]), "what shall bypass the tunnel there is dropped");
+            tell(r, throw_in(r, w->throws.v[r->at++]),
+                 "what shall bypass the tunnel there goes the long way, through the daemon");
         else
             end(r);
         break;
@@ -441,7 +442,7 @@ static void step(struct routes *r)
 
 void routes_settle(struct routes *r, const struct config *c)
 {
-    tell(r, want_of(&r->want, c), "what shall bypass the tunnel is dropped");
+    tell(r, want_of(&r->want, c), "what shall bypass the tunnel goes the long way, through the daemon");
     begin(r);
     while (r->stage == WANT || r->stage == THROWS_OUT)
         step(r);

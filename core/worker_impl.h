@@ -104,6 +104,8 @@ bool frame_oversize(struct worker *w, struct sa *sa, struct segments *s, uint32_
 void frame_packet(struct worker *w, struct sa *sa, struct segments *s);
 /* A packet with nothing inside, of that inner length (RFC 4303 section 2.6). False: all buffers are in flight. */
 bool frame_dummy(struct worker *w, struct sa *sa, uint32_t len);
+/* reinject.c: sends a packet, or the segments of one, past the TUN in the clear. */
+void reinject(struct worker *w, struct segments *s, const struct ip *to);
 /* wire.c: seals and sends what the outbound batch holds. */
 void wire_flush(struct worker *w);
 /* transport.c: the same for an SA in transport mode. mss: SYNs are to be clamped to that; 0: they are not. */

@@ -18,8 +18,8 @@ MUST_USE enum err bypass_ranges(const struct config *c, struct ip_ranges *out);
 void ip_ranges_free(struct ip_ranges *r);
 
 /*
- * The first policy because of which packets that the i-th one lets bypass are routed to the TUN all the same, where
- * they are dropped; `where` gets their destinations. NULL: there is none, or the i-th policy is no bypass.
+ * The first policy because of which packets that the i-th one lets bypass are routed to the TUN all the same, to be sent
+ * past it from there; `where` gets their destinations. NULL: there is none, or the i-th policy is no bypass.
  */
 const struct policy *bypass_conflict(const struct config *c, unsigned i, struct ip_range *where);
 

@@ -1,7 +1,6 @@
 /* What only the whole configuration shows. */
 #include <stdlib.h>
 
-#include "policy/bypass.h"
 #include "policy/classifier.h"
 #include "policy/config_internal.h"
 
@@ -88,20 +87,6 @@ static void check_shadows(struct loading *l)
     free(told);
 }
 
-static void check_bypass(struct loading *l, unsigned i)
-{
-    const struct policy *p = l->config->policies[i], *other;
-    struct ip_range where;
-    char text[RANGE_TEXT];
-    if (!l->config->host.routes || (other = bypass_conflict(l->config, i, &where)) == NULL)
-        return;
-    warn(l, p->line,
-         "packets of '%s' to %s are dropped, not passed by: routes tell neither sources nor protocols apart, and '%s' "
-         "on "
-         "line %u covers others that go there",
-         p->name, range_format(&where, text), other->name, other->line);
-}
-
 static void check_ah(struct loading *l, const struct policy *p)
 {
     if (p->action != ACTION_PROTECT || !p->peer || policy_protocol(p) != PROTOCOL_AH)
@@ -121,7 +106,6 @@ static void check_policies(struct loading *l)
     for (unsigned i = 0; i < c->policy_count; i++) {
         const struct policy *p = c->policies[i];
         check_pairs(l, p);
-        check_bypass(l, i);
         check_ah(l, p);
         if (p->fail_open)
             warn(l, p->line, "policy '%s' has fail-open: what it protects leaves in the clear while there is no SA",

@@ -419,8 +419,12 @@ static bool raw_item(struct memory_net *n, uint8_t *packet, size_t len, struct i
     for (unsigned i = 0; i < sizeof protocols && !header->protocol; i++)
         if (ip_view_find(&v, packet, protocols[i], &in) == OK)
             header->protocol = protocols[i];
+    if (!header->protocol) { /* nobody listens to others here, but they are on the wire */
+        header->protocol = packet[v.ipv6 ? IPV6_NEXT : IPV4_PROTOCOL];
+        in.offset = v.header_len;
+    }
     header->spi_at = in.offset + (header->protocol == RAW_AH ? 4 : 0);
-    return header->protocol != 0;
+    return true;
 }
 
 static void raw_send(struct loop_io *io, const struct loop_tx *tx)

@@ -35,7 +35,7 @@
     X(DROP_OUT_MALFORMED, "drop_out_malformed", "outbound packet that is no valid IP packet")                  \
     X(DROP_OUT_NO_POLICY, "drop_out_no_policy", "outbound packet that matches no policy")                      \
     X(DROP_OUT_DISCARD, "drop_out_discard", "outbound packet that policy discards")                            \
-    X(DROP_OUT_BYPASS, "drop_out_bypass", "outbound packet to bypass that no route could keep out of the TUN") \
+    X(DROP_OUT_BYPASS, "drop_out_bypass", "outbound packet to bypass, without any raw socket to send it from") \
     X(DROP_OUT_NO_SA, "drop_out_no_sa", "outbound packet whose policy has no SA yet")                          \
     X(DROP_OUT_HOLD_FULL, "drop_out_hold_full", "outbound packet without an SA, and no room left to keep it")  \
     X(DROP_OUT_HOLD_LATE, "drop_out_hold_late", "outbound packet kept for an SA that did not come in time")    \

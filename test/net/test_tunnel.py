@@ -346,15 +346,6 @@ def test_bypass_comes_and_goes_by_reload_and_is_swept_after_a_crash(lab):
     assert a.stop() == 0
 
 
-def test_bypass_that_routes_cannot_express_is_warned_of(lab):
-    left, _, wide = bypass_hosts(lab)
-    a = Adit(left, wide[1] % BYPASS.replace('2.9.0/24', '2.9.0/24[udp/53]')).start()
-    warning = "packets of 'printer' to 10.2.9.0/24 are dropped"
-    assert warning in a.log()
-    assert warning in a.command('check', a.ini).stderr
-    assert 'throw' not in left.run('ip route show table 5190').stdout
-
-
 def test_reload_is_atomic(lab):
     a, b = tunnel(lab)
     before = spis(a.status())
