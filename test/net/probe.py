@@ -46,10 +46,10 @@ def send():
     four = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
     six = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW)
     for probe in json.load(sys.stdin):
-        if ':' in probe[2]:
-            six.sendto(built(*probe), (probe[2], 0))
-        else:
-            four.sendto(built(*probe), (probe[2], 0))
+        try:
+            (six if ':' in probe[2] else four).sendto(built(*probe), (probe[2], 0))
+        except PermissionError:
+            pass  # this host's own filter has dropped it
     print('sent')
 
 

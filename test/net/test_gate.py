@@ -252,6 +252,20 @@ def test_forwarded_packets_are_held_to_it_too(lab):
     assert re.findall(r'clear.*', sniffer.text()) == ['clear 10.1.0.5 10.3.0.1']
 
 
+@pytest.mark.parametrize('firewall', ['auto', 'no'])
+def test_routes_that_others_take_away(lab, firewall):
+    """Whoever tidies up routing rules that are not his lets nothing out, as the firewall stands behind them."""
+    left, right, a = victim(lab, SITE, f'firewall = {firewall}')
+    left.run('ip route add default via 192.0.2.2')
+    left.run('ip rule del pref 5192')
+    sniffer = right.spawn(PYTHON, PROBE, 'sniff', 'eth0', 'probe:')
+    sniffer.wait_text('sniffing')
+    left.run(PYTHON, PROBE, 'send', input=json.dumps([
+        ['protected', '10.1.0.1', '10.2.0.1', 'udp', 5, 5], ['other', '10.1.0.1', '10.3.0.1', 'udp', 5, 5]]))
+    sniffer.wait_text('10.3.0.1')
+    assert ('clear 10.1.0.1 10.2.0.1' in sniffer.text()) == (firewall == 'no')
+
+
 def test_all_traffic_through_a_gateway(lab):
     """With a policy of all remote addresses the host's own networks stay reachable, as routes have it; no other is."""
     left, right, a = victim(lab, f'[peer other]\nendpoint = 192.0.2.2\n{PEER}local = 192.0.2.1, 10.1.0.1\nremote = 0.0.0.0/0\n')
@@ -354,3 +368,100 @@ def test_fail_open_passes_in_the_clear_while_there_is_no_sa(lab):
     for host in left, right:
         assert 'unreachable' not in host.run('ip route show table 5190').stdout
     left.ping('10.2.0.1', 3)
+
+
+MARKER = os.path.join(os.path.dirname(PROBE), 'marker.py')
+
+
+def marked(number, start, policy='', host=''):
+    other = 3 - number
+    return (f'[host]\n{host}\n[peer other]\nendpoint = 192.0.2.{other}\npsk = "correct horse battery staple"\n'
+            f'start = {start}\ndpd = 2s\nlocal = 10.{number}.0.0/24, fd0{number}::/64\n'
+            f'remote = 10.{other}.0.0/24, fd0{other}::/64\n{policy}')
+
+
+class Side:
+    """One end of a link between 10.1.0.1 (fd01::1) and 10.2.0.1 (fd02::1), with traffic that never pauses."""
+
+    def __init__(self, host, number):
+        self.host, self.number, self.senders = host, number, []
+
+    def send(self):
+        for net in '10.{}.0.1', 'fd0{}::1':
+            self.senders.append(self.host.spawn(PYTHON, MARKER, net.format(self.number), net.format(3 - self.number)))
+
+    def quiet(self):
+        for s in self.senders:
+            s.stop(signal.SIGKILL)
+        self.senders = []
+
+    def counts(self):
+        """What came so far by UDP and TCP of each IP version."""
+        lines = [re.findall(r'^(\d+) (\d+)$', s.text(), re.M) for s in self.senders]
+        return [int(n) for found in lines for n in (found[-1] if found else (0, 0))]
+
+
+def passes(*sides):
+    """All kinds of traffic come in at each of these now."""
+    before = [s.counts() for s in sides]
+    wait_for('traffic of every kind both ways', lambda: all(
+        now > then for s, b in zip(sides, before) for now, then in zip(s.counts(), b)), 60)
+
+
+@pytest.mark.parametrize('host_keys, policy', [('', ''), ('firewall = no', ''), ('io = epoll', ''), ('', 'fail-open = yes\n')])
+def test_no_marker_in_the_clear(lab, host_keys, policy):
+    """
+    Start, reload, rekeys, a peer that crashes, our own crash, shutdown: two hosts that reach each other by their routes
+    as well, under traffic, and a capture on the wire. With fail-open it is seen at once, or it could not be seen at all.
+    """
+    left, right = lab.pair()
+    hosts = (left, 1), (right, 2)
+    for host, number in hosts:
+        host.address('lo', f'10.{number}.0.1/32', f'fd0{number}::1/128')
+        host.run(f'ip route add 10.{3 - number}.0.0/24 via 192.0.2.{3 - number}')
+        host.run(f'ip route add fd0{3 - number}::/64 via 2001:db8::{3 - number}')
+    one, two = (Side(*h) for h in hosts)
+    wires = [host.spawn(PYTHON, PROBE, 'sniff', 'eth0', 'plaintext-marker') for host, _ in hosts]
+    for w in wires:
+        w.wait_text('sniffing')
+
+    def seen():
+        return [line for w in wires for line in w.text().split('\n') if line.startswith('clear')]
+
+    a, b = (Adit(host, marked(number, 'yes', policy, host_keys), 'ab'[number - 1]) for host, number in hosts)
+    a.start()
+    one.send()  # while negotiating with nobody there
+    time.sleep(1)
+    if policy:
+        assert seen()
+        return
+    b.start()
+    two.send()
+    passes(one, two)
+    for what in ('other/other', 'other') * 2:  # Child SA and IKE SA
+        a.command('rekey', what)
+        b.command('rekey', what)
+    passes(one, two)
+    for more in ('', '[policy more]\npeer = other\nlocal = 10.1.0.0/24\nremote = 10.9.0.0/24\n', ''):
+        left.write('a.ini', more + marked(1, 'yes', 'lifetime = 30m\n' if more else '', host_keys))
+        a.command('reload')
+        passes(one, two)
+    b.stop(signal.SIGKILL)  # its routes and rules stay; ours notices
+    time.sleep(4)
+    b.start()
+    passes(one, two)
+    a.stop(signal.SIGKILL)
+    time.sleep(2)
+    a.start()
+    passes(one, two)
+    a.command('down', 'other')
+    time.sleep(1)
+    a.up('other')
+    passes(one, two)
+    b.stop(signal.SIGKILL)
+    a.process.popen.send_signal(signal.SIGTERM)  # the peer does not answer, so it waits
+    time.sleep(1.5)
+    assert a.process.running() and seen() == []
+    assert a.process.popen.wait(20) == 0
+    wait_for('the host as it was before', seen, 10)
+    assert {line.split()[1] for line in seen()} <= {'10.1.0.1', 'fd01::1'}, 'the peer has crashed and lets nothing out'
