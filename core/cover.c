@@ -40,7 +40,7 @@ static ns_t cover_policy(struct worker *w, const struct spd_entry *entry, struct
         if (due <= from || sent == BURST)
             continue;
         if (!frame_dummy(w, sa, tfc_dummy(&sa->params.tfc, chance(c, entry->id, ~n), mtu)))
-            worker_count(w, STAT_DROP_OUT_NO_BUFFER, 1);
+            worker_sa_drop(w, STAT_DROP_OUT_NO_BUFFER, 1, sa);
         sent++;
     }
 }

@@ -22,12 +22,15 @@
 #define RENEWAL_AT_ONCE 256
 #define RENEWAL_LOOK (4 * NS_PER_MS)
 
+#define STATS_PAGE 1024 /* policies whose counters are allocated together */
+
 struct policy_slot {
     char name[sizeof((struct policy *)0)->name]; /* empty: the number of an instance */
     uint32_t id;
     const struct policy *policy; /* in the configuration in force; NULL when it is gone */
     struct instance *instances;  /* of the policy, newest first: it stands before the others in the SPD */
     struct instance *instance;   /* whose number it is */
+    struct policy_stats *stats;  /* of a name; an instance counts for its policy */
     struct policy_slot *next;    /* of the free ones */
     struct hash_link by_name;    /* if it has one */
 };
@@ -76,6 +79,8 @@ struct dataplane {
     unsigned instance_count;
     struct policy_slot **slots; /* by id */
     struct policy_slot *free_slots;
+    struct policy_stats *stats[SAD_POLICIES / STATS_PAGE];
+    uint32_t stats_count;
     uint32_t slot_count, slot_cap;
     struct hash by_name;
     struct child *children[CHILD_BUCKETS];
@@ -127,6 +132,8 @@ void dataplane_free(struct dataplane *d)
         free(d->slots[i]->instance);
         free(d->slots[i]);
     }
+    for (unsigned i = 0; i < SAD_POLICIES / STATS_PAGE; i++)
+        free(d->stats[i]);
     free(d->slots);
     hash_free(&d->owners);
     hash_free(&d->by_name);
@@ -170,11 +177,26 @@ static enum err slot_new(struct dataplane *d, struct policy_slot **out)
     return OK;
 }
 
+/*
+ * Room for one more policy's counters. They come in pages which the allocator takes straight from the kernel, so that
+ * those of policies without traffic cost addresses, not memory.
+ */
+static enum err stats_reserve(struct dataplane *d)
+{
+    struct policy_stats **page = &d->stats[d->stats_count / STATS_PAGE];
+    if (!*page)
+        *page = calloc(STATS_PAGE, sizeof **page);
+    return *page ? OK : ERR_NOMEM;
+}
+
 static enum err slot_get(struct dataplane *d, const char *name, uint32_t *id)
 {
     struct policy_slot *s = slot_find(d, name);
     if (!s) {
+        TRY(stats_reserve(d));
         TRY(slot_new(d, &s));
+        s->stats = &d->stats[d->stats_count / STATS_PAGE][d->stats_count % STATS_PAGE];
+        d->stats_count++;
         memcpy(s->name, name, strnlen(name, sizeof s->name - 1));
         hash_add(&d->by_name, &s->by_name, hash_text(s->name));
     }
@@ -189,7 +211,8 @@ static unsigned list_instances(struct policy_slot *slot, const struct policy *p,
     for (struct instance *i = slot->instances; i; i = i->next) {
         i->listed = policy_shared(p) && i->children;
         if (i->listed)
-            v[n++] = (struct spd_entry){.policy = p, .local = &i->local, .remote = &i->remote, .id = i->id};
+            v[n++] = (struct spd_entry){
+                .policy = p, .local = &i->local, .remote = &i->remote, .id = i->id, .stats = slot->stats};
     }
     return n;
 }
@@ -212,7 +235,7 @@ static enum err list_entries(struct dataplane *d, const struct config *c, struct
         if (e != OK)
             break;
         n += list_instances(d->slots[id], p, v + n);
-        v[n++] = (struct spd_entry){.policy = p, .id = id};
+        v[n++] = (struct spd_entry){.policy = p, .id = id, .stats = d->slots[id]->stats};
     }
     if (e != OK) {
         free(v);
@@ -665,6 +688,7 @@ static enum err child_new(struct dataplane *d, const struct ike_child *ic, const
     }
     struct sa_params in = child_params(ic, SA_IN, c->policy_id, engine);
     struct sa_params outp = child_params(ic, SA_OUT, c->policy_id, engine);
+    in.stats = outp.stats = slot->stats;
     e = sad_prepare_out(d->p.shared->sad, c->policy_id); /* an activation later on can't say that it failed */
     if (e == OK)
         e = sa_new(&c->in, &in, now);
@@ -758,6 +782,12 @@ void dataplane_traffic(const struct dataplane *d, uint64_t child, ns_t *in, ns_t
     *out = !c ? 0 : c->out ? atomic_load(&c->out->last_used) : c->last_out;
 }
 
+const struct policy_stats *dataplane_policy_stats(const struct dataplane *d, const char *name)
+{
+    const struct policy_slot *s = slot_find(d, name);
+    return s ? s->stats : NULL;
+}
+
 enum err dataplane_counters(const struct dataplane *d, uint64_t child, struct child_counters *out)
 {
     const struct child *c = child_find(d, child);
@@ -773,6 +803,8 @@ enum err dataplane_counters(const struct dataplane *d, uint64_t child, struct ch
         .sending = c->sending,
         .path = c->path,
         .crypto = c->crypto,
+        .in_drops = &c->in->drops,
+        .out_drops = c->out ? &c->out->drops : NULL,
     };
     return OK;
 }

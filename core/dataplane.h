@@ -41,6 +41,9 @@ void dataplane_resize(struct dataplane *d);
 /* The current policy of that number, or NULL. */
 const struct policy *dataplane_policy(const struct dataplane *d, uint32_t id);
 
+/* What the policy of that name has carried and dropped since the start; NULL if there never was one. */
+const struct policy_stats *dataplane_policy_stats(const struct dataplane *d, const char *name);
+
 /* -- SAs: see struct ike_env -- */
 MUST_USE enum err dataplane_reserve(struct dataplane *d, uint32_t *spi);
 void dataplane_release(struct dataplane *d, uint32_t spi);
@@ -63,7 +66,8 @@ struct child_counters {
     ns_t last_in, last_out; /* 0: never */
     bool sending;           /* outbound traffic of its policy uses it */
     struct path path;
-    const char *crypto; /* engine that runs it */
+    const char *crypto;                            /* engine that runs it */
+    const struct drop_stats *in_drops, *out_drops; /* until anything else is called here; NULL: it is gone */
 };
 /* Errors: NOTFOUND. */
 MUST_USE enum err dataplane_counters(const struct dataplane *d, uint64_t child, struct child_counters *out);

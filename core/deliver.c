@@ -43,13 +43,13 @@ void deliver(struct worker *w, struct batch *b)
     for (unsigned i = 0; i < b->n; i++) {
         struct esp_packet *p = &b->v[i];
         if (p->verdict != OK) {
-            worker_count(w, p->drop, 1);
+            worker_sa_drop(w, p->drop, 1, b->sa);
             continue;
         }
         if (transport && !transport_restore(w, b, i))
             continue;
         if (!selected(w, spd, entry, b->sa, p)) {
-            worker_count(w, STAT_DROP_IN_SELECTOR, 1);
+            worker_sa_drop(w, STAT_DROP_IN_SELECTOR, 1, b->sa);
             continue;
         }
         if ((p->outer.tos & OUTER_ECN) && !transport && !decapsulated(w, p))
@@ -64,4 +64,9 @@ void deliver(struct worker *w, struct batch *b)
     worker_count(w, STAT_TUN_WRITES, coalesce_flush(w->coalescer));
     worker_count(w, STAT_IN_PACKETS, packets);
     worker_count(w, STAT_IN_BYTES, bytes);
+    struct policy_stats *stats = b->sa->params.stats;
+    if (stats && packets) {
+        stat_add_shared(&stats->in_packets, packets);
+        stat_add_shared(&stats->in_bytes, bytes);
+    }
 }

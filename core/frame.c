@@ -105,7 +105,7 @@ void frame_packet(struct worker *w, struct sa *sa, struct segments *s)
     while (segment_more(s)) {
         uint32_t size = segment_size(s, s->next);
         if (!frame_room(w, sa, size, &p)) {
-            worker_count(w, STAT_DROP_OUT_NO_BUFFER, s->count - s->next);
+            worker_sa_drop(w, STAT_DROP_OUT_NO_BUFFER, s->count - s->next, sa);
             return;
         }
         segment_next(s, p.data);

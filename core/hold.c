@@ -99,14 +99,13 @@ bool hold_take(struct hold *h, bool (*ready)(void *ctx, uint32_t policy_id), voi
     return false;
 }
 
-unsigned hold_expire(struct hold *h, ns_t now)
+void hold_expire(struct hold *h, ns_t now, void (*dropped)(void *ctx, uint32_t policy_id, unsigned packets), void *ctx)
 {
-    unsigned dropped = 0;
     for (trim(h); h->count && now - record_at(h, 0)->at >= HOLD_TIME; trim(h)) {
-        dropped += record_at(h, 0)->packets;
-        record_at(h, 0)->packets = 0;
+        struct record *r = record_at(h, 0);
+        dropped(ctx, r->policy_id, r->packets);
+        r->packets = 0;
     }
-    return dropped;
 }
 
 ns_t hold_deadline(const struct hold *h)

@@ -30,8 +30,8 @@ MUST_USE enum err hold_put(struct hold *h, uint32_t policy_id, struct span raw, 
  * here. False: there is none.
  */
 bool hold_take(struct hold *h, bool (*ready)(void *ctx, uint32_t policy_id), void *ctx, struct span *raw);
-/* Drops what has waited too long; returns how many packets that were. */
-unsigned hold_expire(struct hold *h, ns_t now);
+/* Drops what has waited too long, and tells of each record: how many packets it stood for. */
+void hold_expire(struct hold *h, ns_t now, void (*dropped)(void *ctx, uint32_t policy_id, unsigned packets), void *ctx);
 /* When the next record will be too old; NS_NEVER if nothing is held. */
 ns_t hold_deadline(const struct hold *h);
 

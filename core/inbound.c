@@ -212,12 +212,18 @@ static bool has_sa(void *ctx, uint32_t spi)
     return sad_find_in(w->p.shared->sad, spi);
 }
 
+static void early_too_long(void *ctx, uint32_t spi, unsigned packets)
+{
+    (void)spi;
+    worker_count(ctx, STAT_DROP_IN_SPI, packets);
+}
+
 void inbound_held(struct worker *w)
 {
     struct span raw;
     if (hold_deadline(w->early) == NS_NEVER)
         return;
-    worker_count(w, STAT_DROP_IN_SPI, hold_expire(w->early, worker_now(w)));
+    hold_expire(w->early, worker_now(w), early_too_long, w);
     while (hold_take(w->early, has_sa, w, &raw)) {
         uint8_t packet[EARLY_LEN];
         struct early e;

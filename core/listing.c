@@ -151,7 +151,7 @@ static void put_child(struct listing *l, const struct status_view *view)
     put_json(l, status_child(view, &info), 0, 0);
 }
 
-static void put_policy(struct listing *l)
+static void put_policy(struct listing *l, const struct status_view *view)
 {
     const struct config *c = l->d->config;
     if (l->at == c->policy_count) {
@@ -162,7 +162,7 @@ static void put_policy(struct listing *l)
     const struct policy *p = c->policies[l->at++];
     snprintf(l->last, sizeof l->last, "%s", p->name);
     put_comma(l, &l->first);
-    put_json(l, status_policy(p), 0, 0);
+    put_json(l, status_policy(view, p), 0, 0);
 }
 
 static void put_tail(struct listing *l, const struct status_view *view)
@@ -219,7 +219,7 @@ static enum err more(void *ctx, struct buf *out, bool *over)
         put_child(l, &view);
         break;
     case POLICIES:
-        put_policy(l);
+        put_policy(l, &view);
         break;
     case TAIL:
         put_tail(l, &view);

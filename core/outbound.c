@@ -62,7 +62,7 @@ static struct sa *match(struct worker *w, const struct spd *spd, struct span pac
         return quoted;
     }
     if (entry->policy->action == ACTION_DISCARD) {
-        worker_count(w, STAT_DROP_OUT_DISCARD, packets);
+        worker_drop(w, STAT_DROP_OUT_DISCARD, packets, entry->stats, NULL);
         return NULL;
     }
     bool protect = entry->policy->action == ACTION_PROTECT;
@@ -75,7 +75,7 @@ static struct sa *match(struct worker *w, const struct spd *spd, struct span pac
     if (!selectors_match_out(&sa->params.local, &sa->params.remote, f)) {
         quoted = match_quoted(w, spd, packet, f);
         if (!quoted)
-            worker_count(w, unknown != STAT_COUNT ? unknown : STAT_DROP_OUT_SELECTOR, packets);
+            worker_sa_drop(w, unknown != STAT_COUNT ? unknown : STAT_DROP_OUT_SELECTOR, packets, sa);
         return quoted;
     }
     return sa;
@@ -88,11 +88,11 @@ static void await(struct worker *w, const struct spd_entry *entry, struct span r
     const struct policy *p = entry->policy;
     acquire(w, entry->id, f);
     if (again || !p->hold || p->peer->start == START_NO)
-        worker_count(w, STAT_DROP_OUT_NO_SA, packets);
+        worker_drop(w, STAT_DROP_OUT_NO_SA, packets, entry->stats, NULL);
     else if (hold_put(w->hold, entry->id, raw, packets, p->hold, worker_now(w)) == OK)
         worker_count(w, STAT_OUT_HELD, packets);
     else
-        worker_count(w, STAT_DROP_OUT_HOLD_FULL, packets);
+        worker_drop(w, STAT_DROP_OUT_HOLD_FULL, packets, entry->stats, NULL);
 }
 
 /* What has no SA: it passes in the clear if its policy says so, else it waits. */
@@ -144,13 +144,26 @@ static bool has_sa(void *ctx, uint32_t policy_id)
     return sad_find_out(w->p.shared->sad, policy_id, w->p.index);
 }
 
+struct late {
+    struct worker *w;
+    const struct spd *spd;
+};
+
+static void held_too_long(void *ctx, uint32_t policy_id, unsigned packets)
+{
+    const struct late *late = ctx;
+    const struct spd_entry *entry = spd_find(late->spd, policy_id);
+    worker_drop(late->w, STAT_DROP_OUT_HOLD_LATE, packets, entry ? entry->stats : NULL, NULL);
+}
+
 void outbound_held(struct worker *w)
 {
     struct span raw;
     if (hold_deadline(w->hold) == NS_NEVER)
         return;
     const struct spd *spd = atomic_load_explicit(&w->p.shared->spd, memory_order_acquire);
-    worker_count(w, STAT_DROP_OUT_HOLD_LATE, hold_expire(w->hold, worker_now(w)));
+    struct late late = {w, spd};
+    hold_expire(w->hold, worker_now(w), held_too_long, &late);
     while (hold_take(w->hold, has_sa, w, &raw))
         outbound(w, spd, raw, true);
     wire_flush(w);

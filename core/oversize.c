@@ -58,7 +58,7 @@ static void cut_up(struct worker *w, struct sa *sa, struct segments *s, uint32_t
         uint32_t size = segment_size(s, s->next), piece;
         segment_next(s, whole->data);
         if (cut_begin(&c, span_of(whole->data, size), max) != OK) {
-            worker_count(w, STAT_DROP_OUT_MALFORMED, 1);
+            worker_sa_drop(w, STAT_DROP_OUT_MALFORMED, 1, sa);
             continue;
         }
         while ((piece = cut_size(&c)) != 0) {
@@ -68,10 +68,10 @@ static void cut_up(struct worker *w, struct sa *sa, struct segments *s, uint32_t
             frame_add(w, &p, piece);
         }
         if (piece)
-            worker_count(w, STAT_DROP_OUT_NO_BUFFER, 1);
+            worker_sa_drop(w, STAT_DROP_OUT_NO_BUFFER, 1, sa);
     }
     if (!whole)
-        worker_count(w, STAT_DROP_OUT_NO_BUFFER, s->count - s->next);
+        worker_sa_drop(w, STAT_DROP_OUT_NO_BUFFER, s->count - s->next, sa);
     else
         loop_slot_put(w->loop, whole);
 }
@@ -84,7 +84,7 @@ bool frame_oversize(struct worker *w, struct sa *sa, struct segments *s, uint32_
     if (segment_size(s, 0) <= max)
         return true;
     if (s->ipv6 || s->packet[IPV4_FLAGS_AT] & IPV4_DF_BIT) {
-        worker_count(w, STAT_DROP_OUT_TOO_BIG, s->count);
+        worker_sa_drop(w, STAT_DROP_OUT_TOO_BIG, s->count, sa);
         tell(w, s, max);
         return false;
     }

@@ -94,6 +94,18 @@ static void show_direction(FILE *out, const json_t *child, const char *way)
             now ? "now" : duration(child, key, last, sizeof last), now || !json_is_integer(at) ? "" : " ago");
 }
 
+static void show_own_drops(FILE *out, const char *indent, const json_t *object)
+{
+    const char *name;
+    json_t *count;
+    json_t *drops = json_object_get(object, "drops");
+    if (json_object_size(drops))
+        fprintf(out, "%sdropped", indent);
+    json_object_foreach(drops, name, count) fprintf(out, "  %s %" PRId64, name, (int64_t)json_integer_value(count));
+    if (json_object_size(drops))
+        fputc('\n', out);
+}
+
 static void show_child(FILE *out, const json_t *child)
 {
     char age[24], rekey[24];
@@ -108,6 +120,7 @@ static void show_child(FILE *out, const json_t *child)
     fputc('\n', out);
     show_direction(out, child, "in");
     show_direction(out, child, "out");
+    show_own_drops(out, "      ", child);
 }
 
 static void show_extensions(FILE *out, const json_t *sa)
@@ -170,6 +183,17 @@ static void show_peer(FILE *out, const json_t *peer)
     json_array_foreach(json_object_get(peer, "ike_sas"), i, sa) show_ike(out, sa);
 }
 
+static void show_policy_traffic(FILE *out, const json_t *policy)
+{
+    char in[24], sent[24];
+    if (number_of(policy, "in_packets") || number_of(policy, "out_packets"))
+        fprintf(out, "    in %" PRId64 " packets, %s; out %" PRId64 " packets, %s\n",
+                (int64_t)number_of(policy, "in_packets"), bytes((double)number_of(policy, "in_bytes"), in, sizeof in),
+                (int64_t)number_of(policy, "out_packets"),
+                bytes((double)number_of(policy, "out_bytes"), sent, sizeof sent));
+    show_own_drops(out, "    ", policy);
+}
+
 static void show_policies(FILE *out, const json_t *status)
 {
     size_t i;
@@ -184,6 +208,7 @@ static void show_policies(FILE *out, const json_t *status)
         if (json_is_string(json_object_get(policy, "peer")))
             fprintf(out, "  %s, %s", text_of(policy, "peer"), text_of(policy, "mode"));
         fputc('\n', out);
+        show_policy_traffic(out, policy);
     }
 }
 

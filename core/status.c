@@ -101,6 +101,16 @@ json_t *status_ike(const struct status_view *s, const struct ike_sa_info *info)
     return sa;
 }
 
+/* The drops that were any, by name; adds to the object. */
+static void drops_json(json_t *out, const struct drop_stats *drops)
+{
+    for (unsigned i = 0; drops && i < STAT_DROPS; i++) {
+        uint64_t n = atomic_load_explicit(&drops->n[i], memory_order_relaxed);
+        if (n)
+            set(out, stat_name((enum stat_id)(STAT_DROP_FIRST + i)), json_integer((json_int_t)n));
+    }
+}
+
 static void child_traffic_json(const struct status_view *s, json_t *child, uint64_t id)
 {
     struct child_counters n;
@@ -117,6 +127,10 @@ static void child_traffic_json(const struct status_view *s, json_t *child, uint6
     set(child, "out_packets", json_integer((json_int_t)n.out_packets));
     set(child, "out_bytes", json_integer((json_int_t)n.out_bytes));
     set(child, "out_last", since(s, n.last_out));
+    json_t *drops = json_object();
+    drops_json(drops, n.in_drops);
+    drops_json(drops, n.out_drops);
+    set(child, "drops", drops);
 }
 
 json_t *status_child(const struct status_view *s, const struct ike_child_info *info)
@@ -179,7 +193,23 @@ json_t *status_peer(const struct status_view *s, const struct peer *p)
     return peer;
 }
 
-json_t *status_policy(const struct policy *p)
+static void policy_traffic_json(json_t *policy, const struct policy_stats *stats)
+{
+    json_t *drops = json_object();
+    const struct {
+        const char *name;
+        const _Atomic uint64_t *n;
+    } rows[] = {{"in_packets", stats ? &stats->in_packets : NULL},
+                {"in_bytes", stats ? &stats->in_bytes : NULL},
+                {"out_packets", stats ? &stats->out_packets : NULL},
+                {"out_bytes", stats ? &stats->out_bytes : NULL}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        set(policy, rows[i].name, json_integer(rows[i].n ? (json_int_t)atomic_load(rows[i].n) : 0));
+    drops_json(drops, stats ? &stats->drops : NULL);
+    set(policy, "drops", drops);
+}
+
+json_t *status_policy(const struct status_view *s, const struct policy *p)
 {
     static const char *const actions[] = {
         [ACTION_PROTECT] = "protect", [ACTION_BYPASS] = "bypass", [ACTION_DISCARD] = "discard"};
@@ -191,6 +221,7 @@ json_t *status_policy(const struct policy *p)
         p->action != ACTION_PROTECT ? json_null() : json_string(p->mode == MODE_TRANSPORT ? "transport" : "tunnel"));
     set(policy, "local", selectors_json(&p->local));
     set(policy, "remote", selectors_json(&p->remote));
+    policy_traffic_json(policy, dataplane_policy_stats(s->d->dataplane, p->name));
     return policy;
 }
 

@@ -22,6 +22,6 @@ json_t *status_route(const struct daemon *d, unsigned i);
 json_t *status_peer(const struct status_view *s, const struct peer *p);
 json_t *status_ike(const struct status_view *s, const struct ike_sa_info *info);
 json_t *status_child(const struct status_view *s, const struct ike_child_info *info);
-json_t *status_policy(const struct policy *p);
+json_t *status_policy(const struct status_view *s, const struct policy *p);
 
 #endif

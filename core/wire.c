@@ -42,7 +42,7 @@ static void send_sealed(struct worker *w, struct batch *b, unsigned n)
         const struct outer *outer = &b->v[i].outer;
         struct loop_io *io = socket_for(w, &b->path, outer->df);
         if (!io) {
-            worker_count(w, STAT_DROP_OUT_SEND, n - i);
+            worker_sa_drop(w, STAT_DROP_OUT_SEND, n - i, b->sa);
             return;
         }
         uint32_t bytes;
@@ -88,6 +88,11 @@ static void account(struct worker *w, const struct batch *b, unsigned sealed, co
     worker_count(w, STAT_OUT_BYTES, all->bytes - rest.bytes);
     worker_count(w, STAT_OUT_TFC_BYTES, all->tfc - rest.tfc);
     worker_count(w, STAT_OUT_DUMMIES, dummies);
+    struct policy_stats *stats = b->sa->params.stats;
+    if (stats && sealed > dummies) {
+        stat_add_shared(&stats->out_packets, sealed - dummies);
+        stat_add_shared(&stats->out_bytes, all->bytes - rest.bytes);
+    }
 }
 
 void wire_flush(struct worker *w)
@@ -105,9 +110,9 @@ void wire_flush(struct worker *w)
         if (e == OK) {
             account(w, b, sealed, &all);
             send_sealed(w, b, sealed);
-            worker_count(w, STAT_DROP_OUT_EXPIRED, b->n - sealed);
+            worker_sa_drop(w, STAT_DROP_OUT_EXPIRED, b->n - sealed, b->sa);
         } else {
-            worker_count(w, e == ERR_EXPIRED ? STAT_DROP_OUT_EXPIRED : STAT_DROP_OUT_CRYPTO, b->n);
+            worker_sa_drop(w, e == ERR_EXPIRED ? STAT_DROP_OUT_EXPIRED : STAT_DROP_OUT_CRYPTO, b->n, b->sa);
         }
     }
     loop_slot_put(w->loop, b->slot);

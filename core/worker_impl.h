@@ -78,6 +78,20 @@ static inline void worker_count(struct worker *w, enum stat_id s, uint64_t n)
     stat_add(&w->stats, s, n);
 }
 
+/* Drops that a policy has, or an SA too; policy and sa may be NULL. */
+static inline void worker_drop(struct worker *w, enum stat_id s, uint64_t n, struct policy_stats *policy, struct sa *sa)
+{
+    worker_count(w, s, n);
+    if (n && policy)
+        stat_add_shared(&policy->drops.n[s - STAT_DROP_FIRST], n);
+    if (n && sa)
+        stat_add_shared(&sa->drops.n[s - STAT_DROP_FIRST], n);
+}
+static inline void worker_sa_drop(struct worker *w, enum stat_id s, uint64_t n, struct sa *sa)
+{
+    worker_drop(w, s, n, sa->params.stats, sa);
+}
+
 /* Push one record for the control thread. False: the ring is full, which is counted under `full`. */
 bool worker_push(struct worker *w, enum worker_message type, struct span a, struct span b, enum stat_id full);
 bool worker_event(struct worker *w, const struct worker_event *e);

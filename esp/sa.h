@@ -11,6 +11,7 @@
 
 #include "core/base/clock.h"
 #include "core/base/ip.h"
+#include "core/base/stat.h"
 #include "crypto/transform.h"
 #include "esp/replay.h"
 #include "policy/fragments.h"
@@ -23,9 +24,10 @@ enum sa_dir { SA_OUT, SA_IN };
 struct sa_params {
     enum sa_dir dir;
     uint32_t spi;
-    uint32_t policy_id; /* spd_entry.id */
-    uint64_t child;     /* the engine's handle, given back in events */
-    uint8_t proto;      /* PROTOCOL_AH, with a suite of its own; all else is ESP */
+    uint32_t policy_id;         /* spd_entry.id */
+    struct policy_stats *stats; /* of that policy; outlive the SA. NULL: nothing is counted there */
+    uint64_t child;             /* the engine's handle, given back in events */
+    uint8_t proto;              /* PROTOCOL_AH, with a suite of its own; all else is ESP */
     struct suite suite;
     const char *engine; /* of crypto, "auto" */
     struct span key, integ_key;
@@ -90,6 +92,7 @@ struct sa {
     _Atomic uint64_t last_used;      /* ns_t of the last batch */
     /* set once by the worker when it raised that event, so that a crowd of packets raises it once */
     atomic_bool soft_raised, hard_raised, moved_raised;
+    struct drop_stats drops;
     atomic_bool in_use; /* SA_IN: something authentic has arrived */
 };
 

@@ -6,6 +6,7 @@
 #ifndef ADIT_SPD_H
 #define ADIT_SPD_H
 
+#include "core/base/stat.h"
 #include "policy/pad.h"
 
 #define SPD_NONE UINT32_MAX /* no policy matches: discard */
@@ -18,6 +19,7 @@ struct spd_entry {
     const struct selectors *local,
         *remote; /* likewise; NULL: the policy's own, else the part of it that this stands for */
     uint32_t id;
+    struct policy_stats *stats; /* the policy's, which outlive the table; NULL: nothing is counted */
     bool overlapped; /* out, by spd_new: an earlier entry may match some of the same traffic (may err towards yes) */
 };
 

@@ -98,6 +98,26 @@ static inline uint64_t stat_get(const struct stat_block *b, enum stat_id s)
     return atomic_load_explicit(&b->n[s], memory_order_relaxed);
 }
 
+/* -- of one policy, and of one SA: any worker counts, once a batch or for what is dropped -- */
+
+/* The drops that a policy or an SA may have: those from the first on that belong to what came from TUN and wire. */
+#define STAT_DROP_FIRST STAT_DROP_OUT_MALFORMED
+#define STAT_DROPS (STAT_DROP_IN_TUN - STAT_DROP_FIRST + 1)
+
+struct drop_stats {
+    _Atomic uint64_t n[STAT_DROPS]; /* by enum stat_id less STAT_DROP_FIRST */
+};
+
+struct policy_stats {
+    _Atomic uint64_t out_packets, out_bytes, in_packets, in_bytes; /* inner */
+    struct drop_stats drops;
+};
+
+static inline void stat_add_shared(_Atomic uint64_t *counter, uint64_t n)
+{
+    atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+}
+
 const char *stat_name(enum stat_id s);
 const char *stat_text(enum stat_id s);
 
