@@ -28,6 +28,22 @@
 
 /* -- what workers report -- */
 
+static void worker_audit(struct daemon *d, struct span record)
+{
+    struct audit_event e;
+    char text[AUDIT_TEXT];
+    if (record.len < sizeof e)
+        return;
+    memcpy(&e, record.data, sizeof e);
+    const struct policy *policy = dataplane_policy(d->dataplane, e.policy_id);
+    const struct sa *sa = e.spi ? sad_find_in(d->shared.sad, e.spi) : NULL;
+    if (!sa && e.spi && policy)
+        sa = sad_find_out(d->shared.sad, e.policy_id, 0);
+    log_line(LOG_INFO, "audit", "%s",
+             audit_format(&e, policy ? policy->name : NULL, sa ? &sa->params.local : NULL,
+                          sa ? &sa->params.remote : NULL, text));
+}
+
 static void worker_report(struct daemon *d, struct span record, ns_t now)
 {
     struct worker_event e;
@@ -58,6 +74,8 @@ static void worker_record(struct daemon *d, uint32_t type, struct span record, n
     struct worker_datagram head;
     if (type == WORKER_EVENT) {
         worker_report(d, record, now);
+    } else if (type == WORKER_AUDIT) {
+        worker_audit(d, record);
     } else if (type == WORKER_IKE && record.len >= sizeof head) {
         memcpy(&head, record.data, sizeof head);
         ike_input(d->engine, &head.path, span_of(record.data + sizeof head, record.len - sizeof head), now);
@@ -381,6 +399,7 @@ static ns_t worker_clock(void *ctx)
 static enum err start_workers(struct daemon *d, unsigned workers, char *why, size_t size)
 {
     mss_from_mtu(d);
+    atomic_store(&d->shared.no_audit, !d->config->host.audit);
     for (unsigned i = 0; i < workers; i++) {
         struct worker_params p = {
             .index = i, .shared = &d->shared, .io = d->config->host.io, .now = worker_clock, .wake_fd = d->wake_fd};

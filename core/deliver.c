@@ -23,12 +23,23 @@ static bool selected(const struct worker *w, const struct spd *spd, const struct
 }
 
 /* What the path says about congestion (RFC 6040 section 4.2). False: the packet is to be dropped, which is counted. */
-static bool decapsulated(struct worker *w, const struct esp_packet *p)
+static bool decapsulated(struct worker *w, struct sa *sa, const struct esp_packet *p)
 {
     enum outer_ecn ecn = outer_ecn_in(p->outer.tos, p->data);
-    if (ecn != OUTER_ECN_USUAL)
-        worker_count(w, ecn == OUTER_ECN_DROP ? STAT_DROP_IN_ECN : STAT_IN_ECN_ODD, 1);
+    if (ecn == OUTER_ECN_DROP)
+        worker_sa_drop(w, STAT_DROP_IN_ECN, 1, sa);
+    else if (ecn != OUTER_ECN_USUAL)
+        worker_count(w, STAT_IN_ECN_ODD, 1);
     return ecn != OUTER_ECN_DROP;
+}
+
+/* What esp_open found wrong. Of a packet outside the selectors the inner one lies where it was opened. */
+static void dropped(struct worker *w, const struct batch *b, const struct esp_packet *p)
+{
+    bool opened = p->drop == STAT_DROP_IN_SELECTOR;
+    worker_sa_drop(w, p->drop, 1, b->sa);
+    if (p->drop != STAT_DROP_IN_DUMMY)
+        audit_sa(w, p->drop, b->sa, p->seq, &b->from, span_of(p->dst, opened ? p->len : 0));
 }
 
 /* Merges the good packets into superpackets for the TUN. */
@@ -43,16 +54,17 @@ void deliver(struct worker *w, struct batch *b)
     for (unsigned i = 0; i < b->n; i++) {
         struct esp_packet *p = &b->v[i];
         if (p->verdict != OK) {
-            worker_sa_drop(w, p->drop, 1, b->sa);
+            dropped(w, b, p);
             continue;
         }
         if (transport && !transport_restore(w, b, i))
             continue;
         if (!selected(w, spd, entry, b->sa, p)) {
             worker_sa_drop(w, STAT_DROP_IN_SELECTOR, 1, b->sa);
+            audit_sa(w, STAT_DROP_IN_SELECTOR, b->sa, p->seq, &b->from, span_of(p->data, p->len));
             continue;
         }
-        if ((p->outer.tos & OUTER_ECN) && !transport && !decapsulated(w, p))
+        if ((p->outer.tos & OUTER_ECN) && !transport && !decapsulated(w, b->sa, p))
             continue;
         packets++;
         uint16_t mss = p->data[0] >> 4 == 4 ? mss4 : mss6;

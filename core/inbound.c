@@ -60,7 +60,20 @@ struct early {
     unsigned socket; /* which of the worker's */
 };
 
-static void keep_early(struct worker *w, const struct bound_socket *s, const struct loop_rx *rx, uint32_t spi,
+static void unknown_spi(struct worker *w, const struct bound_socket *s, const struct loop_rx *rx, struct span packet)
+{
+    worker_count(w, STAT_DROP_IN_SPI, 1);
+    if (audit_wanted(w, STAT_DROP_IN_SPI))
+        audit_push(w, &(struct audit_event){.reason = STAT_DROP_IN_SPI,
+                                            .spi = get_be32(packet.data),
+                                            .seq = packet.len >= 8 ? get_be32(packet.data + 4) : 0,
+                                            .policy_id = SPD_NONE,
+                                            .from = rx->from,
+                                            .to = {.ip = rx->to, .port = s->s.local.port}});
+}
+
+/* False: there is no such SA, nor will there be one. */
+static bool keep_early(struct worker *w, const struct bound_socket *s, const struct loop_rx *rx, uint32_t spi,
                        struct span packet)
 {
     struct early e = {.from = rx->from, .tos = rx->tos, .socket = (unsigned)(s - w->sockets)};
@@ -70,8 +83,7 @@ static void keep_early(struct worker *w, const struct bound_socket *s, const str
         memcpy(record, &e, sizeof e);
         memcpy(record + sizeof e, packet.data, packet.len);
     }
-    if (!fits || hold_put(w->early, spi, span_of(record, sizeof e + packet.len), 1, EARLY_MAX, worker_now(w)) != OK)
-        worker_count(w, STAT_DROP_IN_SPI, 1);
+    return fits && hold_put(w->early, spi, span_of(record, sizeof e + packet.len), 1, EARLY_MAX, worker_now(w)) == OK;
 }
 
 /* What stands before a packet in its slot: a frame's header and, in transport mode, the IP header that it gets back. */
@@ -118,7 +130,8 @@ static void take_esp(struct worker *w, struct bound_socket *s, const struct loop
     if (!b->n) {
         struct sa *sa = sad_find_in(w->p.shared->sad, spi);
         if (!sa) {
-            keep_early(w, s, rx, spi, span_of(data - head, head + len));
+            if (!keep_early(w, s, rx, spi, span_of(data - head, head + len)))
+                unknown_spi(w, s, rx, span_of(data, len));
             return;
         }
         if (!begin(w, s, rx, sa))

@@ -45,6 +45,17 @@ static void recall_ports(struct worker *w, struct flow *f)
         fragment_table_note(w->fragments, f, worker_now(w));
 }
 
+/* Nothing may carry it: counted, and told (RFC 4301 section 5.1). sa: the one that it is not for; NULL: none. */
+static void refuse(struct worker *w, enum stat_id why, uint32_t packets, struct sa *sa, const struct flow *f)
+{
+    worker_drop(w, why, packets, sa ? sa->params.stats : NULL, sa);
+    if (audit_wanted(w, why))
+        audit_push(w, &(struct audit_event){.reason = why,
+                                            .spi = sa ? sa->params.spi : 0,
+                                            .policy_id = sa ? sa->params.policy_id : SPD_NONE,
+                                            .inner = *f});
+}
+
 /*
  * The outbound SA for a flow. NULL: the drop is counted for all its segments, unless `waiting` is the entry whose SA is
  * not there yet, or which says that the packet needs none.
@@ -58,7 +69,7 @@ static struct sa *match(struct worker *w, const struct spd *spd, struct span pac
     if (!entry) {
         quoted = match_quoted(w, spd, packet, f);
         if (!quoted)
-            worker_count(w, unknown != STAT_COUNT ? unknown : STAT_DROP_OUT_NO_POLICY, packets);
+            refuse(w, unknown != STAT_COUNT ? unknown : STAT_DROP_OUT_NO_POLICY, packets, NULL, f);
         return quoted;
     }
     if (entry->policy->action == ACTION_DISCARD) {
@@ -75,7 +86,7 @@ static struct sa *match(struct worker *w, const struct spd *spd, struct span pac
     if (!selectors_match_out(&sa->params.local, &sa->params.remote, f)) {
         quoted = match_quoted(w, spd, packet, f);
         if (!quoted)
-            worker_sa_drop(w, unknown != STAT_COUNT ? unknown : STAT_DROP_OUT_SELECTOR, packets, sa);
+            refuse(w, unknown != STAT_COUNT ? unknown : STAT_DROP_OUT_SELECTOR, packets, sa, f);
         return quoted;
     }
     return sa;

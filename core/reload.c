@@ -206,6 +206,7 @@ static void put_in_force(struct daemon *d, struct spd *spd)
     dataplane_commit(d->dataplane, d->config, spd);
     daemon_workers_call(d);
     daemon_settle(d);
+    atomic_store(&d->shared.no_audit, !d->config->host.audit);
     log_setup(d->config->host.log, d->config->host.log_format);
     d->reload.stage = RELOAD_STARTING;
     if (errand_new(&d->reload.errand, free_old, old) != OK)

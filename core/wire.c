@@ -95,6 +95,14 @@ static void account(struct worker *w, const struct batch *b, unsigned sealed, co
     }
 }
 
+/* What the hard limits left over, of sequence numbers above all (RFC 4303 section 3.3.3). */
+static void expired(struct worker *w, const struct batch *b, unsigned sealed)
+{
+    worker_sa_drop(w, STAT_DROP_OUT_EXPIRED, b->n - sealed, b->sa);
+    for (unsigned i = sealed; i < b->n; i++)
+        audit_sa(w, STAT_DROP_OUT_EXPIRED, b->sa, b->sa->seq, NULL, span_of(b->v[i].data, b->v[i].len));
+}
+
 void wire_flush(struct worker *w)
 {
     struct batch *b = &w->out;
@@ -110,9 +118,11 @@ void wire_flush(struct worker *w)
         if (e == OK) {
             account(w, b, sealed, &all);
             send_sealed(w, b, sealed);
-            worker_sa_drop(w, STAT_DROP_OUT_EXPIRED, b->n - sealed, b->sa);
+            expired(w, b, sealed);
+        } else if (e == ERR_EXPIRED) {
+            expired(w, b, 0);
         } else {
-            worker_sa_drop(w, e == ERR_EXPIRED ? STAT_DROP_OUT_EXPIRED : STAT_DROP_OUT_CRYPTO, b->n, b->sa);
+            worker_sa_drop(w, STAT_DROP_OUT_CRYPTO, b->n, b->sa);
         }
     }
     loop_slot_put(w->loop, b->slot);

@@ -74,6 +74,7 @@ static void on_turn_end(void *ctx)
     outbound_held(w);
     inbound_held(w);
     cover_send(w);
+    audit_turn(w);
     epoch_quiesce(w->p.shared->epoch, w->p.index);
     if (!w->ring_filled)
         return;
@@ -165,6 +166,7 @@ enum err worker_new(struct worker **out, const struct worker_params *p, char *wh
     if (!w->p.now)
         w->p.now = real_now;
     cover_init(&w->cover);
+    w->audit.next = NS_NEVER;
     for (unsigned i = 0; i < ACQUIRE_SLOTS; i++)
         w->acquired[i].policy_id = SPD_NONE;
     enum err e = worker_init(w, why, why_size);
@@ -203,7 +205,7 @@ void worker_free(struct worker *w)
 
 static ns_t deadline(const struct worker *w)
 {
-    const ns_t all[] = {hold_deadline(w->hold), hold_deadline(w->early), w->cover.next};
+    const ns_t all[] = {hold_deadline(w->hold), hold_deadline(w->early), w->cover.next, w->audit.next};
     ns_t least = NS_NEVER;
     for (unsigned i = 0; i < sizeof all / sizeof *all; i++)
         least = all[i] < least ? all[i] : least;

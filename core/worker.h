@@ -10,6 +10,7 @@
 
 #include <stdatomic.h>
 
+#include "core/audit.h"
 #include "core/base/epoch.h"
 #include "core/base/loop.h"
 #include "core/base/ring.h"
@@ -23,6 +24,7 @@
 enum worker_message {
     WORKER_IKE,   /* struct worker_datagram, then the IKE message without marker */
     WORKER_EVENT, /* struct worker_event */
+    WORKER_AUDIT, /* struct audit_event */
 };
 struct worker_datagram {
     struct path path;
@@ -46,6 +48,7 @@ struct worker_shared {
     struct epoch *epoch;
     struct sad *sad;
     struct spd *_Atomic spd;     /* current snapshot; replaced whole, the old one retired through the epoch */
+    atomic_bool no_audit;        /* discarded packets are only counted */
     _Atomic unsigned mtu;        /* of the TUN: what fits the tunnel, with TFC padding too */
     _Atomic unsigned mss4, mss6; /* TCP MSS to clamp SYNs to, from the TUN's MTU; 0: off */
 };

@@ -61,6 +61,7 @@ struct worker {
     struct loop_io *tun;
     struct bound_socket sockets[WORKER_SOCKETS];
     struct cover cover;
+    struct audit audit;
     struct batch out, in;
     struct {
         uint32_t policy_id;
@@ -139,5 +140,16 @@ void inbound_held(struct worker *w); /* the same for what came in early */
 
 /* cover.c: at the end of a turn, the dummies that are due. */
 void cover_send(struct worker *w);
+
+/*
+ * audit.c. wanted: whether a packet dropped for that reason is to be reported; if not, it has been counted. push: of an
+ * event that was wanted; held and wall are filled in. sa: both, of a packet on an SA; packet: the inner one as far as it
+ * can be seen, else empty; from: where it came from, of an inbound one. turn: what was held back, when it is time.
+ */
+bool audit_wanted(struct worker *w, enum stat_id reason);
+void audit_push(struct worker *w, struct audit_event *e);
+void audit_sa(struct worker *w, enum stat_id reason, const struct sa *sa, uint64_t seq, const struct endpoint *from,
+              struct span packet);
+void audit_turn(struct worker *w);
 
 #endif

@@ -34,6 +34,7 @@ struct esp_packet {
     uint8_t next_header;
     uint8_t family;     /* AH, seal: of the headers */
     uint16_t head;      /* AH: their bytes */
+    uint64_t seq;       /* open: out, also of most that are dropped: its number, 0 if that could not be told */
     uint16_t tfc;       /* seal: how many bytes of len are TFC padding */
     struct outer outer; /* the header around it, of no concern to seal and open; received: only its tos is known */
     enum err verdict;   /* OK, or why it is dropped … */

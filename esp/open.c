@@ -40,7 +40,7 @@ static bool screen(const struct sa *sa, struct esp_packet *p, uint64_t *seq)
         return drop(p, ERR_SYNTAX, STAT_DROP_IN_MALFORMED);
     if (!ah && (p->len < fixed + align || ((p->len - fixed) & (align - 1)) != 0))
         return drop(p, ERR_TRUNCATED, STAT_DROP_IN_RUNT);
-    *seq = replay_infer(&sa->replay, get_be32(p->data + (ah ? 8 : 4)), sa->params.esn);
+    *seq = p->seq = replay_infer(&sa->replay, get_be32(p->data + (ah ? 8 : 4)), sa->params.esn);
     if (!replay_check(&sa->replay, *seq))
         return drop(p, ERR_REPLAY, STAT_DROP_IN_REPLAY);
     return true;

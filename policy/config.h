@@ -31,6 +31,7 @@ struct host {
     char crypto[16]; /* "auto" or an engine */
     bool routes;     /* auto: true; no: false */
     bool firewall;   /* likewise */
+    bool audit;      /* lines about discarded packets; default true */
     enum log_level log;
     enum log_format log_format;
     char keylog[256];  /* folder; empty: off */

@@ -141,6 +141,7 @@ bool outer_equal(const struct outer_rule *a, const struct outer_rule *b);
 /* -- what an observer sees of the traffic, and what we do (config_traffic.c) -- */
 
 void traffic_tfc(struct target *t, const char *value, unsigned line);
+void traffic_audit(struct target *t, const char *value, unsigned line);
 void traffic_dummies(struct target *t, const char *value, unsigned line);
 
 /* -- after reading -- */

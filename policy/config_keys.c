@@ -520,6 +520,7 @@ static const struct key keys[] = {
     {"log", HOST, false, false, host_log},
     {"log-format", HOST, false, false, host_log_format},
     {"keylog", HOST, false, false, host_keylog},
+    {"audit", HOST, false, false, traffic_audit},
     {"control", HOST, false, false, host_control},
 
     {"endpoint", PEER, true, false, peer_endpoint},
@@ -660,6 +661,7 @@ static void host_defaults(struct host *h)
                        .crypto = "auto",
                        .routes = true,
                        .firewall = true,
+                       .audit = true,
                        .log = LOG_INFO};
 }
 

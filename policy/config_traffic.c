@@ -36,3 +36,11 @@ void traffic_dummies(struct target *t, const char *value, unsigned line)
 {
     value_number(t->load, line, value, 0, DUMMIES_MAX, &t->policy->dummies);
 }
+
+void traffic_audit(struct target *t, const char *value, unsigned line)
+{
+    static const char *const words[] = {"yes", "no", NULL};
+    unsigned i;
+    if (value_word(t->load, line, value, words, &i))
+        t->host->audit = i == 0;
+}

@@ -308,10 +308,14 @@ static void control(struct rig_host *h)
             struct worker_datagram d;
             memcpy(&d, record.data, sizeof d);
             ike_input(h->engine, &d.path, span_of(record.data + sizeof d, record.len - sizeof d), h->rig->now);
-        } else {
+        } else if (type == WORKER_EVENT) {
             struct worker_event e;
             memcpy(&e, record.data, sizeof e);
             one_event(h, &e);
+        } else if (type == WORKER_AUDIT) {
+            if (h->audit_count < 64)
+                memcpy(&h->audits[h->audit_count], record.data, sizeof h->audits[0]);
+            h->audit_count++;
         }
         ring_pop(worker_ring(h->worker));
         run_jobs(h);

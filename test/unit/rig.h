@@ -27,6 +27,8 @@ struct rig_host {
     struct endpoint at;                 /* without port */
     unsigned up, down, failed, rekeyed; /* Child SA events */
     char last_failure[512];
+    struct audit_event audits[64]; /* the first ones */
+    unsigned audit_count;
 };
 
 struct rig {

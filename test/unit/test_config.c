@@ -584,6 +584,7 @@ static void wrong_values_say_what_was_expected(void **state)
         {"[policy b]\nfragment = never", "found 'never', expected before or after"},
         {"[policy b]\nicmp = too-big, echo", "found 'echo', expected too-big or unreachable"},
         {"[policy b]\nhold = 257", "found '257', expected a number from 0 to 256"},
+        {"[host]\naudit = loud", "found 'loud', expected yes or no"},
         {"[policy b]\ntfc = 63", "found '63', expected a size from 64 to 65534, 'mtu', or 'no'"},
         {"[policy b]\ntfc = 1e3", "found '1e3', expected a size from 64 to 65534, 'mtu', or 'no'"},
         {"[policy b]\ntfc = 512, 256", "found '512, 256', expected at most 8 sizes, each larger than the one before"},

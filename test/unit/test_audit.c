@@ -1,0 +1,220 @@
+/* The audit log of the data plane: what is reported, how often, and the lines that are made of it. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "test/unit/packets.h"
+#include "test/unit/rig.h"
+#include "tun/offload.h"
+
+static struct rig rig;
+static uint8_t frame[2048];
+
+static int teardown(void **state)
+{
+    (void)state;
+    rig_teardown(&rig);
+    return 0;
+}
+
+static void inject_udp(uint8_t net)
+{
+    static const uint8_t payload[100];
+    struct packet_spec s = packet_spec_udp(false);
+    memset(frame, 0, TUN_HDR_LEN);
+    size_t n = packet_build(&s, payload, sizeof payload, frame + TUN_HDR_LEN);
+    frame[TUN_HDR_LEN + 17] = net;
+    assert_int_equal(memory_tun_inject(rig.net, rig.host[0].tun, frame, TUN_HDR_LEN + n), OK);
+}
+
+static void send_udp(uint8_t net)
+{
+    inject_udp(net);
+    rig_run(&rig, 2 * NS_PER_MS);
+}
+
+static void again(void)
+{
+    memory_send(rig.net, &rig.wire[0].from, &rig.wire[0].to, rig.wire[0].data, rig.wire[0].len);
+}
+
+static const struct audit_event *last(unsigned host)
+{
+    struct rig_host *h = &rig.host[host];
+    assert_in_range(h->audit_count, 1, 64);
+    return &h->audits[h->audit_count - 1];
+}
+
+static void assert_outer(const struct audit_event *e)
+{
+    assert_true(endpoint_equal(&e->from, &rig.wire[0].from));
+    assert_true(endpoint_equal(&e->to, &rig.wire[0].to));
+}
+
+static void what_the_wire_brings_is_reported(void **state)
+{
+    (void)state;
+    rig_setup(&rig, 1, "");
+    rig_up(&rig);
+    rig.keep_wire = true;
+    send_udp(2);
+    assert_int_equal(rig.wire_count, 1);
+    assert_int_equal(rig.host[1].audit_count, 0);
+    uint32_t spi = get_be32(rig.wire[0].data);
+
+    again();
+    rig_run(&rig, 3 * NS_PER_MS);
+    assert_int_equal(last(1)->reason, STAT_DROP_IN_REPLAY);
+    assert_int_equal(last(1)->spi, spi);
+    assert_int_equal(last(1)->seq, 1);
+    assert_int_equal(last(1)->policy_id, 0);
+    assert_outer(last(1));
+
+    rig.wire[0].data[7] = 9;
+    again();
+    rig_run(&rig, 3 * NS_PER_MS);
+    assert_int_equal(last(1)->reason, STAT_DROP_IN_AUTH);
+    assert_int_equal(last(1)->spi, spi);
+    assert_int_equal(last(1)->seq, 9);
+    assert_outer(last(1));
+
+    put_be32(rig.wire[0].data, spi ^ 0x00100000);
+    again();
+    rig_run(&rig, 3 * NS_PER_MS);
+    assert_int_equal(last(1)->reason, STAT_DROP_IN_SPI);
+    assert_int_equal(last(1)->spi, spi ^ 0x00100000);
+    assert_int_equal(last(1)->seq, 9);
+    assert_outer(last(1));
+    assert_int_equal(rig.host[1].audit_count, 3);
+}
+
+static void what_the_tun_brings_is_reported(void **state)
+{
+    (void)state;
+    rig_setup(&rig, 2, "packets = 4\n");
+    rig_up(&rig);
+    send_udp(77);
+    assert_int_equal(last(0)->reason, STAT_DROP_OUT_NO_POLICY);
+    assert_int_equal(last(0)->inner.dst.b[1], 77);
+    assert_int_equal(last(0)->inner.proto, 17);
+    for (unsigned i = 0; i < 6; i++) /* at once: before anybody hears of the limit */
+        inject_udp(2);
+    rig_run(&rig, NS_PER_MS);
+    assert_int_equal(last(0)->reason, STAT_DROP_OUT_EXPIRED);
+    assert_int_equal(last(0)->seq, 5);
+    assert_int_equal(last(0)->inner.dst.b[1], 2);
+    assert_true(last(0)->spi != 0 && last(0)->to.port == 4500);
+}
+
+/* A flow of other addresses than the SA's selectors, sealed with its keys by a peer that keeps no rules. */
+static void packets_outside_the_selectors_are_reported(void **state)
+{
+    (void)state;
+    rig_setup(&rig, 3, "");
+    rig_up(&rig);
+    struct sa *out = sad_find_out(rig.host[0].shared.sad, 0, 0);
+    out->params.remote.v[0].range.last.b[1] = 99;
+    struct policy *p = (struct policy *)rig.host[0].config->policies[0];
+    p->remote.v[0].range.last.b[1] = 99;
+    struct spd *spd;
+    epoch_offline(rig.host[0].shared.epoch, 0); /* its next turn brings it back */
+    assert_int_equal(dataplane_prepare(rig.host[0].dataplane, rig.host[0].config, &spd), OK);
+    dataplane_commit(rig.host[0].dataplane, rig.host[0].config, spd);
+    send_udp(3);
+    assert_int_equal(last(1)->reason, STAT_DROP_IN_SELECTOR);
+    assert_int_equal(last(1)->seq, 1);
+    assert_int_equal(last(1)->inner.dst.b[1], 3);
+    assert_int_equal(last(1)->inner.proto, 17);
+    assert_true(last(1)->inner.ports_known);
+}
+
+static void a_flood_is_a_few_lines_and_a_number(void **state)
+{
+    (void)state;
+    rig_setup(&rig, 4, "");
+    rig_up(&rig);
+    rig.keep_wire = true;
+    send_udp(2);
+    for (unsigned i = 0; i < 1000; i++)
+        again();
+    rig_run(&rig, 5 * NS_PER_MS);
+    assert_int_equal(rig.host[1].audit_count, AUDIT_BURST);
+    assert_int_equal(rig_stat(&rig, 1, STAT_DROP_IN_REPLAY), 1000);
+    rig_run(&rig, AUDIT_QUIET + NS_PER_MS);
+    assert_int_equal(rig.host[1].audit_count, AUDIT_BURST + 1);
+    assert_true(last(1)->summary);
+    assert_int_equal(last(1)->held, 1000 - AUDIT_BURST);
+    rig_run(&rig, 60 * NS_PER_S);
+    assert_int_equal(rig.host[1].audit_count, AUDIT_BURST + 1); /* told once */
+    for (unsigned i = 0; i < 20; i++)
+        again();
+    rig_run(&rig, 5 * NS_PER_MS);
+    assert_int_equal(rig.host[1].audit_count, 2 * AUDIT_BURST + 1);
+    rig_run(&rig, NS_PER_S);
+    again();
+    rig_run(&rig, 5 * NS_PER_MS);
+    assert_int_equal(last(1)->held, 10);
+    assert_false(last(1)->summary);
+}
+
+static void it_can_be_turned_off(void **state)
+{
+    (void)state;
+    rig_setup(&rig, 5, "");
+    atomic_store(&rig.host[0].shared.no_audit, true);
+    send_udp(77);
+    assert_int_equal(rig_stat(&rig, 0, STAT_DROP_OUT_NO_POLICY), 1);
+    rig_run(&rig, 20 * NS_PER_S);
+    assert_int_equal(rig.host[0].audit_count, 0);
+}
+
+static void lines_say_all_there_is(void **state)
+{
+    (void)state;
+    char text[AUDIT_TEXT];
+    struct selectors local, remote;
+    struct audit_event e = {.reason = STAT_DROP_IN_SELECTOR, .spi = 0x10a, .seq = 7, .wall = 1500 * NS_PER_MS};
+    assert_int_equal(selectors_parse("10.1.0.0/24", &local, NULL, 0), OK);
+    assert_int_equal(selectors_parse("10.2.0.0/24", &remote, NULL, 0), OK);
+    assert_int_equal(ip_parse("192.0.2.1", &e.from.ip), OK);
+    assert_int_equal(ip_parse("192.0.2.2", &e.to.ip), OK);
+    e.from.port = e.to.port = 4500;
+    assert_int_equal(ip_parse("10.9.0.1", &e.inner.src), OK);
+    assert_int_equal(ip_parse("10.1.0.1", &e.inner.dst), OK);
+    e.inner.proto = 6;
+    e.inner.ports_known = true;
+    e.inner.src_port = 1;
+    e.inner.dst_port = 443;
+    e.held = 5;
+    assert_string_equal(audit_format(&e, "lan", &local, &remote, text),
+                        "drop_in_selector: inner packet outside its SA's selectors, SPI 0x0000010a, sequence number 7, "
+                        "192.0.2.1:4500 -> 192.0.2.2:4500, inside 10.9.0.1 port 1 -> 10.1.0.1 port 443 protocol 6, "
+                        "policy lan, selectors 10.1.0.0/24 === 10.2.0.0/24, at 1970-01-01T00:00:01.500Z "
+                        "(5 more before it were not reported)");
+    e.inner.proto = 1;
+    e.inner.src_port = e.inner.dst_port = 8 << 8 | 3;
+    assert_non_null(strstr(audit_format(&e, NULL, NULL, NULL, text), "10.1.0.1 protocol 1 type 8 code 3, at 1970"));
+    e.inner.ports_known = false;
+    assert_non_null(strstr(audit_format(&e, NULL, NULL, NULL, text), "10.1.0.1 protocol 1, at 1970"));
+    e.summary = true;
+    assert_string_equal(audit_format(&e, NULL, NULL, NULL, text),
+                        "drop_in_selector: 5 more like this were not reported one by one, at 1970-01-01T00:00:01.500Z");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_teardown(what_the_wire_brings_is_reported, teardown),
+        cmocka_unit_test_teardown(what_the_tun_brings_is_reported, teardown),
+        cmocka_unit_test_teardown(packets_outside_the_selectors_are_reported, teardown),
+        cmocka_unit_test_teardown(a_flood_is_a_few_lines_and_a_number, teardown),
+        cmocka_unit_test_teardown(it_can_be_turned_off, teardown),
+        cmocka_unit_test(lines_say_all_there_is),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
