@@ -14,7 +14,8 @@ enum option_bit {
     OPTION_WATCH = 4,
     OPTION_MS = 8,
     OPTION_PEM = 16,
-    OPTION_PKI = 32
+    OPTION_PKI = 32,
+    OPTION_CAPTURE = 64
 };
 
 static const struct {
@@ -24,6 +25,10 @@ static const struct {
     {"  -s, --socket SOCKET  the daemon's control socket; default: the only one in /run/adit\n", OPTION_SOCKET},
     {"  --json               print the daemon's answer as one JSON object\n", OPTION_JSON},
     {"  --watch              show it anew every second, with rates\n", OPTION_WATCH},
+    {"  --plain              what is inside the tunnel (default)\n", OPTION_CAPTURE},
+    {"  --wire               what is on the wire\n", OPTION_CAPTURE},
+    {"  -w, --write FILE     where the packets go; default: standard output\n", OPTION_CAPTURE},
+    {"  -c, --count N        ends after that many packets; default: at an interrupt\n", OPTION_CAPTURE},
     {"  --time MS            milliseconds for each measurement; default: 200\n", OPTION_MS},
     {"  --pem                print PEM also for an Ed25519 key\n", OPTION_PEM},
     {"  --key KIND           ecdsa256 (default), ecdsa384 or rsa3072\n", OPTION_PKI},
@@ -61,6 +66,8 @@ static const struct command {
      "Rekeys the IKE SA of a peer, or the Child SAs of one of its policies, and waits for the outcome.\n"},
     {"reload", "", 0, OPTION_SOCKET, cli_reload, "load the configuration anew",
      "Has the daemon read its file again. It is put in force whole or not at all; what is equal keeps its SAs.\n"},
+    {"capture", "PEER", 1, OPTION_SOCKET | OPTION_CAPTURE, cli_capture, "write a peer's packets as pcapng",
+     "Writes the packets of one peer as pcapng, for Wireshark, until it is interrupted.\n"},
     {"genkey", "", 0, 0, cli_genkey, "make a private key", "Prints a new private key (Ed25519) in base64.\n"},
     {"pubkey", "", 0, OPTION_PEM, cli_pubkey, "a private key's public key",
      "Reads a private key on stdin, the line of 'adit genkey' or PEM, and prints its public key: in base64 if it is "
@@ -153,7 +160,7 @@ static bool take_pki_option(int o, struct cli_pki *pki)
     case 'o':
         pki->out = optarg;
         return true;
-    case 'c':
+    case 'C':
         pki->ca = optarg;
         return true;
     case 'n':
@@ -168,25 +175,49 @@ static bool take_pki_option(int o, struct cli_pki *pki)
     }
 }
 
+static bool take_capture_option(int o, struct cli_capture *c)
+{
+    switch (o) {
+    case 'P':
+        c->plain = true;
+        return true;
+    case 'O':
+        c->wire = true;
+        return true;
+    case 'w':
+        c->file = optarg;
+        return true;
+    case 'c':
+        c->count = optarg;
+        return true;
+    default:
+        return false;
+    }
+}
+
 /* getopt sorts options to the front, so they may stand before the command or after it. */
 static int parse_options(int argc, char **argv, struct parsed *p)
 {
     static const struct option options[] = {
         {"socket", required_argument, NULL, 's'},
         {"json", no_argument, NULL, 'j'},
-        {"watch", no_argument, NULL, 'w'},
+        {"watch", no_argument, NULL, 'W'},
         {"time", required_argument, NULL, 't'},
         {"pem", no_argument, NULL, 'p'},
         {"days", required_argument, NULL, 'd'},
         {"key", required_argument, NULL, 'k'},
         {"out", required_argument, NULL, 'o'},
-        {"ca", required_argument, NULL, 'c'},
+        {"ca", required_argument, NULL, 'C'},
         {"san", required_argument, NULL, 'n'},
+        {"plain", no_argument, NULL, 'P'},
+        {"wire", no_argument, NULL, 'O'},
+        {"write", required_argument, NULL, 'w'},
+        {"count", required_argument, NULL, 'c'},
         {"help", no_argument, NULL, 'h'},
         {"version", no_argument, NULL, 'V'},
         {NULL, 0, NULL, 0},
     };
-    for (int o; (o = getopt_long(argc, argv, "s:hV", options, NULL)) != -1;) {
+    for (int o; (o = getopt_long(argc, argv, "s:w:c:hV", options, NULL)) != -1;) {
         switch (o) {
         case 's':
             p->cli.socket = optarg;
@@ -196,7 +227,7 @@ static int parse_options(int argc, char **argv, struct parsed *p)
             p->cli.json = true;
             p->seen |= OPTION_JSON;
             break;
-        case 'w':
+        case 'W':
             p->cli.watch = true;
             p->seen |= OPTION_WATCH;
             break;
@@ -216,6 +247,10 @@ static int parse_options(int argc, char **argv, struct parsed *p)
             p->version = true;
             break;
         default:
+            if (take_capture_option(o, &p->cli.capture)) {
+                p->seen |= OPTION_CAPTURE;
+                break;
+            }
             if (!take_pki_option(o, &p->cli.pki)) {
                 fputs("'adit --help' lists the commands\n", stderr);
                 return EXIT_USAGE;

@@ -15,6 +15,12 @@ struct cli_pki {
     unsigned san_count;
 };
 
+/* Options of capture. */
+struct cli_capture {
+    bool plain, wire;
+    const char *file, *count; /* NULL: not given */
+};
+
 /* The options and arguments of one call, sorted out. */
 struct cli {
     const char *command;
@@ -23,6 +29,7 @@ struct cli {
     bool pem;    /* pubkey */
     unsigned ms; /* bench: milliseconds for each measurement */
     struct cli_pki pki;
+    struct cli_capture capture;
     const char *args[2];
     int arg_count;
 };
@@ -40,5 +47,9 @@ int cli_bench(const struct cli *c);  /* core/bench.c */
 int cli_status(const struct cli *c); /* core/client.c */
 int cli_act(const struct cli *c);    /* up, down, rekey */
 int cli_reload(const struct cli *c);
+int cli_capture(const struct cli *c); /* core/capture_cli.c */
+
+/* Connects to the daemon that is meant; -1, with the reason on stderr and the exit code in *code. */
+int daemon_connect(const struct cli *c, int *code);
 
 #endif

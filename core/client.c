@@ -64,8 +64,7 @@ static unsigned sockets_running(socket_path *v)
     return n;
 }
 
-/* Connects to the daemon that is meant; -1 with the exit code in *code. */
-static int daemon_connect(const struct cli *c, int *code)
+int daemon_connect(const struct cli *c, int *code)
 {
     socket_path found[SOCKETS_MAX];
     const char *path = c->socket;

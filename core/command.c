@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/capture.h"
 #include "core/daemon.h"
 
 static const char *request_text(const json_t *request, const char *key)
@@ -79,7 +80,7 @@ static const struct {
     void (*fn)(struct daemon *d, struct control_client *client, const json_t *request);
 } requests[] = {
     {"status", request_status}, {"up", request_up},         {"down", request_down},
-    {"rekey", request_rekey},   {"reload", request_reload},
+    {"rekey", request_rekey},   {"reload", request_reload}, {"capture", capture_request},
 };
 
 void daemon_request(void *ctx, struct control_client *client, const json_t *request)

@@ -27,6 +27,7 @@ struct control_client {
     struct buf out; /* … is this from out_at on … */
     size_t out_at;
     struct control_source source; /* … and what this has yet to make, if more is set */
+    bool live;                    /* source had a stop: with its end the connection ends, too */
     uint64_t command;             /* the engine's command whose end it waits for; 0: none */
     ns_t idle_at;
     bool dead; /* freed in the next sweep: the loop may still name it in this turn */
@@ -88,10 +89,12 @@ static bool answer_more(struct control_client *c, ns_t until)
 {
     bool over = false;
     enum err e = OK;
+    size_t before;
     c->out.len = c->out_at = 0;
-    do
+    do {
+        before = c->out.len;
         e = c->source.more(c->source.ctx, &c->out, &over);
-    while (e == OK && !over && c->out.len < AHEAD && clock_now() < until);
+    } while (e == OK && !over && c->out.len > before && c->out.len < AHEAD && clock_now() < until);
     if (e != OK || over)
         source_release(c);
     return e == OK;
@@ -130,12 +133,21 @@ static void client_flush(struct control_client *c)
         }
         if (!answer_more(c, owner->until))
             client_kill(c);
+        if (c->source.more && c->out.len == 0) { /* nothing to tell as yet */
+            c->idle_at = NS_NEVER;
+            client_watch(c, EPOLLIN);
+            return;
+        }
     }
     if (c->dead || c->out_at < c->out.len)
         return;
     buf_free(&c->out);
     c->out_at = 0;
     c->busy = false;
+    if (c->live) {
+        client_kill(c);
+        return;
+    }
     client_watch(c, EPOLLIN);
 }
 
@@ -169,7 +181,14 @@ void control_stream(struct control_client *c, const struct control_source *sourc
 {
     answer_begin(c);
     c->source = *source;
+    c->live = source->stop;
     client_flush(c);
+}
+
+void control_more(struct control_client *c)
+{
+    if (!c->dead && c->source.more && c->out_at == c->out.len)
+        client_flush(c);
 }
 
 json_t *control_text(const char *text)
@@ -240,10 +259,18 @@ static void client_read(struct control_client *c)
     ssize_t n = recv(c->fd, c->in + c->in_len, sizeof c->in - c->in_len, MSG_DONTWAIT);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
+    if (n == 0 && c->source.stop) {
+        c->source.stop(c->source.ctx);
+        c->source.stop = NULL;
+        client_flush(c);
+        return;
+    }
     if (n <= 0) {
         client_kill(c);
         return;
     }
+    if (c->source.more) /* it can say nothing but that it wants no more */
+        return;
     c->in_len += (size_t)n;
     c->idle_at = clock_now() + CONTROL_IDLE;
     client_lines(c);
@@ -254,7 +281,9 @@ static void client_event(void *ctx, uint32_t events)
     struct control_client *c = ctx;
     if (c->dead)
         return;
-    if (c->busy && events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) {
+    if (c->source.stop && events & (EPOLLERR | EPOLLHUP)) {
+        client_kill(c);
+    } else if (c->busy && events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) {
         client_flush(c);
         client_lines(c);
     } else if (events & (EPOLLIN | EPOLLERR | EPOLLHUP)) {

@@ -35,13 +35,19 @@ void control_reply(struct control_client *client, json_t *reply);
  * A long answer, made as the client takes it: `more` appends the next piece (some KB at most), and sets *over with the
  * last one; an error closes the client. All clients together get a slice of each turn of the loop. release comes once,
  * after the last piece or when the client has gone.
+ *
+ * With `stop` it is one that goes on while there is something to tell: a piece may be empty, then it is asked again at
+ * control_more; stop comes when the client wants no more. The
+ * connection ends with it.
  */
 struct control_source {
     void *ctx;
     enum err (*more)(void *ctx, struct buf *out, bool *over);
     void (*release)(void *ctx);
+    void (*stop)(void *ctx);
 };
 void control_stream(struct control_client *client, const struct control_source *source);
+void control_more(struct control_client *client);
 /* Any text as JSON, also where it is no UTF-8. */
 json_t *control_text(const char *text);
 /* {"ok": ok, "text" or "error": text} */

@@ -31,7 +31,7 @@ static ns_t cover_policy(struct worker *w, const struct spd_entry *entry, struct
 {
     const struct cover *c = &w->cover;
     unsigned rate = entry->policy->dummies, sent = 0;
-    uint32_t mtu = atomic_load_explicit(&w->p.shared->mtu, memory_order_relaxed);
+    uint32_t mtu = frame_largest(w, sa);
     ns_t from = now - c->last > NS_PER_S ? now : c->last;
     for (uint64_t n = from / (NS_PER_S / rate);; n++) {
         ns_t due = cover_due(c, entry->id, rate, n);

@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/capture.h"
 #include "crypto/secret.h"
 #include "tun/watch.h"
 
@@ -497,6 +498,7 @@ static enum err daemon_turn(struct daemon *d)
         ike_tick(d->engine, now);
     timer_run(&d->timers, now);
     control_sweep(d->control, now);
+    captures_turn(d);
     ns_t deadline = earlier(earlier(ike_deadline(d->engine), timer_next(&d->timers)), control_deadline(d->control));
     if (epoch_reclaim(d->shared.epoch))
         deadline = earlier(deadline, now + RECLAIM_AGAIN);

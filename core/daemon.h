@@ -52,6 +52,7 @@ struct daemon {
     struct keylog keylog;
     struct control *control;
     struct reload reload;
+    struct capture *captures;    /* that run */
     unsigned loads;              /* of configurations, after the first */
     uint64_t commands;           /* numbers given out */
     unsigned first_ring;         /* of the worker whose records come first */

@@ -48,7 +48,7 @@ void deliver(struct worker *w, struct batch *b)
     const struct spd *spd = atomic_load_explicit(&w->p.shared->spd, memory_order_acquire);
     const struct spd_entry *entry = spd_find(spd, b->sa->params.policy_id);
     uint16_t mss4 = frame_mss(w, b->sa, false), mss6 = frame_mss(w, b->sa, true);
-    bool transport = b->sa->params.mode == MODE_TRANSPORT;
+    bool transport = b->sa->params.mode == MODE_TRANSPORT, tap = tapped(w);
     uint64_t packets = 0, bytes = 0;
     coalesce_begin(w->coalescer, w->loop, w->tun, b->slot);
     for (unsigned i = 0; i < b->n; i++) {
@@ -67,6 +67,8 @@ void deliver(struct worker *w, struct batch *b)
         if ((p->outer.tos & OUTER_ECN) && !transport && !decapsulated(w, b->sa, p))
             continue;
         packets++;
+        if (tap)
+            tap_batch(w, b, TAP_PLAIN, i, 1);
         uint16_t mss = p->data[0] >> 4 == 4 ? mss4 : mss6;
         if (mss)
             clamp_mss(p->data, p->len, mss);

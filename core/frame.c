@@ -47,17 +47,16 @@ static uint8_t *batch_room(struct worker *w, struct sa *sa, uint32_t sealed_len,
     return at + b->head[b->n];
 }
 
-/* No more than the tunnel has room for, or the path as far as it is known. */
-static uint32_t padded_len(const struct worker *w, const struct sa *sa, uint32_t len)
+uint32_t frame_largest(const struct worker *w, const struct sa *sa)
 {
     uint32_t room = atomic_load_explicit(&w->p.shared->mtu, memory_order_relaxed);
     uint32_t path = atomic_load_explicit(&sa->inner_max, memory_order_relaxed);
-    return tfc_padded(&sa->params.tfc, len, path && path < room ? path : room);
+    return path && path < room ? path : room;
 }
 
 bool frame_room(struct worker *w, struct sa *sa, uint32_t size, struct esp_packet *p)
 {
-    p->len = sa->params.tfc.n ? padded_len(w, sa, size) : size;
+    p->len = sa->params.tfc.n ? tfc_padded(&sa->params.tfc, size, frame_largest(w, sa)) : size;
     p->tfc = (uint16_t)(p->len - size);
     uint8_t *room = batch_room(w, sa, esp_sealed_len(&sa->params.suite, p->len), &p->outer);
     if (room)

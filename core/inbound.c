@@ -32,6 +32,8 @@ static void flush(struct worker *w)
         return;
     if (b->n) {
         unsigned events = SA_EVENT_NONE;
+        if (tapped(w))
+            tap_batch(w, b, TAP_WIRE, 0, b->n);
         pthread_spin_lock(&b->sa->lock);
         uint64_t newest = b->sa->replay.top;
         unsigned good = esp_open(b->sa, b->v, b->n, worker_now(w), &events);

@@ -111,12 +111,17 @@ void wire_flush(struct worker *w)
     if (b->n) {
         unsigned sealed = 0, events = SA_EVENT_NONE;
         struct load all = load_of(b->v, b->n);
+        bool tap = tapped(w);
+        if (tap)
+            tap_batch(w, b, TAP_PLAIN, 0, b->n);
         pthread_spin_lock(&b->sa->lock);
         enum err e = esp_seal(b->sa, b->v, b->n, worker_now(w), &sealed, &events);
         pthread_spin_unlock(&b->sa->lock);
         worker_limits(w, b->sa, events);
         if (e == OK) {
             account(w, b, sealed, &all);
+            if (tap)
+                tap_batch(w, b, TAP_WIRE, 0, sealed);
             send_sealed(w, b, sealed);
             expired(w, b, sealed);
         } else if (e == ERR_EXPIRED) {

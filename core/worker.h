@@ -15,6 +15,7 @@
 #include "core/base/loop.h"
 #include "core/base/ring.h"
 #include "core/base/stat.h"
+#include "core/tap.h"
 #include "esp/sad.h"
 #include "policy/spd.h"
 
@@ -47,7 +48,8 @@ struct worker_event {
 struct worker_shared {
     struct epoch *epoch;
     struct sad *sad;
-    struct spd *_Atomic spd;     /* current snapshot; replaced whole, the old one retired through the epoch */
+    struct spd *_Atomic spd; /* current snapshot; replaced whole, the old one retired through the epoch */
+    struct taps taps;
     atomic_bool no_audit;        /* discarded packets are only counted */
     _Atomic unsigned mtu;        /* of the TUN: what fits the tunnel, with TFC padding too */
     _Atomic unsigned mss4, mss6; /* TCP MSS to clamp SYNs to, from the TUN's MTU; 0: off */

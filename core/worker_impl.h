@@ -117,6 +117,8 @@ void frame_add(struct worker *w, const struct esp_packet *p, uint32_t size);
 bool frame_oversize(struct worker *w, struct sa *sa, struct segments *s, uint32_t max);
 /* Puts a packet, or the segments of one, into the batch of its SA, which is flushed as it fills up. */
 void frame_packet(struct worker *w, struct sa *sa, struct segments *s);
+/* What packets are padded to at most: no more than the tunnel has room for, or the path as far as it is known. */
+uint32_t frame_largest(const struct worker *w, const struct sa *sa);
 /* A packet with nothing inside, of that inner length (RFC 4303 section 2.6). False: all buffers are in flight. */
 bool frame_dummy(struct worker *w, struct sa *sa, uint32_t len);
 /* reinject.c: sends a packet, or the segments of one, past the TUN in the clear. */
@@ -151,5 +153,12 @@ void audit_push(struct worker *w, struct audit_event *e);
 void audit_sa(struct worker *w, enum stat_id reason, const struct sa *sa, uint64_t seq, const struct endpoint *from,
               struct span packet);
 void audit_turn(struct worker *w);
+
+/* tap.c: shows n packets of a batch to who captures them. */
+void tap_batch(struct worker *w, const struct batch *b, enum tap_side side, unsigned first, unsigned n);
+static inline bool tapped(const struct worker *w)
+{
+    return atomic_load_explicit(&w->p.shared->taps.count, memory_order_relaxed) != 0;
+}
 
 #endif

@@ -10,7 +10,7 @@ import subprocess
 import pytest
 from netlab import ADIT, ROOT, Adit, copy_example, wait_for
 
-COMMANDS = ['run', 'check', 'status', 'up', 'down', 'rekey', 'reload', 'genkey', 'pubkey', 'genpsk', 'pki', 'bench', 'version']
+COMMANDS = ['run', 'check', 'status', 'up', 'down', 'rekey', 'reload', 'capture', 'genkey', 'pubkey', 'genpsk', 'pki', 'bench', 'version']
 GOOD = '[peer office]\nendpoint = 192.0.2.2\npsk = "secret of the test"\nlocal = 10.1.0.0/24\nremote = 10.2.0.0/24\n'
 
 
@@ -38,7 +38,8 @@ def test_each_command_has_help(command):
 
 @pytest.mark.parametrize('argv', [[], ['stauts'], ['run'], ['run', 'a', 'b'], ['check'], ['up'], ['genkey', 'x'], ['version', '--json'],
                                   ['--nonsense'], ['status', '-s'], ['bench', '--time', '0'], ['bench', '--time', 'x'],
-                                  ['status', '--json', '--watch'], ['pki'], ['']])
+                                  ['status', '--json', '--watch'], ['pki'],
+                                  ['capture', 'a', '--plain', '--wire'], ['capture', 'a', '-c', '0'], ['capture', 'a', '-c', '1x'], ['']])
 def test_wrong_usage_exits_2_and_says_so(argv):
     done = adit(*argv)
     assert done.returncode == 2 and done.stderr and not done.stdout

@@ -24,6 +24,8 @@ struct rig {
     unsigned pieces, limit; /* of the long answer: made so far, and all */
     bool failing;           /* the last one can't be made */
     unsigned released;
+    struct control_client *live; /* of "live" */
+    unsigned news, stopped;      /* pieces it has for now */
 };
 
 #define PIECE 1000
@@ -46,6 +48,23 @@ static void release(void *ctx)
     r->released++;
 }
 
+static enum err live_more(void *ctx, struct buf *out, bool *over)
+{
+    struct rig *r = ctx;
+    *over = r->stopped && !r->news;
+    if (!r->news)
+        return OK;
+    r->news--;
+    return buf_append(out, span_of("news\n", 5));
+}
+
+static void live_stop(void *ctx)
+{
+    struct rig *r = ctx;
+    r->stopped++;
+    r->news++; /* what was left */
+}
+
 /* "wait" is answered by control_finish of command 7, "long" piece by piece, everything else at once. */
 static void on_request(void *ctx, struct control_client *c, const json_t *request)
 {
@@ -56,7 +75,10 @@ static void on_request(void *ctx, struct control_client *c, const json_t *reques
         control_wait(c, 7);
     else if (name && strcmp(name, "long") == 0)
         control_stream(c, &(struct control_source){.ctx = r, .more = more, .release = release});
-    else
+    else if (name && strcmp(name, "live") == 0) {
+        r->live = c;
+        control_stream(c, &(struct control_source){.ctx = r, .more = live_more, .release = release, .stop = live_stop});
+    } else
         control_answer(c, true, name ? name : "");
 }
 
@@ -254,6 +276,39 @@ static void test_answer_that_can_not_be_made_further_ends_the_connection(void **
     close(fd);
 }
 
+static void test_live_answer_goes_on_until_its_client_wants_no_more(void **state)
+{
+    struct rig *r = *state;
+    int fd = client(r);
+    say(fd, "{\"command\":\"live\"}\n");
+    assert_in_range(run(r, 50 * NS_PER_MS), 0, 8);            /* nothing to tell: the loop sleeps */
+    assert_int_equal(control_deadline(r->control), NS_NEVER); /* and silence is no reason to end it */
+    r->news = 2;
+    control_more(r->live);
+    expect(fd, "news\nnews\n");
+    say(fd, "{\"command\":\"a\"}\n"); /* is not heard */
+    run(r, 10 * NS_PER_MS);
+    assert_int_equal(r->stopped, 0);
+    shutdown(fd, SHUT_WR);
+    run(r, 10 * NS_PER_MS);
+    expect(fd, "news\n");
+    assert_int_equal(recv(fd, (char[1]){0}, 1, MSG_DONTWAIT), 0);
+    assert_int_equal(r->stopped, 1);
+    assert_int_equal(r->released, 1);
+    close(fd);
+}
+
+static void test_live_answer_ends_with_its_client(void **state)
+{
+    struct rig *r = *state;
+    int fd = client(r);
+    say(fd, "{\"command\":\"live\"}\n");
+    run(r, 10 * NS_PER_MS);
+    close(fd);
+    run(r, 10 * NS_PER_MS);
+    assert_int_equal(r->released, 1);
+}
+
 static void test_all_who_wait_for_a_command_are_answered(void **state)
 {
     struct rig *r = *state;
@@ -278,6 +333,8 @@ int main(void)
         RIG(test_long_answer_arrives_whole_and_the_next_behind_it),
         RIG(test_client_that_does_not_read_holds_no_memory),
         RIG(test_answer_that_can_not_be_made_further_ends_the_connection),
+        RIG(test_live_answer_goes_on_until_its_client_wants_no_more),
+        RIG(test_live_answer_ends_with_its_client),
         RIG(test_all_who_wait_for_a_command_are_answered),
         RIG(test_without_a_free_descriptor_clients_wait_and_the_loop_sleeps),
     };
