@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "core/capture.h"
+#include "core/report.h"
 #include "crypto/secret.h"
 #include "tun/watch.h"
 
@@ -28,22 +29,6 @@
 #define RECLAIM_AGAIN (50 * NS_PER_MS)    /* while a busy worker may still see what was retired */
 
 /* -- what workers report -- */
-
-static void worker_audit(struct daemon *d, struct span record)
-{
-    struct audit_event e;
-    char text[AUDIT_TEXT];
-    if (record.len < sizeof e)
-        return;
-    memcpy(&e, record.data, sizeof e);
-    const struct policy *policy = dataplane_policy(d->dataplane, e.policy_id);
-    const struct sa *sa = e.spi ? sad_find_in(d->shared.sad, e.spi) : NULL;
-    if (!sa && e.spi && policy)
-        sa = sad_find_out(d->shared.sad, e.policy_id, 0);
-    log_line(LOG_INFO, "audit", "%s",
-             audit_format(&e, policy ? policy->name : NULL, sa ? &sa->params.local : NULL,
-                          sa ? &sa->params.remote : NULL, text));
-}
 
 static void worker_report(struct daemon *d, struct span record, ns_t now)
 {
@@ -73,10 +58,10 @@ static void worker_report(struct daemon *d, struct span record, ns_t now)
 static void worker_record(struct daemon *d, uint32_t type, struct span record, ns_t now)
 {
     struct worker_datagram head;
+    if (report_record(d, type, record))
+        return;
     if (type == WORKER_EVENT) {
         worker_report(d, record, now);
-    } else if (type == WORKER_AUDIT) {
-        worker_audit(d, record);
     } else if (type == WORKER_IKE && record.len >= sizeof head) {
         memcpy(&head, record.data, sizeof head);
         ike_input(d->engine, &head.path, span_of(record.data + sizeof head, record.len - sizeof head), now);
@@ -432,6 +417,10 @@ static enum err start_engine(struct daemon *d, char *why, size_t size)
     }
     if (keylog[0])
         log_line(LOG_WARN, "core", "keys are written to %s: whoever reads it reads the traffic", keylog);
+    if (report_open(d) != OK) {
+        snprintf(why, size, "flow-log-file %s: %s", d->config->host.flow_log, strerror(errno));
+        return ERR_SYSTEM;
+    }
     snprintf(why, size, "threads for key exchange: %s", err_text(ERR_SYSTEM));
     TRY(job_pool_new(&d->jobs, job_threads(), JOB_QUEUE, d->job_fd));
     struct ike_env env = daemon_env(d);
@@ -529,6 +518,8 @@ static void daemon_end(struct daemon *d)
     job_pool_free(d->jobs);
     for (unsigned i = 0; i < d->workers_running; i++)
         worker_stop(d->workers[i]);
+    report_last(d);
+    report_close(d);
     for (unsigned i = 0; i < d->worker_count; i++)
         worker_free(d->workers[i]);
     host_down(d->host);
@@ -591,8 +582,13 @@ static void run_warning(void *ctx, const char *file, unsigned line, const char *
 
 int daemon_run(const char *file)
 {
-    struct daemon d = {
-        .signal_fd = -1, .wake_fd = -1, .route_fd = -1, .job_fd = -1, .keylog = {-1, -1}, .started = clock_now()};
+    struct daemon d = {.signal_fd = -1,
+                       .wake_fd = -1,
+                       .route_fd = -1,
+                       .job_fd = -1,
+                       .flow_fd = -1,
+                       .keylog = {-1, -1},
+                       .started = clock_now()};
     const struct config_report report = {.error = run_error, .warning = run_warning};
     if ((size_t)snprintf(d.file, sizeof d.file, "%s", file) >= sizeof d.file) {
         fprintf(stderr, "adit: %s: name too long\n", file);

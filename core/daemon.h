@@ -50,6 +50,7 @@ struct daemon {
     struct ike_engine *engine;
     struct job_pool *jobs;
     struct keylog keylog;
+    int flow_fd; /* file of the flow log; -1: flows go to the log */
     struct control *control;
     struct reload reload;
     struct capture *captures;    /* that run */

@@ -42,13 +42,20 @@ static void dropped(struct worker *w, const struct batch *b, const struct esp_pa
         audit_sa(w, p->drop, b->sa, p->seq, &b->from, span_of(p->dst, opened ? p->len : 0));
 }
 
+static void note_flow(struct worker *w, const struct spd_entry *entry, const struct sa *sa, const struct esp_packet *p)
+{
+    struct flow f;
+    if (flow_of(span_of(p->data, p->len), &f) == OK)
+        flows_note(w, entry, sa, &f, &(struct flow_amount){.in = true, .packets = 1, .bytes = p->len});
+}
+
 /* Merges the good packets into superpackets for the TUN. */
 void deliver(struct worker *w, struct batch *b)
 {
     const struct spd *spd = atomic_load_explicit(&w->p.shared->spd, memory_order_acquire);
     const struct spd_entry *entry = spd_find(spd, b->sa->params.policy_id);
     uint16_t mss4 = frame_mss(w, b->sa, false), mss6 = frame_mss(w, b->sa, true);
-    bool transport = b->sa->params.mode == MODE_TRANSPORT, tap = tapped(w);
+    bool transport = b->sa->params.mode == MODE_TRANSPORT, tap = tapped(w), log = entry && entry->policy->flow_log;
     uint64_t packets = 0, bytes = 0;
     coalesce_begin(w->coalescer, w->loop, w->tun, b->slot);
     for (unsigned i = 0; i < b->n; i++) {
@@ -69,6 +76,8 @@ void deliver(struct worker *w, struct batch *b)
         packets++;
         if (tap)
             tap_batch(w, b, TAP_PLAIN, i, 1);
+        if (log)
+            note_flow(w, entry, b->sa, p);
         uint16_t mss = p->data[0] >> 4 == 4 ? mss4 : mss6;
         if (mss)
             clamp_mss(p->data, p->len, mss);

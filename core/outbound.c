@@ -56,16 +56,18 @@ static void refuse(struct worker *w, enum stat_id why, uint32_t packets, struct 
                                             .inner = *f});
 }
 
-/*
- * The outbound SA for a flow. NULL: the drop is counted for all its segments, unless `waiting` is the entry whose SA is
- * not there yet, or which says that the packet needs none.
- */
+struct matched {
+    const struct spd_entry *entry; /* NULL: none */
+    bool waiting;                  /* for an SA that is not there yet, or it needs none */
+};
+
+/* The outbound SA for a flow. NULL: the drop is counted for all its segments, unless it is waiting. */
 static struct sa *match(struct worker *w, const struct spd *spd, struct span packet, const struct flow *f,
-                        uint32_t packets, const struct spd_entry **waiting)
+                        uint32_t packets, struct matched *m)
 {
     enum stat_id unknown = fragment_later(f) && !f->ports_known ? STAT_DROP_OUT_FRAGMENT : STAT_COUNT;
     struct sa *quoted;
-    const struct spd_entry *entry = flow_cache_lookup(w->flows, spd, f);
+    const struct spd_entry *entry = m->entry = flow_cache_lookup(w->flows, spd, f);
     if (!entry) {
         quoted = match_quoted(w, spd, packet, f);
         if (!quoted)
@@ -79,7 +81,7 @@ static struct sa *match(struct worker *w, const struct spd *spd, struct span pac
     bool protect = entry->policy->action == ACTION_PROTECT;
     struct sa *sa = protect ? sad_find_out(w->p.shared->sad, entry->id, w->p.index) : NULL;
     if (!sa) {
-        *waiting = entry;
+        m->waiting = true;
         return NULL;
     }
     /* The peer may have narrowed what we offered (RFC 7296 section 2.9). */
@@ -92,32 +94,34 @@ static struct sa *match(struct worker *w, const struct spd *spd, struct span pac
     return sa;
 }
 
-/* The packet that asks for a tunnel waits for it, if one is going to be asked for. */
-static void await(struct worker *w, const struct spd_entry *entry, struct span raw, const struct flow *f,
+/* The packet that asks for a tunnel waits for it, if one is going to be asked for. False: it is dropped. */
+static bool await(struct worker *w, const struct spd_entry *entry, struct span raw, const struct flow *f,
                   uint32_t packets, bool again)
 {
     const struct policy *p = entry->policy;
     acquire(w, entry->id, f);
-    if (again || !p->hold || p->peer->start == START_NO)
-        worker_drop(w, STAT_DROP_OUT_NO_SA, packets, entry->stats, NULL);
-    else if (hold_put(w->hold, entry->id, raw, packets, p->hold, worker_now(w)) == OK)
+    enum stat_id drop = again || !p->hold || p->peer->start == START_NO ? STAT_DROP_OUT_NO_SA : STAT_DROP_OUT_HOLD_FULL;
+    if (drop == STAT_DROP_OUT_HOLD_FULL && hold_put(w->hold, entry->id, raw, packets, p->hold, worker_now(w)) == OK) {
         worker_count(w, STAT_OUT_HELD, packets);
-    else
-        worker_drop(w, STAT_DROP_OUT_HOLD_FULL, packets, entry->stats, NULL);
+        return true;
+    }
+    worker_drop(w, drop, packets, entry->stats, NULL);
+    return false;
 }
 
+enum fate { FATE_PASSED, FATE_HELD, FATE_DROPPED };
+
 /* What has no SA: it passes in the clear if its policy says so, else it waits. */
-static void without_sa(struct worker *w, const struct spd_entry *entry, struct segments *s, struct span raw,
-                       const struct flow *f, bool again)
+static enum fate without_sa(struct worker *w, const struct spd_entry *entry, struct segments *s, struct span raw,
+                            const struct flow *f, bool again)
 {
     const struct policy *p = entry->policy;
-    if (p->action == ACTION_PROTECT && !p->fail_open) {
-        await(w, entry, raw, f, s->count, again);
-        return;
-    }
+    if (p->action == ACTION_PROTECT && !p->fail_open)
+        return await(w, entry, raw, f, s->count, again) ? FATE_HELD : FATE_DROPPED;
     if (p->action == ACTION_PROTECT)
         acquire(w, entry->id, f);
     reinject(w, s, &f->dst);
+    return FATE_PASSED;
 }
 
 /* One packet as it was read from the TUN; again: it has been held already. */
@@ -125,18 +129,24 @@ static void outbound(struct worker *w, const struct spd *spd, struct span raw, b
 {
     struct segments s;
     struct flow f;
-    const struct spd_entry *waiting = NULL;
+    struct matched m = {0};
     if (segment_begin(&s, raw) != OK || flow_of(span_of(s.packet, s.len), &f) != OK) {
         worker_count(w, STAT_DROP_OUT_MALFORMED, 1);
         return;
     }
     if (f.fragment)
         recall_ports(w, &f);
-    struct sa *sa = match(w, spd, span_of(s.packet, s.len), &f, s.count, &waiting);
+    struct sa *sa = match(w, spd, span_of(s.packet, s.len), &f, s.count, &m);
+    enum fate fate = sa ? FATE_PASSED : FATE_DROPPED;
+    if (m.waiting)
+        fate = without_sa(w, m.entry, &s, raw, &f, again);
+    if (m.entry && m.entry->policy->flow_log && fate != FATE_HELD)
+        flows_note(w, m.entry, sa, &f,
+                   &(struct flow_amount){.dropped = fate == FATE_DROPPED,
+                                         .packets = s.count,
+                                         .bytes = s.len + (uint64_t)(s.count - 1) * s.header_len});
     if (sa)
         frame_packet(w, sa, &s);
-    else if (waiting)
-        without_sa(w, waiting, &s, raw, &f, again);
 }
 
 void outbound_received(void *ctx, struct loop_rx *rx, unsigned n)

@@ -5,11 +5,13 @@
  */
 #include "core/reload.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/daemon.h"
+#include "core/report.h"
 
 #define LOOK (2 * NS_PER_MS) /* whether a thread has done its part */
 
@@ -207,6 +209,9 @@ static void put_in_force(struct daemon *d, struct spd *spd)
     daemon_workers_call(d);
     daemon_settle(d);
     atomic_store(&d->shared.no_audit, !d->config->host.audit);
+    if (report_open(d) != OK)
+        log_line(LOG_ERROR, "core", "flow-log-file %s: %s: flows go where they went before", d->config->host.flow_log,
+                 strerror(errno));
     log_setup(d->config->host.log, d->config->host.log_format);
     d->reload.stage = RELOAD_STARTING;
     if (errand_new(&d->reload.errand, free_old, old) != OK)

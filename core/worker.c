@@ -75,6 +75,7 @@ static void on_turn_end(void *ctx)
     inbound_held(w);
     cover_send(w);
     audit_turn(w);
+    flows_turn(w);
     epoch_quiesce(w->p.shared->epoch, w->p.index);
     if (!w->ring_filled)
         return;
@@ -140,6 +141,7 @@ static enum err worker_init(struct worker *w, char *why, size_t why_size)
     TRY(coalescer_new(&w->coalescer, w->p.uso));
     TRY(hold_new(&w->hold));
     TRY(hold_new(&w->early));
+    TRY(flow_log_new(&w->flow_log));
     TRY(fragment_table_new(&w->fragments, FRAGMENT_SETS));
     if (w->p.loop) {
         w->loop = w->p.loop;
@@ -197,6 +199,7 @@ void worker_free(struct worker *w)
     coalescer_free(w->coalescer);
     hold_free(w->hold);
     hold_free(w->early);
+    flow_log_free(w->flow_log);
     fragment_table_free(w->fragments);
     flow_cache_free(w->flows);
     ring_free(w->ring);
@@ -205,7 +208,8 @@ void worker_free(struct worker *w)
 
 static ns_t deadline(const struct worker *w)
 {
-    const ns_t all[] = {hold_deadline(w->hold), hold_deadline(w->early), w->cover.next, w->audit.next};
+    const ns_t all[] = {hold_deadline(w->hold), hold_deadline(w->early), w->cover.next, w->audit.next,
+                        flow_log_deadline(w->flow_log)};
     ns_t least = NS_NEVER;
     for (unsigned i = 0; i < sizeof all / sizeof *all; i++)
         least = all[i] < least ? all[i] : least;

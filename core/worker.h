@@ -26,6 +26,7 @@ enum worker_message {
     WORKER_IKE,   /* struct worker_datagram, then the IKE message without marker */
     WORKER_EVENT, /* struct worker_event */
     WORKER_AUDIT, /* struct audit_event */
+    WORKER_FLOW,  /* struct flow_record */
 };
 struct worker_datagram {
     struct path path;
@@ -92,6 +93,9 @@ void worker_call(struct worker *w);
 
 /* Its thread ended by itself, with a line in the log; wake_fd was written. Packets no longer flow: end the daemon. */
 bool worker_failed(const struct worker *w);
+
+/* The thread has ended: what it knows of flows goes to the ring, as far as there is room. */
+void worker_flows_end(struct worker *w);
 
 struct ring *worker_ring(struct worker *w); /* the control thread consumes it */
 const struct stat_block *worker_stats(const struct worker *w);

@@ -8,6 +8,7 @@
 #include <pthread.h>
 
 #include "core/cover.h"
+#include "core/flow_log.h"
 #include "core/hold.h"
 #include "core/worker.h"
 #include "esp/esp.h"
@@ -60,6 +61,7 @@ struct worker {
     ns_t icmp_at;                     /* as of then */
     struct loop_io *tun;
     struct bound_socket sockets[WORKER_SOCKETS];
+    struct flow_log *flow_log;
     struct cover cover;
     struct audit audit;
     struct batch out, in;
@@ -160,5 +162,10 @@ static inline bool tapped(const struct worker *w)
 {
     return atomic_load_explicit(&w->p.shared->taps.count, memory_order_relaxed) != 0;
 }
+
+/* flows.c: what a packet adds to its flow, for policies with a flow log; the SPI follows from sa (NULL: none). */
+void flows_note(struct worker *w, const struct spd_entry *entry, const struct sa *sa, const struct flow *f,
+                const struct flow_amount *a);
+void flows_turn(struct worker *w);
 
 #endif

@@ -34,8 +34,9 @@ struct host {
     bool audit;      /* lines about discarded packets; default true */
     enum log_level log;
     enum log_format log_format;
-    char keylog[256];  /* folder; empty: off */
-    char control[108]; /* socket path; default /run/adit/TUN.sock */
+    char keylog[256];   /* folder; empty: off */
+    char flow_log[256]; /* file; empty: the log */
+    char control[108];  /* socket path; default /run/adit/TUN.sock */
 };
 
 struct config {

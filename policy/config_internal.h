@@ -103,6 +103,8 @@ bool value_number(struct loading *l, unsigned line, const char *value, unsigned 
 bool value_duration(struct loading *l, unsigned line, const char *value, bool off, ns_t *out); /* off: "no" is 0 */
 bool value_size(struct loading *l, unsigned line, const char *value, unsigned kilo, uint64_t *out);
 bool value_text(struct loading *l, unsigned line, const char *value, char *out, size_t size);
+/* A file or folder, relative to that of the configuration. */
+bool value_path(struct loading *l, unsigned line, const char *value, char *out, size_t size);
 bool value_identity(struct loading *l, unsigned line, const char *value, struct identity *out);
 bool value_selectors(struct loading *l, unsigned line, const char *value, struct selectors *out);
 bool value_proposals(struct loading *l, unsigned line, const char *value, enum protocol_id p, struct proposals *out);
@@ -142,6 +144,8 @@ bool outer_equal(const struct outer_rule *a, const struct outer_rule *b);
 
 void traffic_tfc(struct target *t, const char *value, unsigned line);
 void traffic_audit(struct target *t, const char *value, unsigned line);
+void traffic_flow_log(struct target *t, const char *value, unsigned line);
+void traffic_flow_log_file(struct target *t, const char *value, unsigned line);
 void traffic_dummies(struct target *t, const char *value, unsigned line);
 
 /* -- after reading -- */

@@ -172,16 +172,23 @@ static void host_log_format(struct target *t, const char *value, unsigned line)
         t->host->log_format = formats[i];
 }
 
+bool value_path(struct loading *l, unsigned line, const char *value, char *out, size_t size)
+{
+    char path[256];
+    if (!value_text(l, line, value, path, sizeof(path)))
+        return false;
+    const char *folder = path[0] == '/' ? "" : l->folder;
+    if (strlen(folder) + strlen(path) >= size) {
+        complain(l, line, "found a path that is too long, expected at most %zu bytes", size - 1);
+        return false;
+    }
+    stpcpy(stpcpy(out, folder), path);
+    return true;
+}
+
 static void host_keylog(struct target *t, const char *value, unsigned line)
 {
-    char path[sizeof(t->host->keylog)];
-    if (!value_text(t->load, line, value, path, sizeof(path)))
-        return;
-    const char *folder = path[0] == '/' ? "" : t->load->folder;
-    if (strlen(folder) + strlen(path) >= sizeof(t->host->keylog))
-        complain(t->load, line, "found a path that is too long, expected at most %zu bytes", sizeof(path) - 1);
-    else
-        stpcpy(stpcpy(t->host->keylog, folder), path);
+    value_path(t->load, line, value, t->host->keylog, sizeof(t->host->keylog));
 }
 
 static void host_control(struct target *t, const char *value, unsigned line)
@@ -521,6 +528,7 @@ static const struct key keys[] = {
     {"log-format", HOST, false, false, host_log_format},
     {"keylog", HOST, false, false, host_keylog},
     {"audit", HOST, false, false, traffic_audit},
+    {"flow-log-file", HOST, false, false, traffic_flow_log_file},
     {"control", HOST, false, false, host_control},
 
     {"endpoint", PEER, true, false, peer_endpoint},
@@ -572,7 +580,7 @@ static const struct key keys[] = {
     {"fragment", OWN, false, true, policy_fragment},
     {"fail-open", OWN, false, true, policy_fail_open},
     {"icmp", OWN, true, true, policy_icmp},
-    {"flow-log", OWN, false, true, NULL},
+    {"flow-log", OWN, false, true, traffic_flow_log},
 };
 #define KEYS (sizeof(keys) / sizeof(keys[0]))
 _Static_assert(KEYS <= CONFIG_KEYS, "a section has room for every key");

@@ -37,10 +37,25 @@ void traffic_dummies(struct target *t, const char *value, unsigned line)
     value_number(t->load, line, value, 0, DUMMIES_MAX, &t->policy->dummies);
 }
 
-void traffic_audit(struct target *t, const char *value, unsigned line)
+static void yes(struct target *t, const char *value, unsigned line, bool *out)
 {
     static const char *const words[] = {"yes", "no", NULL};
     unsigned i;
     if (value_word(t->load, line, value, words, &i))
-        t->host->audit = i == 0;
+        *out = i == 0;
+}
+
+void traffic_audit(struct target *t, const char *value, unsigned line)
+{
+    yes(t, value, line, &t->host->audit);
+}
+
+void traffic_flow_log(struct target *t, const char *value, unsigned line)
+{
+    yes(t, value, line, &t->policy->flow_log);
+}
+
+void traffic_flow_log_file(struct target *t, const char *value, unsigned line)
+{
+    value_path(t->load, line, value, t->host->flow_log, sizeof(t->host->flow_log));
 }

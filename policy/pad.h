@@ -129,6 +129,7 @@ struct policy {
     bool fail_open;         /* without an SA it passes in the clear */
     uint16_t hold;          /* packets kept while there is no SA, 0..256; default 16 */
     struct tfc tfc;         /* default: none */
+    bool flow_log;          /* a line for each flow; default false */
     unsigned dummies;       /* dummy packets a second, 0..DUMMIES_MAX; default 0 */
     struct outer_rule outer;
     uint16_t mss;         /* TCP's, lowered to that in SYNs; 0: to what fits (default), MSS_KEEP: never */

@@ -30,6 +30,7 @@
     X(ICMP_LIMITED, "icmp_limited", "the same, but not sent since there were too many")                        \
     X(ICMP_HEARD, "icmp_heard", "ICMP errors from the network about datagrams of an SA")                       \
     X(ICMP_IGNORED, "icmp_ignored", "ICMP errors from the network about no SA, or not to be believed")         \
+    X(FLOWS_LOST, "flows_lost", "flows that the flow log has no line of, the control thread's queue being full")  \
     X(BYPASSED, "bypassed", "packets that policy lets pass unprotected")                                       \
     /* drops: what came from the TUN */                                                                        \
     X(DROP_OUT_MALFORMED, "drop_out_malformed", "outbound packet that is no valid IP packet")                  \

@@ -316,6 +316,10 @@ static void control(struct rig_host *h)
             if (h->audit_count < 64)
                 memcpy(&h->audits[h->audit_count], record.data, sizeof h->audits[0]);
             h->audit_count++;
+        } else if (type == WORKER_FLOW) {
+            if (h->flow_count < 64)
+                memcpy(&h->flows[h->flow_count], record.data, sizeof h->flows[0]);
+            h->flow_count++;
         }
         ring_pop(worker_ring(h->worker));
         run_jobs(h);

@@ -7,6 +7,7 @@
 #define ADIT_TEST_RIG_H
 
 #include "core/dataplane.h"
+#include "core/flow_log.h"
 #include "core/worker.h"
 #include "tun/memory.h"
 
@@ -29,6 +30,8 @@ struct rig_host {
     char last_failure[512];
     struct audit_event audits[64]; /* the first ones */
     unsigned audit_count;
+    struct flow_record flows[64]; /* likewise */
+    unsigned flow_count;
 };
 
 struct rig {

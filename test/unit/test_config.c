@@ -158,6 +158,7 @@ static void four_lines_are_a_link(void **state)
     assert_int_equal(own->hold, 16);
     assert_int_equal(own->tfc.n, 0);
     assert_int_equal(own->dummies, 0);
+    assert_false(own->flow_log);
     assert_int_equal(own->mss, 0);
     assert_int_equal(own->icmp, ICMP_TOO_BIG);
     assert_false(own->fragment_before);
@@ -176,6 +177,8 @@ static void the_host_has_defaults(void **state)
     assert_string_equal(h->control, "/run/adit/adit0.sock");
     assert_string_equal(h->crypto, "auto");
     assert_string_equal(h->keylog, "");
+    assert_string_equal(h->flow_log, "");
+    assert_true(h->audit);
     assert_int_equal(h->port, 500);
     assert_int_equal(h->nat_port, 4500);
     assert_int_equal(h->mtu, 0);
@@ -196,7 +199,8 @@ static void every_host_key_is_taken(void **state)
                                   "mtu = 1400\nlisten = 192.0.2.1, ::1\nport = 0\nnat-port = 4501\nworkers = 3\n"
                                   "half-open = 5000\ncookies = always\nio = epoll\ncrypto = sodium\nroutes = "
                                   "no\nfirewall = no\nlog = debug\nlog-format = json\n"
-                                  "keylog = keys\n" LINK "[policy six]\npeer = a\nlocal = 2001:db8:1::/64\n"
+                                  "keylog = keys\naudit = no\nflow-log-file = /var/log/flows\n" LINK
+                                  "[policy six]\npeer = a\nlocal = 2001:db8:1::/64\n"
                                   "remote = 2001:db8:2::/64\n",
                                   "");
     const struct host *h = &c->host;
@@ -222,6 +226,8 @@ static void every_host_key_is_taken(void **state)
     assert_int_equal(h->log_format, LOG_JSON);
     assert_int_equal(strncmp(h->keylog, f->folder, strlen(f->folder)), 0);
     assert_string_equal(h->keylog + strlen(f->folder), "/keys");
+    assert_string_equal(h->flow_log, "/var/log/flows");
+    assert_false(h->audit);
 }
 
 static void esp_may_go_without_udp(void **state)
@@ -276,7 +282,7 @@ static void every_peer_and_policy_key_is_taken(void **state)
              "mobike = no\npmtu = icmp\nmss = 1200\nfragment = before\nicmp = unreachable, too-big\n"
              "local = 10.1.0.0/24\nremote = 10.9.0.0/24\nmode = tunnel\nesp = aes128gcm16\nlifetime = 1d\nbytes = 10M\n"
              "packets = 2K\nreplay-window = 64\nesn = no\nhold = 0\n"
-             "tfc = 256,\n  mtu\ndummies = 5\nfail-open = no\n"
+             "tfc = 256,\n  mtu\ndummies = 5\nflow-log = yes\nfail-open = no\n"
              "[policy none]\naction = discard\nlocal = 10.1.0.0/24\nremote = 0.0.0.0/0\n",
              "");
     const struct peer *p = config_peer(c, "road");
@@ -311,6 +317,7 @@ static void every_peer_and_policy_key_is_taken(void **state)
     assert_int_equal(own->tfc.size[0], 256);
     assert_int_equal(own->tfc.size[1], TFC_FULL);
     assert_int_equal(own->dummies, 5);
+    assert_true(own->flow_log);
     assert_false(own->fail_open);
     assert_int_equal(own->mss, 1200);
     assert_int_equal(own->icmp, ICMP_TOO_BIG | ICMP_UNREACHABLE);

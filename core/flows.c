@@ -1,0 +1,42 @@
+/* A worker's side of the flow log. */
+#include "core/worker_impl.h"
+
+static bool push(void *ctx, const struct flow_record *r)
+{
+    struct worker *w = ctx;
+    if (ring_push(w->ring, WORKER_FLOW, span_of(r, sizeof *r), span_of(NULL, 0)) != OK)
+        return false;
+    w->ring_filled = true;
+    return true;
+}
+
+static struct flow_sink sink_of(struct worker *w)
+{
+    return (struct flow_sink){.ctx = w, .put = push};
+}
+
+void flows_note(struct worker *w, const struct spd_entry *entry, const struct sa *sa, const struct flow *f,
+                const struct flow_amount *a)
+{
+    const struct flow_sink sink = sink_of(w);
+    struct flow_amount all = *a;
+    all.spi = sa ? sa->params.spi : 0;
+    if (!flow_log_add(w->flow_log, entry, f, &all, worker_now(w), &sink))
+        worker_count(w, STAT_FLOWS_LOST, 1);
+}
+
+void flows_turn(struct worker *w)
+{
+    const struct flow_sink sink = sink_of(w);
+    if (flow_log_deadline(w->flow_log) == NS_NEVER)
+        return;
+    ns_t now = worker_now(w);
+    if (now >= flow_log_deadline(w->flow_log))
+        flow_log_sweep(w->flow_log, now, false, &sink);
+}
+
+void worker_flows_end(struct worker *w)
+{
+    const struct flow_sink sink = sink_of(w);
+    flow_log_sweep(w->flow_log, worker_now(w), true, &sink);
+}
