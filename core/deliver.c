@@ -33,10 +33,10 @@ static bool decapsulated(struct worker *w, struct sa *sa, const struct esp_packe
     return ecn != OUTER_ECN_DROP;
 }
 
-/* What esp_open found wrong. Of a packet outside the selectors the inner one lies where it was opened. */
+/* What was found wrong. Of a packet outside the selectors of a tunnel the inner one lies where it was opened. */
 static void dropped(struct worker *w, const struct batch *b, const struct esp_packet *p)
 {
-    bool opened = p->drop == STAT_DROP_IN_SELECTOR;
+    bool opened = p->drop == STAT_DROP_IN_SELECTOR && b->sa->params.mode == MODE_TUNNEL;
     worker_sa_drop(w, p->drop, 1, b->sa);
     if (p->drop != STAT_DROP_IN_DUMMY)
         audit_sa(w, p->drop, b->sa, p->seq, &b->from, span_of(p->dst, opened ? p->len : 0));
@@ -64,8 +64,10 @@ void deliver(struct worker *w, struct batch *b)
             dropped(w, b, p);
             continue;
         }
-        if (transport && !transport_restore(w, b, i))
+        if (transport && !transport_restore(b, i)) {
+            dropped(w, b, p);
             continue;
+        }
         if (!selected(w, spd, entry, b->sa, p)) {
             worker_sa_drop(w, STAT_DROP_IN_SELECTOR, 1, b->sa);
             audit_sa(w, STAT_DROP_IN_SELECTOR, b->sa, p->seq, &b->from, span_of(p->data, p->len));

@@ -56,7 +56,7 @@ static void copy_plain(struct worker *w, struct tap *t, const struct batch *b, s
     bool whole = p->in || b->sa->params.mode == MODE_TUNNEL;
     for (unsigned i = first; i < first + n; i++) {
         const struct esp_packet *v = &b->v[i];
-        if (v->len == v->tfc)
+        if (v->tfc && v->len == v->tfc)
             continue;
         p->protocol = whole ? 0 : v->next_header;
         copy(w, t, p, span_of(v->data, v->len - v->tfc));

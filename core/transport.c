@@ -212,7 +212,7 @@ static bool nat_between(const struct sa *sa, const struct path *path)
            !(ip_equal(&p->seen_local, &path->local.ip) && ip_equal(&p->seen_remote, &path->remote.ip));
 }
 
-bool transport_restore(struct worker *w, struct batch *b, unsigned i)
+bool transport_restore(struct batch *b, unsigned i)
 {
     struct path path = sa_path(b->sa);
     struct esp_packet *p = &b->v[i];
@@ -220,11 +220,11 @@ bool transport_restore(struct worker *w, struct batch *b, unsigned i)
     uint8_t *header = p->data - head;
     bool raw = b->socket->kind != SOCKET_UDP;
     if (raw && !addresses_hold(header, &path)) {
-        worker_count(w, STAT_DROP_IN_SELECTOR, 1);
+        p->drop = STAT_DROP_IN_SELECTOR;
         return false;
     }
     if (!(raw ? restore_header(header, head, p) : make_header(header, head, p, &path))) {
-        worker_count(w, STAT_DROP_IN_MALFORMED, 1);
+        p->drop = STAT_DROP_IN_MALFORMED;
         return false;
     }
     p->data = header;

@@ -74,7 +74,7 @@ static struct load load_of(const struct esp_packet *v, unsigned n)
     for (unsigned i = 0; i < n; i++) {
         l.bytes += v[i].len - v[i].tfc;
         l.tfc += v[i].tfc;
-        l.dummies += v[i].tfc == v[i].len;
+        l.dummies += v[i].tfc && v[i].tfc == v[i].len;
     }
     return l;
 }

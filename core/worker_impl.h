@@ -133,8 +133,8 @@ void frame_transport(struct worker *w, struct sa *sa, struct segments *s, const 
 uint32_t transport_head(uint8_t family, uint32_t head);
 /* What there is of the header of the next packet of the batch goes before its place in the slot. */
 void transport_keep(struct batch *b, const uint8_t *esp, uint8_t *dst, uint32_t head);
-/* A packet that was opened gets its header back. False: it is dropped, which is counted. */
-bool transport_restore(struct worker *w, struct batch *b, unsigned i);
+/* A packet that was opened gets its header back. False: it is to be dropped, for what its `drop` says. */
+bool transport_restore(struct batch *b, unsigned i);
 /* deliver.c: what esp_open found good in the inbound batch goes to the TUN, the rest is counted. */
 void deliver(struct worker *w, struct batch *b);
 
