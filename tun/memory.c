@@ -59,6 +59,7 @@ struct memory_net {
     struct memory_faults faults;
     bool (*tap)(void *, const struct endpoint *, const struct endpoint *, const uint8_t *, size_t);
     void *tap_ctx;
+    struct ip nat_inner, nat_outer; /* no family: there is no NAT */
     void (*router)(void *, const struct endpoint *, const struct endpoint *, struct memory_header *);
     void *router_ctx;
     struct item *wire, *wire_last; /* by time of arrival */
@@ -230,6 +231,16 @@ static void put_tos(uint8_t *packet, uint8_t tos)
     put_ipv4_checksum(packet);
 }
 
+static void translate(const struct memory_net *n, struct item *it)
+{
+    if (!n->nat_inner.family || it->protocol)
+        return;
+    if (ip_equal(&it->from.ip, &n->nat_inner))
+        it->from.ip = n->nat_outer;
+    if (ip_equal(&it->to.ip, &n->nat_outer))
+        it->to.ip = n->nat_inner;
+}
+
 static void wire_put(struct memory_net *n, const struct item *header, const uint8_t *data, size_t len)
 {
     struct item *it = item_new(data, len);
@@ -240,6 +251,7 @@ static void wire_put(struct memory_net *n, const struct item *header, const uint
     it->header = header->header;
     it->protocol = header->protocol;
     it->spi_at = header->spi_at;
+    translate(n, it);
     if (it->protocol)
         put_tos(it->data, it->header.tos);
     it->at = n->now + n->faults.delay;
@@ -684,6 +696,12 @@ void memory_net_free(struct memory_net *n)
 void memory_net_faults(struct memory_net *n, const struct memory_faults *f)
 {
     n->faults = *f;
+}
+
+void memory_net_nat(struct memory_net *n, const struct ip *inner, const struct ip *outer)
+{
+    n->nat_inner = *inner;
+    n->nat_outer = *outer;
 }
 
 ns_t memory_now(const struct memory_net *n)

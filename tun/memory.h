@@ -39,6 +39,12 @@ void memory_net_router(struct memory_net *n,
                                       struct memory_header *header),
                        void *ctx);
 
+/*
+ * UDP from `inner` seems to come from `outer`, and what is sent there arrives at `inner`, all ports the same: a NAT that
+ * maps one to one. One for each network; the tap sees what is behind it.
+ */
+void memory_net_nat(struct memory_net *n, const struct ip *inner, const struct ip *outer);
+
 /* A loop of this network. Its loop_turn never waits: it delivers what is due, then moves time forward on memory_run. */
 MUST_USE enum err memory_loop_new(struct memory_net *n, const struct loop_hooks *hooks, struct loop **out);
 

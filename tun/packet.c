@@ -84,21 +84,23 @@ static struct ip_insertion behind_header(const struct ip_view *v)
     return (struct ip_insertion){.offset = v->header_len, .next_at = v->ipv6 ? IPV6_NEXT : IPV4_PROTOCOL};
 }
 
-enum err ip_view_find(const struct ip_view *v, const uint8_t *packet, uint8_t protocol, struct ip_insertion *out)
-{
-    uint8_t next = v->protocol;
-    struct ip_insertion at = behind_header(v);
-    while (v->ipv6 && next != protocol && (next == PROTO_HOPOPT || next == PROTO_ROUTING || next == PROTO_DSTOPTS))
-        if (!pass(v, packet, &next, &at))
-            return ERR_SYNTAX;
-    *out = at;
-    return next == protocol ? OK : ERR_NOTFOUND;
-}
-
 /* A fragment header before the whole of a packet (RFC 6946). */
 static bool atomic(const struct ip_view *v, const uint8_t *packet, uint32_t at)
 {
     return at + 8 <= v->len && (get_be16(packet + at + 2) & 0xfff9) == 0;
+}
+
+enum err ip_view_find(const struct ip_view *v, const uint8_t *packet, uint8_t protocol, struct ip_insertion *out)
+{
+    uint8_t next = v->protocol;
+    struct ip_insertion at = behind_header(v);
+    while (v->ipv6 && next != protocol &&
+           (next == PROTO_HOPOPT || next == PROTO_ROUTING || next == PROTO_DSTOPTS ||
+            (next == PROTO_FRAGMENT && atomic(v, packet, at.offset))))
+        if (!pass(v, packet, &next, &at))
+            return ERR_SYNTAX;
+    *out = at;
+    return next == protocol ? OK : ERR_NOTFOUND;
 }
 
 enum err ip_view_insertion(const struct ip_view *v, const uint8_t *packet, struct ip_insertion *out)

@@ -83,8 +83,8 @@ struct ip_insertion {
 
 /*
  * Where the header of that protocol begins: behind the IPv4 header, or behind IPv6 extension headers that stand before
- * ESP and AH (RFC 4303 section 3.1.1): hop-by-hop, routing, destination options. Errors: SYNTAX (chain runs out of the
- * packet), NOTFOUND.
+ * ESP and AH (RFC 4303 section 3.1.1): hop-by-hop, routing, destination options, the fragment header of what is no
+ * fragment. Errors: SYNTAX (chain runs out of the packet), NOTFOUND.
  */
 MUST_USE enum err ip_view_find(const struct ip_view *v, const uint8_t *packet, uint8_t protocol,
                                struct ip_insertion *out);

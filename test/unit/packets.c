@@ -87,6 +87,10 @@ static size_t ip_header(const struct packet_spec *s, uint8_t *out, size_t total)
         memcpy(out + 24, (const uint8_t[]){0xfd, 0, 0, 2}, 4);
         out[23] = s->host;
         out[39] = 2;
+        if (s->from)
+            memcpy(out + 8, s->from, 16);
+        if (s->to)
+            memcpy(out + 24, s->to, 16);
         return 40;
     }
     memset(out, 0, 20);
@@ -98,6 +102,10 @@ static size_t ip_header(const struct packet_spec *s, uint8_t *out, size_t total)
     out[8] = s->ttl;
     out[9] = protocol;
     memcpy(out + 12, (const uint8_t[]){10, 1, 0, s->host, 10, 2, 0, 1}, 8);
+    if (s->from)
+        memcpy(out + 12, s->from, 4);
+    if (s->to)
+        memcpy(out + 16, s->to, 4);
     be16(out + 10, (uint16_t)~packet_naive_sum(0, out, 20));
     return 20;
 }

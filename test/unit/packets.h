@@ -9,7 +9,8 @@
 struct packet_spec {
     bool ipv6, udp;
     uint8_t tos, ttl;
-    uint8_t host; /* last byte of the source address */
+    uint8_t host;             /* last byte of the source address */
+    const uint8_t *from, *to; /* other addresses; NULL: from fd00:1:: to fd00:2::2, from 10.1.0.0 to 10.2.0.1 */
     uint16_t id, fragment;
     uint32_t flow_label;
     uint16_t sport, dport;

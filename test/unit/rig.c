@@ -14,6 +14,7 @@
 #include "test/unit/packets.h"
 #include "test/unit/reload.h"
 #include "tun/offload.h"
+#include "tun/raw.h"
 
 static ns_t rig_now(void *ctx)
 {
@@ -106,7 +107,7 @@ static bool on_wire(void *ctx, const struct endpoint *from, const struct endpoin
 {
     struct rig *r = ctx;
     r->marker_seen += len && memmem(data, len, RIG_MARKER, strlen(RIG_MARKER)) != NULL;
-    bool esp = to->port == 4500 && len > 8 && get_be32(data) != 0;
+    bool esp = to->port == 0 || (to->port == 4500 && len > 8 && get_be32(data) != 0);
     r->esp_seen += esp;
     if (esp && r->keep_wire && r->wire_count < 64 && len <= sizeof r->wire[0].data) {
         unsigned i = r->wire_count++;
@@ -124,19 +125,39 @@ static void complain(void *ctx, const char *file, unsigned line, const char *tex
     print_message("%s:%u: %s\n", file, line, text);
 }
 
+static bool env_raw(void *ctx)
+{
+    (void)ctx;
+    return true;
+}
+
+/* The other's endpoint and what is protected. */
+static void describe(int fd, const struct rig_layout *l, unsigned me)
+{
+    unsigned other = 3 - me;
+    const char *net = l->ipv6 ? "2001:db8::" : "192.0.2.";
+    char peer[IP_TEXT];
+    snprintf(peer, sizeof peer, "%s%u", net, other);
+    if (l->nat && me == 2)
+        snprintf(peer, sizeof peer, "203.0.113.7");
+    dprintf(fd, "[peer other]\nendpoint = %s\n", peer);
+    if (l->nat)
+        dprintf(fd, "id = host%u\nlocal-id = host%u\n", other, me);
+    if (l->hosts)
+        dprintf(fd, "local = %s%u\nremote = %s\n", net, me, peer);
+    else
+        dprintf(fd, "local = 10.%u.0.0/24%s, fd00:%u::/32%s\nremote = 10.%u.0.0/24%s, fd00:%u::/32%s\n", me,
+                me == 2 ? l->suffix : "", me, me == 2 ? l->suffix : "", other, me == 1 ? l->suffix : "", other,
+                me == 1 ? l->suffix : "");
+}
+
 static void load(struct rig_host *h, unsigned me, const char *extra, struct config **out)
 {
-    const char *suffix = h->rig->suffix;
     char path[] = "/tmp/adit-rig-XXXXXX";
     int fd = mkstemp(path);
     assert_true(fd >= 0);
-    unsigned other = 3 - me;
-    dprintf(fd,
-            "[peer other]\nendpoint = %s%u\npsk = \"a secret of the test\"\n%s"
-            "local = 10.%u.0.0/24%s, fd00:%u::/32%s\nremote = 10.%u.0.0/24%s, fd00:%u::/32%s\n%s",
-            h->rig->ipv6 ? "2001:db8::" : "192.0.2.", other, strstr(extra, "start =") ? "" : "start = no\n", me,
-            me == 2 ? suffix : "", me, me == 2 ? suffix : "", other, me == 1 ? suffix : "", other,
-            me == 1 ? suffix : "", extra);
+    describe(fd, &h->rig->layout, me);
+    dprintf(fd, "psk = \"a secret of the test\"\n%s%s", strstr(extra, "start =") ? "" : "start = no\n", extra);
     close(fd);
     struct config_report report = {.error = complain, .warning = complain};
     assert_int_equal(config_load(path, &report, out), OK);
@@ -148,7 +169,7 @@ static void host_setup(struct rig *r, unsigned i, uint64_t seed)
     struct rig_host *h = &r->host[i];
     h->rig = r;
     h->at = (struct endpoint){.ip = {.family = 4, .b = {192, 0, 2, (uint8_t)(i + 1)}}};
-    if (r->ipv6)
+    if (r->layout.ipv6)
         h->at = (struct endpoint){.ip = {.family = 6, .b = {0x20, 1, 0xd, 0xb8, [15] = (uint8_t)(i + 1)}}};
     load(h, i + 1, r->extra, &h->config);
     assert_int_equal(epoch_new(&h->shared.epoch, 1), OK);
@@ -172,7 +193,7 @@ static void host_setup(struct rig *r, unsigned i, uint64_t seed)
                               .now = rig_now,
                               .now_ctx = r,
                               .wake_fd = -1,
-                              .socket_count = 2};
+                              .socket_count = 3};
     static const uint16_t ports[2] = {500, 4500};
     for (unsigned k = 0; k < 2; k++) {
         struct endpoint local = {.ip = h->at.ip, .port = ports[k]};
@@ -180,6 +201,9 @@ static void host_setup(struct rig *r, unsigned i, uint64_t seed)
             h->udp[k] = memory_udp(r->net, &local);
         p.sockets[k] = (struct worker_socket){.fd = h->udp[k], .local = local, .marker = ports[k] == 4500};
     }
+    if (!h->raw)
+        h->raw = memory_raw(r->net, &h->at.ip, RAW_ESP);
+    p.sockets[2] = (struct worker_socket){.fd = h->raw, .kind = SOCKET_ESP, .local = h->at};
     assert_int_equal(worker_new(&h->worker, &p, NULL, 0), OK);
 
     struct ike_env env = {
@@ -197,40 +221,46 @@ static void host_setup(struct rig *r, unsigned i, uint64_t seed)
         .child_traffic = env_traffic,
         .job = env_job,
         .event = env_event,
+        .raw = env_raw,
+        .transport_mode = true,
     };
     assert_int_equal(ike_new(&h->engine, &env, h->config, NULL), OK);
     struct endpoint local = {.ip = h->at.ip, .port = 500};
     ike_local_hint(h->engine, h->config->peers[0], &local);
 }
 
-static void setup(struct rig *r, uint64_t seed, const char *extra, const char *suffix, bool ipv6)
+void rig_setup_as(struct rig *r, uint64_t seed, const char *extra, const struct rig_layout *layout)
 {
     assert_int_equal(crypto_init(), OK);
     log_setup(LOG_ERROR, LOG_TEXT);
     memset(r, 0, sizeof *r);
-    r->ipv6 = ipv6;
+    r->layout = *layout;
     snprintf(r->extra, sizeof r->extra, "%s", extra);
-    snprintf(r->suffix, sizeof r->suffix, "%s", suffix);
     assert_int_equal(memory_net_new(&r->net, seed), OK);
     memory_net_tap(r->net, on_wire, r);
     memory_net_faults(r->net, &(struct memory_faults){.delay = NS_PER_MS});
+    struct ip inner = {.family = 4, .b = {192, 0, 2, 1}}, outer = {.family = 4, .b = {203, 0, 113, 7}};
+    if (layout->nat)
+        memory_net_nat(r->net, &inner, &outer);
     for (unsigned i = 0; i < 2; i++)
         host_setup(r, i, seed);
 }
 
 void rig_setup(struct rig *r, uint64_t seed, const char *extra)
 {
-    setup(r, seed, extra, "", false);
+    rig_setup_as(r, seed, extra, &(struct rig_layout){.ipv6 = false});
 }
 
 void rig_setup_ports(struct rig *r, uint64_t seed, const char *extra, const char *suffix)
 {
-    setup(r, seed, extra, suffix, false);
+    struct rig_layout layout = {.ipv6 = false};
+    snprintf(layout.suffix, sizeof layout.suffix, "%s", suffix);
+    rig_setup_as(r, seed, extra, &layout);
 }
 
 void rig_setup_ipv6(struct rig *r, uint64_t seed, const char *extra)
 {
-    setup(r, seed, extra, "", true);
+    rig_setup_as(r, seed, extra, &(struct rig_layout){.ipv6 = true});
 }
 
 static void run_jobs(struct rig_host *h)
@@ -260,7 +290,7 @@ void rig_restart(struct rig *r, unsigned host, uint64_t seed)
 {
     struct rig_host *h = &r->host[host], before = *h;
     host_teardown(h);
-    *h = (struct rig_host){.tun = before.tun, .udp = {before.udp[0], before.udp[1]}};
+    *h = (struct rig_host){.tun = before.tun, .udp = {before.udp[0], before.udp[1]}, .raw = before.raw};
     host_setup(r, host, seed);
 }
 

@@ -24,7 +24,7 @@ struct rig_host {
     struct random_seeded random;
     struct ike_job *jobs[64];
     unsigned job_count;
-    int tun, udp[2];
+    int tun, udp[2], raw;
     struct endpoint at;                 /* without port */
     unsigned up, down, failed, rekeyed; /* Child SA events */
     char last_failure[512];
@@ -34,11 +34,18 @@ struct rig_host {
     unsigned flow_count;
 };
 
+/* What a rig is if it is not what is said above. */
+struct rig_layout {
+    char suffix[32]; /* what stands behind each prefix of the second host, such as "[udp/53]" */
+    bool ipv6;       /* outside: 2001:db8::1 and 2001:db8::2 */
+    bool hosts;      /* what they protect is the traffic between themselves */
+    bool nat;        /* the first is behind a NAT and seems to be 203.0.113.7 */
+};
+
 struct rig {
     struct memory_net *net;
     char extra[256];
-    char suffix[32];
-    bool ipv6;
+    struct rig_layout layout;
     struct rig_host host[2];
     ns_t now;
     bool keep_wire; /* keep ESP datagrams below, for replays */
@@ -57,9 +64,9 @@ struct rig {
 
 /* extra: lines for [peer] of both sides, e.g. "esp = aes128gcm16\n". Nothing is up yet. */
 void rig_setup(struct rig *r, uint64_t seed, const char *extra);
-/* The same with what stands behind each prefix of the second host, such as "[udp/53]". */
+void rig_setup_as(struct rig *r, uint64_t seed, const char *extra, const struct rig_layout *layout);
 void rig_setup_ports(struct rig *r, uint64_t seed, const char *extra, const char *suffix);
-void rig_setup_ipv6(struct rig *r, uint64_t seed, const char *extra); /* outside: 2001:db8::1 and 2001:db8::2 */
+void rig_setup_ipv6(struct rig *r, uint64_t seed, const char *extra);
 void rig_teardown(struct rig *r);
 /* Host `host` gets another configuration: the same but for `extra`. */
 void rig_reload(struct rig *r, unsigned host, const char *extra);

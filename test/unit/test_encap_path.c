@@ -1,0 +1,477 @@
+/* ESP as protocol 50, and transport mode either way, over whole daemons in memory. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "test/unit/packets.h"
+#include "test/unit/rig.h"
+#include "tun/offload.h"
+
+static struct rig rig;
+static uint8_t frame[70000], payload[66000], taken[70000];
+
+static int teardown(void **state)
+{
+    (void)state;
+    rig_teardown(&rig);
+    return 0;
+}
+
+static const uint8_t *address(unsigned host)
+{
+    return rig.host[host].at.ip.b;
+}
+
+/* Of the hosts themselves, where they protect just that. */
+static void between_hosts(struct packet_spec *s, unsigned from)
+{
+    if (rig.layout.hosts) {
+        s->from = address(from);
+        s->to = address(!from);
+    }
+}
+
+/* A packet into the TUN of a host; what stands in front of it stays. Returns its length. */
+static size_t send_packet(unsigned from, struct packet_spec s, const uint8_t *data, size_t len)
+{
+    memset(frame, 0, TUN_HDR_LEN);
+    between_hosts(&s, from);
+    size_t n = packet_build(&s, data, len, frame + TUN_HDR_LEN);
+    if (!rig.layout.hosts && from == 1)
+        packet_mirror(frame + TUN_HDR_LEN);
+    rig_inject(&rig, from, frame, TUN_HDR_LEN + n);
+    return n;
+}
+
+static size_t take(unsigned host)
+{
+    return memory_tun_take(rig.net, rig.host[host].tun, taken, sizeof taken);
+}
+
+/* What was sent last is there, whole; fresh: but for a header that was made anew. */
+static void expect_packet(unsigned host, size_t len, bool fresh)
+{
+    const uint8_t *sent = frame + TUN_HDR_LEN, *got = taken + TUN_HDR_LEN;
+    size_t header = sent[0] >> 4 == 6 ? 40 : 20;
+    assert_int_equal(take(host), TUN_HDR_LEN + len);
+    assert_true(packet_sound(got, len));
+    if (fresh) {
+        assert_memory_equal(got + header - (header == 40 ? 32 : 8), sent + header - (header == 40 ? 32 : 8), 8);
+        assert_memory_equal(got + header, sent + header, len - header);
+        assert_int_equal(got[0] >> 4, sent[0] >> 4);
+    } else {
+        assert_memory_equal(got, sent, len);
+    }
+}
+
+static const struct path *path_of(unsigned host)
+{
+    static struct path path;
+    const struct spd *spd = atomic_load(&rig.host[host].shared.spd);
+    struct flow f = {.proto = 17, .ports_known = true, .src_port = 1, .dst_port = 2};
+    f.src = rig.host[host].config->policies[0]->local.v[0].range.first;
+    f.dst = rig.host[host].config->policies[0]->remote.v[0].range.first;
+    struct sa *sa = sad_find_out(rig.host[host].shared.sad, spd_lookup_out(spd, &f)->id, 0);
+    assert_non_null(sa);
+    path = sa_path(sa);
+    return &path;
+}
+
+static void sizes_pass(bool fresh)
+{
+    uint64_t random = 1;
+    for (size_t len = 0; len <= 1340; len += len < 40 ? 1 : 109)
+        for (unsigned i = 0; i < 4; i++) {
+            bool ipv6 = rig.layout.hosts ? rig.layout.ipv6 : i >> 1;
+            packet_fill(&random, payload, len);
+            size_t n = send_packet(i & 1, packet_spec_udp(ipv6), payload, len);
+            rig_run(&rig, 3 * NS_PER_MS);
+            expect_packet(!(i & 1), n, fresh);
+        }
+    assert_int_equal(rig_stat(&rig, 0, STAT_OUT_PACKETS), rig_stat(&rig, 1, STAT_IN_PACKETS));
+    assert_int_equal(rig_stat(&rig, 1, STAT_OUT_PACKETS), rig_stat(&rig, 0, STAT_IN_PACKETS));
+}
+
+/* TCP superpackets, cut, sealed and merged again. */
+static void superpackets_pass(bool ipv6)
+{
+    static uint8_t sent[200000], got[200000];
+    uint64_t random = 2;
+    struct packet_spec s = packet_spec_tcp(ipv6);
+    size_t total = 0, arrived = 0, n, headers = packet_headers(&s);
+    unsigned frames = 0;
+    between_hosts(&s, 0);
+    for (unsigned i = 0; i < 3; i++) {
+        size_t len = 60000 - i * 1111;
+        packet_fill(&random, sent + total, len);
+        rig_inject(&rig, 0, frame, packet_build_gso(&s, sent + total, len, 1320, frame));
+        s.seq += (uint32_t)len;
+        total += len;
+        rig_run(&rig, 3 * NS_PER_MS);
+        while ((n = take(1))) {
+            assert_true(n >= TUN_HDR_LEN + headers);
+            memcpy(got + arrived, taken + TUN_HDR_LEN + headers, n - TUN_HDR_LEN - headers);
+            arrived += n - TUN_HDR_LEN - headers;
+            frames++;
+        }
+    }
+    assert_int_equal(arrived, total);
+    assert_memory_equal(got, sent, total);
+    assert_true(frames < 20);
+}
+
+/* -- raw ESP -- */
+
+/* The first kept packet of the wire is protocol 50 from host 0 to host 1; returns where ESP begins. */
+static unsigned assert_protocol_50(unsigned i)
+{
+    const uint8_t *p = rig.wire[i].data;
+    bool ipv6 = rig.layout.ipv6;
+    assert_int_equal(rig.wire[i].to.port, 0);
+    assert_int_equal(p[0] >> 4, ipv6 ? 6 : 4);
+    assert_memory_equal(p + (ipv6 ? 8 : 12), address(0), ipv6 ? 16 : 4);
+    assert_memory_equal(p + (ipv6 ? 24 : 16), address(1), ipv6 ? 16 : 4);
+    unsigned at = ipv6 ? 40 : (p[0] & 15) * 4u, next = ipv6 ? 6 : 9;
+    while (ipv6 && (p[next] == 0 || p[next] == 43 || p[next] == 44 || p[next] == 60)) {
+        unsigned len = p[next] == 44 ? 8 : (p[at + 1] + 1u) * 8;
+        next = at;
+        at += len;
+    }
+    assert_int_equal(p[next], 50);
+    assert_true(get_be32(p + at) >= 256);
+    return at;
+}
+
+static void raw_tunnels_of_every_kind(void **state)
+{
+    (void)state;
+    for (unsigned ipv6 = 0; ipv6 < 2; ipv6++) {
+        rig_setup_as(&rig, 1, "encap = raw\n", &(struct rig_layout){.ipv6 = ipv6});
+        rig_up(&rig);
+        assert_int_equal(path_of(0)->transport, PATH_RAW);
+        rig.keep_wire = true;
+        send_packet(0, packet_spec_udp(false), (const uint8_t *)RIG_MARKER, strlen(RIG_MARKER));
+        rig_run(&rig, 3 * NS_PER_MS);
+        (void)take(1);
+        assert_int_equal(rig.wire_count, 1);
+        (void)assert_protocol_50(0);
+        sizes_pass(false);
+        superpackets_pass(false);
+        superpackets_pass(true);
+        assert_int_equal(rig.marker_seen, 0);
+        if (!ipv6)
+            rig_teardown(&rig);
+    }
+}
+
+/* What is sent is kept back and goes another way: ESP is taken on either, and nothing moves. */
+struct detour {
+    struct endpoint from, to;
+    size_t len;
+    uint8_t data[2048];
+};
+
+static bool keep_back(void *ctx, const struct endpoint *from, const struct endpoint *to, const uint8_t *data,
+                      size_t len)
+{
+    struct detour *d = ctx;
+    if (to->port == 500 || len < 8 || (to->port == 4500 && get_be32(data) == 0))
+        return true;
+    assert_true(len <= sizeof d->data);
+    d->from = *from;
+    d->to = *to;
+    d->len = len;
+    memcpy(d->data, data, len);
+    return false;
+}
+
+static void either_way_is_taken(void **state)
+{
+    (void)state;
+    for (unsigned raw = 0; raw < 2; raw++) {
+        struct detour d = {.len = 0};
+        uint8_t other[2100] = {0};
+        rig_setup(&rig, 3, raw ? "encap = raw\n" : "");
+        rig_up(&rig);
+        memory_net_tap(rig.net, keep_back, &d);
+        struct path before = *path_of(1);
+        size_t n = send_packet(0, packet_spec_udp(false), payload, 100);
+        rig_run(&rig, 3 * NS_PER_MS);
+        assert_int_equal(take(1), 0);
+        memory_net_tap(rig.net, NULL, NULL);
+        if (raw) {
+            struct endpoint from = {d.from.ip, 4500}, to = {d.to.ip, 4500};
+            memory_send(rig.net, &from, &to, d.data + 20, d.len - 20);
+        } else {
+            struct endpoint from = {.ip = d.from.ip}, to = {.ip = d.to.ip};
+            other[0] = 0x45;
+            other[8] = 64;
+            other[9] = 50;
+            memcpy(other + 12, d.from.ip.b, 4);
+            memcpy(other + 16, d.to.ip.b, 4);
+            memcpy(other + 20, d.data, d.len);
+            memory_send(rig.net, &from, &to, other, d.len + 20);
+        }
+        rig_run(&rig, 3 * NS_PER_MS);
+        expect_packet(1, n, false);
+        rig_run(&rig, NS_PER_S);
+        assert_true(path_equal(&before, path_of(1)));
+        if (!raw)
+            rig_teardown(&rig);
+    }
+}
+
+static void runts_and_strangers_are_dropped(void **state)
+{
+    (void)state;
+    rig_setup(&rig, 4, "encap = raw\n");
+    rig_up(&rig);
+    struct endpoint from = {.ip = rig.host[0].at.ip}, to = {.ip = rig.host[1].at.ip};
+    uint8_t packet[64] = {0x45, [8] = 64, [9] = 50};
+    memcpy(packet + 12, from.ip.b, 4);
+    memcpy(packet + 16, to.ip.b, 4);
+    for (size_t len = 20; len < 28; len++) {
+        put_be16(packet + 2, (uint16_t)len);
+        memory_send(rig.net, &from, &to, packet, len);
+    }
+    rig_run(&rig, 3 * NS_PER_MS);
+    assert_int_equal(rig_stat(&rig, 1, STAT_DROP_IN_RUNT), 4);
+    assert_int_equal(rig_stat(&rig, 1, STAT_DROP_IN_SPI), 4);
+}
+
+/* -- transport mode -- */
+
+static void transport_of_every_kind(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 4; i++) {
+        bool raw = i & 1, ipv6 = i >> 1;
+        rig_setup_as(&rig, 10 + i, raw ? "mode = transport-only\nencap = raw\n" : "mode = transport-only\n",
+                     &(struct rig_layout){.ipv6 = ipv6, .hosts = true});
+        rig_up(&rig);
+        assert_int_equal(path_of(0)->transport, raw ? PATH_RAW : PATH_UDP);
+        rig.keep_wire = true;
+        send_packet(0, packet_spec_udp(ipv6), (const uint8_t *)RIG_MARKER, strlen(RIG_MARKER));
+        rig_run(&rig, 3 * NS_PER_MS);
+        (void)take(1);
+        assert_int_equal(rig.wire_count, 1);
+        /* No inner header: a UDP header, the payload, two bytes and what GCM and alignment take. */
+        size_t esp = 16 + (8 + strlen(RIG_MARKER) + 2 + 3) / 4 * 4 + 16;
+        assert_int_equal(rig.wire[0].len, esp + (raw ? ipv6 ? 40u : 20u : 0));
+        if (raw) {
+            unsigned at = assert_protocol_50(0), kept = ipv6 ? 7 : 8; /* TTL or hop limit */
+            assert_int_equal(at, ipv6 ? 40 : 20);
+            assert_int_equal(rig.wire[0].data[kept], 64);
+        }
+        sizes_pass(!raw);
+        superpackets_pass(ipv6);
+        assert_int_equal(rig.marker_seen, 0);
+        if (i < 3)
+            rig_teardown(&rig);
+    }
+}
+
+/* Inserts bytes behind the IP header of the packet in `frame` and says what they are; returns the packet's new length. */
+static size_t insert(size_t len, const uint8_t *bytes, size_t n, uint8_t first)
+{
+    uint8_t *p = frame + TUN_HDR_LEN;
+    bool ipv6 = p[0] >> 4 == 6;
+    size_t header = ipv6 ? 40 : 20;
+    memmove(p + header + n, p + header, len - header);
+    memcpy(p + header, bytes, n);
+    if (ipv6) {
+        put_be16(p + 4, (uint16_t)(len + n - 40));
+        p[6] = first;
+    } else {
+        p[0] = (uint8_t)(0x40 | (20 + n) / 4);
+        put_be16(p + 2, (uint16_t)(len + n));
+        put_be16(p + 10, 0);
+        put_be16(p + 10, (uint16_t)~packet_naive_sum(0, p, 20 + n));
+    }
+    return len + n;
+}
+
+/* One UDP packet with these extension headers or options from host 0. Returns its length. */
+static size_t send_inserted(const uint8_t *bytes, size_t n, uint8_t first)
+{
+    struct packet_spec s = packet_spec_udp(rig.layout.ipv6);
+    memset(frame, 0, TUN_HDR_LEN);
+    between_hosts(&s, 0);
+    size_t len =
+        insert(packet_build(&s, (const uint8_t *)RIG_MARKER, strlen(RIG_MARKER), frame + TUN_HDR_LEN), bytes, n, first);
+    rig_inject(&rig, 0, frame, TUN_HDR_LEN + len);
+    rig_run(&rig, 3 * NS_PER_MS);
+    return len;
+}
+
+/* Hop-by-hop options, destination options, a routing header of no more segments, destination options, UDP. */
+#define HOP_BY_HOP(next) next, 0, 1, 4, 0, 0, 0, 0
+#define FOR_DESTINATION(next, mark) next, 0, 0x1e, 4, mark, mark, mark, mark
+#define ROUTING(next) next, 0, 253, 0, 0, 0, 0, 0
+#define ATOMIC_FRAGMENT(next) next, 0, 0, 0, 1, 2, 3, 4
+
+/* RFC 4303 section 3.1.1: what is for the way stays before ESP, what is for the destination alone goes behind. */
+static void extension_headers_stay_on_their_side(void **state)
+{
+    static const uint8_t hop[] = {HOP_BY_HOP(17)}, last[] = {FOR_DESTINATION(17, 0xaa)},
+                         both[] = {HOP_BY_HOP(60), FOR_DESTINATION(17, 0xaa)},
+                         all[] = {HOP_BY_HOP(60), FOR_DESTINATION(43, 0xbb), ROUTING(60), FOR_DESTINATION(17, 0xaa)};
+    static const uint8_t atomic[] = {HOP_BY_HOP(44), ATOMIC_FRAGMENT(17)};
+    static const struct {
+        const uint8_t *bytes;
+        size_t n;
+        uint8_t first;
+        unsigned before; /* bytes of them before ESP */
+    } cases[] = {{hop, sizeof hop, 0, 8},
+                 {last, sizeof last, 60, 0},
+                 {both, sizeof both, 0, 8},
+                 {all, sizeof all, 0, 24},
+                 {atomic, sizeof atomic, 0, 16}};
+    (void)state;
+    rig_setup_as(&rig, 20, "mode = transport-only\nencap = raw\n", &(struct rig_layout){.ipv6 = true, .hosts = true});
+    rig_up(&rig);
+    rig.keep_wire = true;
+    for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
+        rig.wire_count = 0;
+        size_t len = send_inserted(cases[i].bytes, cases[i].n, cases[i].first);
+        assert_int_equal(rig.wire_count, 1);
+        assert_int_equal(assert_protocol_50(0), 40 + cases[i].before);
+        assert_null(memmem(rig.wire[0].data, rig.wire[0].len, "\xaa\xaa\xaa\xaa", 4));
+        assert_int_equal(take(1), TUN_HDR_LEN + len);
+        assert_memory_equal(taken, frame, TUN_HDR_LEN + len);
+    }
+    assert_int_equal(rig.marker_seen, 0);
+}
+
+static void ipv4_options_stay_before_esp(void **state)
+{
+    static const uint8_t options[] = {7, 7, 4, 0, 0, 0, 0, 1}; /* record route, no operation */
+    (void)state;
+    rig_setup_as(&rig, 21, "mode = transport-only\nencap = raw\n", &(struct rig_layout){.hosts = true});
+    rig_up(&rig);
+    rig.keep_wire = true;
+    size_t len = send_inserted(options, sizeof options, 0);
+    assert_int_equal(rig.wire_count, 1);
+    assert_int_equal(assert_protocol_50(0), 28);
+    assert_memory_equal(rig.wire[0].data + 20, options, sizeof options);
+    assert_int_equal(take(1), TUN_HDR_LEN + len);
+    assert_memory_equal(taken, frame, TUN_HDR_LEN + len);
+}
+
+static void what_transport_mode_cannot_carry_is_counted(void **state)
+{
+    static const uint8_t hop[] = {HOP_BY_HOP(17)}, options[] = {1, 1, 1, 1};
+    static const uint8_t fragment[] = {17, 0, 0, 1, 1, 2, 3, 4}; /* the first of several */
+    (void)state;
+    for (unsigned i = 0; i < 4; i++) {
+        bool raw = i & 1, ipv6 = i >> 1;
+        rig_setup_as(&rig, 22, raw ? "mode = transport-only\nencap = raw\n" : "mode = transport-only\n",
+                     &(struct rig_layout){.ipv6 = ipv6, .hosts = true});
+        rig_up(&rig);
+        if (ipv6) {
+            (void)send_inserted(hop, sizeof hop, 0);
+            (void)send_inserted(fragment, sizeof fragment, 44);
+        } else {
+            struct packet_spec s = packet_spec_udp(false);
+            (void)send_inserted(options, sizeof options, 0);
+            s.fragment = 0x2000;
+            (void)send_packet(0, s, payload, 100);
+        }
+        rig_run(&rig, 3 * NS_PER_MS);
+        assert_int_equal(take(1) != 0, raw);
+        assert_int_equal(take(1), 0);
+        assert_int_equal(rig_stat(&rig, 0, STAT_DROP_OUT_TRANSPORT), raw ? 1 : 2);
+        if (i < 3)
+            rig_teardown(&rig);
+    }
+}
+
+/* Addresses on the wire are nobody's word: with others the packet is not taken for traffic of the SA. */
+static void readdressed_packets_are_dropped(void **state)
+{
+    (void)state;
+    for (unsigned ipv6 = 0; ipv6 < 2; ipv6++) {
+        struct detour d = {.len = 0};
+        rig_setup_as(&rig, 23, "mode = transport-only\nencap = raw\n",
+                     &(struct rig_layout){.ipv6 = ipv6, .hosts = true});
+        rig_up(&rig);
+        memory_net_tap(rig.net, keep_back, &d);
+        send_packet(0, packet_spec_udp(ipv6), payload, 100);
+        rig_run(&rig, 3 * NS_PER_MS);
+        memory_net_tap(rig.net, NULL, NULL);
+        d.data[ipv6 ? 23 : 15] ^= 0x40; /* the source */
+        d.from.ip.b[ipv6 ? 15 : 3] ^= 0x40;
+        memory_send(rig.net, &d.from, &d.to, d.data, d.len);
+        rig_run(&rig, 3 * NS_PER_MS);
+        assert_int_equal(take(1), 0);
+        assert_int_equal(rig_stat(&rig, 1, STAT_DROP_IN_SELECTOR), 1);
+        if (!ipv6)
+            rig_teardown(&rig);
+    }
+}
+
+/* RFC 3948 section 3.1.2: each end sees the other under the address that it has there, and sums that are right. */
+static void checksums_survive_a_nat(void **state)
+{
+    static const uint8_t outer[] = {203, 0, 113, 7};
+    (void)state;
+    rig_setup_as(&rig, 24, "mode = transport-only\nencap = raw\n", &(struct rig_layout){.hosts = true, .nat = true});
+    rig_up(&rig);
+    assert_int_equal(path_of(0)->transport, PATH_UDP); /* there is a NAT */
+    for (unsigned i = 0; i < 8; i++) {
+        struct packet_spec s = i & 1 ? packet_spec_udp(false) : packet_spec_tcp(false);
+        bool back = i >> 1 & 1, none = i >= 4;
+        s.from = back ? address(1) : address(0);
+        s.to = back ? outer : address(1);
+        memset(frame, 0, TUN_HDR_LEN);
+        size_t len = packet_build(&s, payload, 100 + i, frame + TUN_HDR_LEN);
+        if (none && s.udp) /* a UDP checksum of zero is none, and stays so */
+            put_be16(frame + TUN_HDR_LEN + 26, 0);
+        else if (none)
+            frame[TUN_HDR_LEN + 36] ^= 0x55; /* a wrong one stays wrong */
+        rig_inject(&rig, back, frame, TUN_HDR_LEN + len);
+        rig_run(&rig, 3 * NS_PER_MS);
+        assert_int_equal(take(!back), TUN_HDR_LEN + len);
+        const uint8_t *got = taken + TUN_HDR_LEN;
+        assert_memory_equal(got + 12, back ? address(1) : outer, 4);
+        assert_memory_equal(got + 16, back ? address(0) : address(1), 4);
+        assert_int_equal(packet_sound(got, len), !none);
+        if (none && s.udp)
+            assert_int_equal(get_be16(got + 26), 0);
+        assert_memory_equal(got + packet_headers(&s), payload, 100 + i);
+    }
+}
+
+/* A superpacket's segments have one length, so in UDP they leave in few calls, in transport mode too. */
+static void batches_stay_contiguous(void **state)
+{
+    (void)state;
+    rig_setup_as(&rig, 25, "mode = transport-only\n", &(struct rig_layout){.hosts = true});
+    rig_up(&rig);
+    superpackets_pass(false);
+    assert_true(rig_stat(&rig, 0, STAT_TX_DATAGRAMS) > 100);
+    assert_true(rig_stat(&rig, 0, STAT_TX_CALLS) < 12);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_teardown(name, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(raw_tunnels_of_every_kind),
+        TEST(either_way_is_taken),
+        TEST(runts_and_strangers_are_dropped),
+        TEST(transport_of_every_kind),
+        TEST(extension_headers_stay_on_their_side),
+        TEST(ipv4_options_stay_before_esp),
+        TEST(what_transport_mode_cannot_carry_is_counted),
+        TEST(readdressed_packets_are_dropped),
+        TEST(checksums_survive_a_nat),
+        TEST(batches_stay_contiguous),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
