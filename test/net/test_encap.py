@@ -1,0 +1,213 @@
+"""ESP as IP protocol 50 or in UDP, and transport mode, between two real daemons."""
+
+import subprocess
+
+import pytest
+from netlab import ADIT, Adit, wait_for
+from traffic import iperf, tcp_transfer
+
+PSK = 'correct horse battery staple'
+OUTER = {4: ('192.0.2.1', '192.0.2.2'), 6: ('2001:db8::1', '2001:db8::2')}
+PROTOCOL_50 = '(ip.proto == 50 && !udp) || ipv6.nxt == 50'
+
+
+def up(lab, left_ini, right_ini):
+    left, right = lab.hosts[0], lab.hosts[-1]
+    b = Adit(right, right_ini).start()
+    a = Adit(left, left_ini).start()
+    a.up('other')
+    wait_for('one IKE SA', lambda: all(len(x.status()['peers'][0]['ike_sas']) == 1 for x in (a, b)))
+    return a, b
+
+
+def child(adit):
+    return adit.status()['peers'][0]['ike_sas'][0]['children'][0]
+
+
+class Capture:
+    """What passes a device, for tshark."""
+
+    def __init__(self, host, dev='eth0'):
+        self.host, self.path = host, f'{host.folder}/{dev}.pcap'
+        self.process = host.spawn('tcpdump', '-Z', 'root', '-U', '--immediate-mode', '-w', self.path, '-i', dev)
+        self.process.wait_text('listening')
+
+    def done(self):
+        self.process.stop(2)
+        return self
+
+    def count(self, display):
+        out = subprocess.run(['tshark', '-r', self.path, '-Y', display], capture_output=True, text=True, check=True).stdout
+        return len(out.splitlines())
+
+    def bytes(self):
+        with open(self.path, 'rb') as f:
+            return f.read()
+
+
+def exercise(left, right, target, source, sizes=(1, 56, 1372, 1400, 1472, 4000, 20000)):
+    for size in sizes:
+        left.ping(target, 2, size, source=source)
+    right.ping(source, 2, source=target)
+    tcp_transfer(left, right, target, 20, port=7001)
+    tcp_transfer(right, left, source, 20, port=7002)
+    iperf(left, right, target, source, '-u', '-b', '30M')
+
+
+def site(number, outer, host='', peer=''):
+    other = 3 - number
+    return (f'[host]\n{host}\n[peer other]\nendpoint = {OUTER[outer][other - 1]}\npsk = "{PSK}"\n'
+            f'local = 10.{number}.0.0/24, fd0{number}::/64\nremote = 10.{other}.0.0/24, fd0{other}::/64\n{peer}\n')
+
+
+@pytest.mark.parametrize('encap, outer, io', [('raw', 4, 'uring'), ('raw', 4, 'epoll'), ('raw', 6, 'uring'), ('raw', 6, 'epoll'),
+                                              ('udp', 4, 'uring'), ('udp', 6, 'uring')])
+def test_tunnels_of_each_ip_version(lab, encap, outer, io):
+    left, right = lab.pair()
+    left.address('lo', '10.1.0.1/32', 'fd01::1/128')
+    right.address('lo', '10.2.0.1/32', 'fd02::1/128')
+    a, b = up(lab, *(site(n, outer, f'io = {io}', f'encap = {encap}') for n in (1, 2)))
+    assert child(a)['encap'] == child(b)['encap'] == encap
+    assert a.status()['host']['raw_esp'] is True
+    capture = Capture(left)
+    for target, source in (('10.2.0.1', '10.1.0.1'), ('fd02::1', 'fd01::1')):
+        exercise(left, right, target, source)
+    a.command('rekey', 'other/other')
+    left.ping('10.2.0.1', 3, source='10.1.0.1')
+    capture.done()
+    raw, udp = capture.count(PROTOCOL_50), capture.count('udpencap && esp')
+    assert (raw > 1000 and udp == 0) if encap == 'raw' else (udp > 1000 and raw == 0)
+    assert b'PLAINTEXT-MARKER' not in capture.bytes()
+    assert capture.count('icmp.type == 3') == 0  # nobody says "protocol unreachable"
+    assert child(a)['encap'] == encap
+    a.stop()
+    b.stop()
+
+
+def hosts_ini(number, outer, more=''):
+    other = 3 - number
+    return (f'[peer other]\nendpoint = {OUTER[outer][other - 1]}\npsk = "{PSK}"\nlocal = {OUTER[outer][number - 1]}\n'
+            f'remote = {OUTER[outer][other - 1]}\n{more}\n')
+
+
+@pytest.mark.parametrize('outer', [4, 6])
+@pytest.mark.parametrize('encap', ['raw', 'udp'])
+def test_transport_mode_between_two_hosts(lab, encap, outer):
+    """The traffic of the hosts themselves: it finds the tunnel, IKE and ESP find their way past it."""
+    left, right = lab.pair()
+    a, b = up(lab, *(hosts_ini(n, outer, f'mode = transport-only\nencap = {encap}') for n in (1, 2)))
+    source, target = OUTER[outer]
+    assert (child(a)['mode'], child(a)['encap']) == ('transport', encap)
+    capture = Capture(left)
+    exercise(left, right, target, source, (1, 56, 1000, 1300))  # whole datagrams: fragments are not carried
+    left.ping(target, 3)  # the source address is the route's choice
+    a.command('rekey', 'other')
+    a.command('rekey', 'other/other')
+    left.ping(target, 3)
+    capture.done()
+    clear = 'icmp || tcp || icmpv6.type in {128,129} || (udp && !udp.port in {500,4500})'
+    assert capture.count(clear) == 0
+    assert b'PLAINTEXT-MARKER' not in capture.bytes()
+    assert capture.count(PROTOCOL_50 if encap == 'raw' else 'udpencap && esp') > 1000
+    assert a.status()['counters']['drop_in_auth'] == 0
+    a.stop()
+    b.stop()
+    left.ping(target, 3)  # and nothing is left behind
+
+
+def test_transport_mode_saves_a_header(lab):
+    """The same ping in a tunnel and without: 20 bytes less on the wire, by the same suite."""
+    sizes = {}
+    for mode in ('tunnel', 'transport-only'):
+        left, _ = lab.pair() if not lab.hosts else lab.hosts
+        a, b = up(lab, *(hosts_ini(n, 4, f'mode = {mode}\nencap = raw') for n in (1, 2)))
+        capture = Capture(left)
+        left.ping('192.0.2.2', 1, 100)
+        capture.done()
+        out = subprocess.run(['tshark', '-r', capture.path, '-Y', 'ip.proto == 50 && ip.src == 192.0.2.1', '-T', 'fields', '-e',
+                              'ip.len'], capture_output=True, text=True, check=True).stdout
+        sizes[mode] = int(out.split()[0])
+        a.stop()
+        b.stop()
+    assert sizes['tunnel'] - sizes['transport-only'] == 20
+
+
+def natted(lab):
+    """left 10.9.0.1 behind a NAT that seems to be 192.0.2.254, right 192.0.2.2."""
+    left, middle, right = lab.host('left'), lab.host('middle'), lab.host('right')
+    middle.run('sysctl', '-qw', 'net.ipv4.ip_forward=1')
+    lab.wire(left, 'eth0', middle, 'in0')
+    lab.wire(middle, 'out0', right, 'eth0')
+    left.address('eth0', '10.9.0.1/24')
+    middle.address('in0', '10.9.0.254/24')
+    middle.address('out0', '192.0.2.254/24')
+    right.address('eth0', '192.0.2.2/24')
+    left.run('ip', 'route', 'add', 'default', 'via', '10.9.0.254')
+    middle.run('nft', 'add table ip nat; add chain ip nat post { type nat hook postrouting priority 100; }; '
+               'add rule ip nat post oifname out0 masquerade')
+    return left, right
+
+
+@pytest.mark.parametrize('encap', ['auto', 'raw'])
+def test_transport_mode_through_a_nat(lab, encap):
+    """Each end knows the other by the address that it sees; checksums are right, or the kernel would drop it all."""
+    left, right = natted(lab)
+    ends = f'psk = "{PSK}"\nmode = transport-only\nencap = {encap}\n'
+    a, b = up(lab, f'[peer other]\nendpoint = 192.0.2.2\nid = right\nlocal-id = left\nlocal = 10.9.0.1\nremote = 192.0.2.2\n{ends}',
+              f'[peer other]\nendpoint = %any\nid = left\nlocal-id = right\nlocal = 192.0.2.2\nremote = 192.0.2.254\n{ends}')
+    assert (child(a)['mode'], child(a)['encap']) == ('transport', 'udp')
+    assert child(b)['remote'] == ['192.0.2.254/32']
+    left.ping('192.0.2.2', 5)
+    tcp_transfer(left, right, '192.0.2.2', 20, port=7001)
+    iperf(left, right, '192.0.2.2', '10.9.0.1', '-u', '-b', '30M')
+    iperf(left, right, '192.0.2.2', '10.9.0.1', '-R')
+    right.ping('192.0.2.254', 3)  # back to who called
+    assert b.status()['counters']['drop_in_selector'] == 0
+
+
+def test_raw_esp_meets_a_nat(lab):
+    """encap = raw at both ends: the NAT is found, and ESP goes in UDP."""
+    left, right = natted(lab)
+    left.address('lo', '10.1.0.1/32')
+    right.address('lo', '10.2.0.1/32')
+    more = f'psk = "{PSK}"\nencap = raw\n'
+    a, b = up(lab, f'[peer other]\nendpoint = 192.0.2.2\nid = right\nlocal-id = left\nlocal = 10.1.0.1\nremote = 10.2.0.1\n{more}',
+              f'[peer other]\nendpoint = %any\nid = left\nlocal-id = right\nlocal = 10.2.0.1\nremote = 10.1.0.1\n{more}')
+    assert child(a)['encap'] == child(b)['encap'] == 'udp'
+    tcp_transfer(left, right, '10.2.0.1', 20)
+
+
+def test_workers_share_raw_esp(lab):
+    """Each packet reaches one worker's socket, once."""
+    left, right = lab.pair()
+    left.address('lo', '10.1.0.1/32')
+    right.address('lo', '10.2.0.1/32')
+    policies = ''.join(f'[policy p{i}]\npeer = other\nlocal = {{0}}[tcp/{7000 + i}]\nremote = {{1}}[tcp]\n'
+                       f'[policy q{i}]\npeer = other\nlocal = {{0}}[tcp]\nremote = {{1}}[tcp/{7000 + i}]\n' for i in range(4))
+    head = '[host]\nworkers = 3\n[peer other]\nendpoint = 192.0.2.{}\npsk = "' + PSK + '"\nencap = raw\n'
+    a, b = up(lab, head.format(2) + policies.format('10.1.0.1', '10.2.0.1'),
+              head.format(1) + policies.format('10.2.0.1', '10.1.0.1'))
+    wait_for('all policies', lambda: len(a.status()['peers'][0]['ike_sas'][0]['children']) == 8)
+    for i in range(4):
+        tcp_transfer(left, right, '10.2.0.1', 10, port=7000 + i)
+    for x in (a, b):
+        counters = x.status()['counters']
+        assert counters['drop_in_replay'] == 0 and counters['drop_in_spi'] == 0
+        assert all(c['encap'] == 'raw' for c in x.status()['peers'][0]['ike_sas'][0]['children'])
+
+
+def test_without_the_capability_it_is_said_and_udp_is_used(lab):
+    left, right = lab.pair()
+    left.address('lo', '10.1.0.1/32', 'fd01::1/128')
+    right.address('lo', '10.2.0.1/32', 'fd02::1/128')
+    b = Adit(right, site(2, 4, peer='encap = raw')).start()
+    a = Adit(left, site(1, 4, peer='encap = raw'))
+    a.process = left.spawn('setpriv', '--bounding-set=-net_raw', '--inh-caps=-all', ADIT, 'run', a.ini, log='adit.log')
+    a.process.wait_text('ready')
+    assert 'warn core: raw ESP (protocol 50) can neither be received nor sent: CAP_NET_RAW is needed' in a.log()
+    a.up('other')
+    host = a.status()['host']
+    assert host['raw_esp'] is False and host['raw_esp_why'] == 'CAP_NET_RAW is needed'
+    assert 'no raw ESP: CAP_NET_RAW is needed' in a.command('status').stdout
+    assert child(a)['encap'] == child(b)['encap'] == 'udp'
+    left.ping('10.2.0.1', 3, source='10.1.0.1')
