@@ -90,13 +90,16 @@ uint16_t frame_mss(const struct worker *w, const struct sa *sa, bool ipv6)
 void frame_packet(struct worker *w, struct sa *sa, struct segments *s)
 {
     uint32_t max = atomic_load_explicit(&sa->inner_max, memory_order_relaxed);
-    if (max && segment_size(s, 0) > max && !frame_oversize(w, sa, s, max))
+    bool over = max && segment_size(s, 0) > max;
+    if (over && !frame_oversize(w, sa, s, max))
         return;
     uint16_t mss = s->count == 1 ? frame_mss(w, sa, s->ipv6) : 0;
     struct esp_packet p = {
         .next_header = s->ipv6 ? NEXT_HEADER_IPV6 : NEXT_HEADER_IPV4,
         .outer = outer_of(sa, s->packet), /* segments of one packet have one header */
     };
+    if (over) /* it shall pass, and can only in fragments */
+        p.outer.df = false;
     if (sa->params.mode == MODE_TRANSPORT) {
         frame_transport(w, sa, s, &p.outer, mss);
         return;

@@ -88,7 +88,7 @@ bool frame_oversize(struct worker *w, struct sa *sa, struct segments *s, uint32_
         tell(w, s, max);
         return false;
     }
-    if (!sa->params.fragment_before)
+    if (!sa->params.fragment_before && sa->params.outer.df != DF_SET)
         return true;
     cut_up(w, sa, s, max);
     return false;

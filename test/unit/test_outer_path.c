@@ -262,6 +262,60 @@ static void test_runs_end_where_the_header_changes(void **state)
     }
 }
 
+/* The path carries inner packets of that size whole. */
+static void path_carries(uint32_t size)
+{
+    struct sa *sa = sad_find_out(rig.host[0].shared.sad, 0, 0);
+    assert_non_null(sa);
+    atomic_store(&sa->inner_max, size);
+}
+
+static unsigned with_df(void)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < road.count; i++)
+        n += road.seen[i].df;
+    return n;
+}
+
+/* What must not be fragmented behind us is in pieces before. */
+static void test_with_df_set_long_packets_are_cut_up_before(void **state)
+{
+    (void)state;
+    struct packet_spec s = packet_spec_udp(false);
+    s.fragment = 0;
+    up("df = set\n");
+    path_carries(600);
+    inject_udp(&s, 1000);
+    rig_run(&rig, 3 * NS_PER_MS);
+    assert_int_equal(road.count, 2);
+    assert_int_equal(with_df(), 2);
+    assert_in_range(take(), 21, 600);
+    assert_in_range(take(), 21, 600);
+}
+
+/* IPv6 has to get its 1280 bytes through, though the path be narrower: in fragments, which DF would forbid. */
+static void test_no_df_on_what_only_passes_in_fragments(void **state)
+{
+    (void)state;
+    static const char *const rules[] = {"df = copy\n", "df = set\n"};
+    struct packet_spec s = packet_spec_udp(true);
+    for (unsigned i = 0; i < 2; i++) {
+        up(rules[i]);
+        path_carries(1000);
+        inject_udp(&s, 1280 - 48);
+        rig_run(&rig, 3 * NS_PER_MS);
+        assert_int_equal(take(), 1280);
+        assert_int_equal(with_df(), 0);
+        inject_udp(&s, 1000 - 48);
+        rig_run(&rig, 3 * NS_PER_MS);
+        assert_int_equal(take(), 1000);
+        assert_int_equal(with_df(), 1);
+        if (i == 0)
+            rig_teardown(&rig);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -274,6 +328,8 @@ int main(void)
         cmocka_unit_test_teardown(test_df_is_set, teardown),
         cmocka_unit_test_teardown(test_ecn_of_all_combinations, teardown),
         cmocka_unit_test_teardown(test_marks_stay_with_their_segments, teardown),
+        cmocka_unit_test_teardown(test_with_df_set_long_packets_are_cut_up_before, teardown),
+        cmocka_unit_test_teardown(test_no_df_on_what_only_passes_in_fragments, teardown),
         cmocka_unit_test_teardown(test_runs_end_where_the_header_changes, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
