@@ -21,8 +21,12 @@ ESP = 50
 
 def ini(number, outer, policy, host=''):
     other = 3 - number
+    if 'mode = transport' in policy:
+        local, remote = OUTER[outer][number - 1], OUTER[outer][other - 1]
+    else:
+        local, remote = f'10.{number}.0.0/24, fd0{number}::/64', f'10.{other}.0.0/24, fd0{other}::/64'
     return (f'[host]\n{host}\n[peer other]\nendpoint = {OUTER[outer][other - 1]}\npsk = "correct horse battery staple"\n'
-            f'local = 10.{number}.0.0/24, fd0{number}::/64\nremote = 10.{other}.0.0/24, fd0{other}::/64\n{policy}\n')
+            f'local = {local}\nremote = {remote}\n{policy}\n')
 
 
 class Road:
@@ -53,12 +57,12 @@ class Road:
         self.middle.run('nft', '-f', self.middle.write('mark.nft', 'flush ruleset\ntable inet marks {\n chain passing {\n'
                         f'type filter hook forward priority 0\n oifname m1 {self.what} {when} {field} set {ecn}\n }}\n}}\n'))
 
-    def send(self, marks, inner=4, df=False, options='none', source=None):
+    def send(self, marks, inner=4, df=False, options='none', source=None, ends=INNER):
         """Sends datagrams with these tos bytes from left to right: what comes out, as {place: (tos, ttl, options)}."""
-        address = INNER[inner][1]
+        address = ends[inner][1]
         sink = self.right.spawn(PYTHON, MARKED, 'recv', address, '7000', log=f'recv-{len(self.right.processes)}.log')
         sink.wait_text('ready')
-        (source or self.left).run(PYTHON, MARKED, 'send', source.at if source else INNER[inner][0], address, '7000',
+        (source or self.left).run(PYTHON, MARKED, 'send', source.at if source else ends[inner][0], address, '7000',
                                   str(int(df)), options, *(str(m) for m in marks))
         self.settle(sink, len(marks))
         sink.stop(signal.SIGKILL)
@@ -70,7 +74,7 @@ class Road:
         """All of them, or what has come when nothing more does."""
         def lines():
             return len(re.findall(r'^\d+ \d+', sink.text(), re.M))
-        end = time.monotonic() + 2
+        end = time.monotonic() + 1
         while lines() < count and time.monotonic() < end:
             time.sleep(0.05)
 
@@ -257,6 +261,24 @@ def test_flow_label_tells_nothing_of_the_flows_inside(lab, raw):
         assert len(labels[-1]) == 1
         road.a.command('rekey', 'other/other')
     assert not raw or labels[0] != labels[1] and 0 not in labels[0] | labels[1]
+
+
+@EVERYWHERE
+def test_transport_mode_has_the_packets_own_header(lab, outer, raw):
+    """No rule for outer headers is asked; what a router marks is marked, as without IPsec."""
+    road = Road(lab, outer, 'mode = transport-only\ndscp = 12\necn = no\ndf = clear', raw=raw)
+    marks = list(range(0, 256, 5))
+    for df in (False, True):
+        with Capture(road.left) as wire:
+            got = road.send(marks, outer, df, ends=OUTER)
+        assert [tos_of(p) for p in wire.packets] == marks
+        assert [got[i][0] for i in range(len(marks))] == marks
+        assert outer == 6 or {int(p.flags.DF) for p in wire.packets} == {int(df)}
+        if outer == 6 and raw:
+            assert len({p.fl for p in wire.packets}) > 1  # the label of each flow
+    road.mark('ce')
+    got = road.send([46 << 2 | ECT0] * 3, outer, ends=OUTER)
+    assert [tos for tos, _, _ in got.values()] == [46 << 2 | CE] * 3
 
 
 def test_changed_rules_hold_after_a_reload(lab):
