@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/worker_impl.h"
+#include "esp/ah.h"
 #include "esp/outer.h"
 #include "esp/tfc.h"
 #include "tun/raw.h"
@@ -25,26 +26,37 @@ struct batch *frame_batch(struct worker *w, struct sa *sa, uint32_t bytes)
     return b;
 }
 
-/*
- * Room for one more packet of that sealed length, or NULL. Where the socket is a raw one the outer IP header stands
- * before it, and is written here; the kernel gives IPv4 an Identification of its own for the 0.
- */
-static uint8_t *batch_room(struct worker *w, struct sa *sa, uint32_t sealed_len, const struct outer *outer)
+uint16_t frame_identification(struct worker *w)
 {
-    struct batch *b = sealed_len < LOOP_SLOT_SIZE - OUTER_IPV6 ? frame_batch(w, sa, sealed_len + OUTER_IPV6) : NULL;
+    if (++w->identification == 0)
+        w->identification = 1;
+    return w->identification;
+}
+
+/*
+ * Room for one more inner packet of that length in front of which all fits that sealing adds, or NULL. Where the socket is
+ * a raw one the outer IP header stands before that, and is written here.
+ */
+static uint8_t *batch_room(struct worker *w, struct sa *sa, uint32_t len, const struct outer *outer)
+{
+    uint32_t most = OUTER_IPV6 + sa_sealed_len(sa, 6, len) + AH_SCRATCH;
+    struct batch *b = most <= LOOP_SLOT_SIZE ? frame_batch(w, sa, most) : NULL;
     if (!b)
         return NULL;
     const struct path *path = &b->path;
-    uint8_t *at = b->slot->data + b->used;
+    uint8_t *at = b->slot->data + b->used, family = path->remote.ip.family;
+    uint32_t sealed_len = sa_sealed_len(sa, family, len);
+    bool ah = sa->params.proto == PROTOCOL_AH;
     b->head[b->n] = 0;
     if (path->transport == PATH_RAW) {
         struct writer header = writer_of(at, OUTER_IPV6);
-        if (outer_put(&header, outer, &path->local.ip, &path->remote.ip, RAW_ESP, sealed_len, 0) != OK)
+        if (outer_put(&header, outer, &path->local.ip, &path->remote.ip, ah ? RAW_AH : RAW_ESP, sealed_len,
+                      ah ? frame_identification(w) : 0) != OK)
             return NULL;
         b->head[b->n] = (uint16_t)writer_len(&header);
     }
-    b->used += b->head[b->n] + sealed_len;
-    return at + b->head[b->n];
+    b->used += b->head[b->n] + sealed_len + (ah ? AH_SCRATCH : 0);
+    return at + b->head[b->n] + sa_headroom(sa, family);
 }
 
 uint32_t frame_largest(const struct worker *w, const struct sa *sa)
@@ -58,10 +70,13 @@ bool frame_room(struct worker *w, struct sa *sa, uint32_t size, struct esp_packe
 {
     p->len = sa->params.tfc.n ? tfc_padded(&sa->params.tfc, size, frame_largest(w, sa)) : size;
     p->tfc = (uint16_t)(p->len - size);
-    uint8_t *room = batch_room(w, sa, esp_sealed_len(&sa->params.suite, p->len), &p->outer);
-    if (room)
-        p->data = room + esp_headroom(&sa->params.suite);
-    return room;
+    uint8_t *room = batch_room(w, sa, p->len, &p->outer);
+    if (!room)
+        return false;
+    p->data = room;
+    p->head = w->out.head[w->out.n];
+    p->family = w->out.path.remote.ip.family;
+    return true;
 }
 
 void frame_add(struct worker *w, const struct esp_packet *p, uint32_t size)
@@ -120,10 +135,9 @@ void frame_packet(struct worker *w, struct sa *sa, struct segments *s)
 bool frame_dummy(struct worker *w, struct sa *sa, uint32_t len)
 {
     struct outer outer = outer_of_dummy(sa);
-    uint8_t *room = batch_room(w, sa, esp_sealed_len(&sa->params.suite, len), &outer);
-    if (!room)
+    uint8_t *inner = batch_room(w, sa, len, &outer);
+    if (!inner)
         return false;
-    uint8_t *inner = room + esp_headroom(&sa->params.suite);
     memset(inner, 0, len);
     w->out.v[w->out.n++] = (struct esp_packet){
         .data = inner,

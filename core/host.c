@@ -33,7 +33,7 @@ struct host_state {
     unsigned address_count;
     struct socket_slot sockets[SOCKETS];
     unsigned socket_count, workers, mtu;
-    bool raw;          /* the sockets for protocol 50 are there */
+    bool raw;          /* the sockets for protocols 50 and 51 are there */
     char raw_why[256]; /* or why not */
     char why[256];
 };
@@ -210,14 +210,16 @@ static bool bypass_needs_raw(const struct config *c)
 static void raw_open_all(struct host_state *h, const struct config *c)
 {
     bool wanted = false;
-    h->raw = raw_sockets(h, SOCKET_ESP) == OK;
+    unsigned before = h->socket_count;
+    h->raw = raw_sockets(h, SOCKET_ESP) == OK && raw_sockets(h, SOCKET_AH) == OK;
     if (h->raw)
         return;
+    sockets_close(h, before);
     snprintf(h->raw_why, sizeof h->raw_why, "%s", h->why);
     for (unsigned i = 0; i < c->peer_count; i++)
-        wanted = wanted || c->peers[i]->encap == ENCAP_RAW;
-    log_line(wanted ? LOG_WARN : LOG_INFO, "core", "raw ESP (protocol 50) can neither be received nor sent: %s",
-             h->raw_why);
+        wanted = wanted || c->peers[i]->encap == ENCAP_RAW || c->peers[i]->ah;
+    log_line(wanted ? LOG_WARN : LOG_INFO, "core",
+             "raw ESP and AH (protocols 50 and 51) can neither be received nor sent: %s", h->raw_why);
     if (bypass_needs_raw(c))
         log_line(LOG_WARN, "core",
                  "nor can packets leave in the clear that policies let bypass where no route can say so");

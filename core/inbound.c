@@ -1,14 +1,17 @@
 /*
  * Wire to TUN, in one thread and without a queue: coalesced datagrams are split, told apart (keepalive, IKE, ESP), runs
  * of one SA are opened as a batch into a slot, and deliver.c hands the inner packets to the TUN. ESP comes from raw
- * sockets as well, behind its IP header; whichever way we send on an SA, we take what comes on either.
+ * sockets as well, AH from those alone, behind its IP header; whichever way we send on an SA, we take what comes on either.
  */
 #include "core/worker_impl.h"
+#include "esp/ah.h"
 #include "tun/packet.h"
 #include "tun/raw.h"
 
 #define EARLY_LEN 9216u /* of a datagram: jumbo frames */
 #define EARLY_MAX 256u  /* of one SA */
+#define AH_SPI 4        /* where it stands in AH (RFC 4302 section 2) */
+#define SPI_END 8       /* behind both protocols' SPI; neither is as short as that */
 #define MARKER_LEN 4    /* the non-ESP marker: four zero bytes where an SPI would be (RFC 3948 section 2.2) */
 
 /*
@@ -97,7 +100,8 @@ static uint32_t lead(const struct sa *sa, const struct loop_rx *rx, uint32_t hea
 
 static uint32_t room_for(const struct sa *sa, const struct loop_rx *rx, uint32_t len, uint32_t head)
 {
-    return lead(sa, rx, head) + (len + 15) / 16 * 16;
+    uint32_t whole = sa->params.proto == PROTOCOL_AH ? head + len + AH_SCRATCH : len; /* as esp_open wants it */
+    return lead(sa, rx, head) + (whole + 15) / 16 * 16;
 }
 
 /* An empty batch for that SA; false: all buffers are in flight, which is counted. */
@@ -117,14 +121,15 @@ static bool begin(struct worker *w, const struct bound_socket *s, const struct l
 }
 
 /*
- * Puts one ESP packet into the batch of its SA; another SA, another sender or a full slot flushes the one before. head:
+ * Puts one ESP or AH packet into the batch of its SA; another SA, another sender or a full slot flushes the one before. head:
  * bytes of its IP header right before it.
  */
 static void take_esp(struct worker *w, struct bound_socket *s, const struct loop_rx *rx, uint8_t *data, uint32_t len,
                      uint32_t head)
 {
     struct batch *b = &w->in;
-    uint32_t spi = get_be32(data);
+    bool ah = s->s.kind == SOCKET_AH;
+    uint32_t spi = get_be32(data + (ah ? AH_SPI : 0));
     if (b->n && (b->sa->params.spi != spi || b->n == TRANSFORM_BATCH ||
                  b->used + room_for(b->sa, rx, len, head) > LOOP_SLOT_SIZE || b->socket != &s->s ||
                  !endpoint_equal(&b->from, &rx->from)))
@@ -136,6 +141,10 @@ static void take_esp(struct worker *w, struct bound_socket *s, const struct loop
                 unknown_spi(w, s, rx, span_of(data, len));
             return;
         }
+        if ((sa->params.proto == PROTOCOL_AH) != ah) { /* one space of SPIs, but it has come as something else */
+            worker_count(w, STAT_DROP_IN_SPI, 1);
+            return;
+        }
         if (!begin(w, s, rx, sa))
             return;
     }
@@ -143,7 +152,8 @@ static void take_esp(struct worker *w, struct bound_socket *s, const struct loop
     if (b->sa->params.mode == MODE_TRANSPORT)
         transport_keep(b, data, dst, head);
     b->used += room_for(b->sa, rx, len, head);
-    b->v[b->n++] = (struct esp_packet){.data = data, .len = len, .dst = dst, .outer = {.tos = rx->tos}};
+    b->v[b->n++] =
+        (struct esp_packet){.data = data, .len = len, .dst = dst, .head = (uint16_t)head, .outer = {.tos = rx->tos}};
 }
 
 static void take_ike(struct worker *w, const struct bound_socket *s, const struct loop_rx *rx, struct span message)
@@ -176,13 +186,14 @@ static void take_datagram(struct worker *w, struct bound_socket *s, const struct
     }
 }
 
-/* One IP packet of protocol 50. */
+/* One IP packet of protocol 50 or 51. */
 static void take_packet(struct worker *w, struct bound_socket *s, const struct loop_rx *rx)
 {
     struct ip_view v;
     struct ip_insertion in;
-    if (ip_view_parse(&v, span_of(rx->data, rx->len)) != OK || ip_view_find(&v, rx->data, RAW_ESP, &in) != OK ||
-        v.len < in.offset + 4) {
+    uint8_t protocol = s->s.kind == SOCKET_AH ? RAW_AH : RAW_ESP;
+    if (ip_view_parse(&v, span_of(rx->data, rx->len)) != OK || ip_view_find(&v, rx->data, protocol, &in) != OK ||
+        v.len < in.offset + SPI_END) {
         worker_count(w, STAT_DROP_IN_RUNT, 1);
         return;
     }

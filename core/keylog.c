@@ -118,7 +118,7 @@ static void keylog_sa(struct keylog *k, const struct ike_child *c, const struct 
 
 void keylog_child(struct keylog *k, const struct ike_child *c)
 {
-    if (k->esp_fd < 0)
+    if (k->esp_fd < 0 || c->protocol == PROTOCOL_AH) /* Wireshark reads AH as it is, and checks no ICV */
         return;
     keylog_sa(k, c, &c->path.remote, &c->path.local, c->spi_in, c->key_in, c->integ_in);
     keylog_sa(k, c, &c->path.local, &c->path.remote, c->spi_out, c->key_out, c->integ_out);

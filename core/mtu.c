@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "esp/ah.h"
 #include "esp/sa.h"
 
 #define UDP_HEADER 8
@@ -15,6 +16,16 @@ static unsigned inner_of(const struct transform *encr, const struct transform *i
     return !least || inner < least ? inner : least;
 }
 
+/* Behind IPv6, where its padding is the larger one. */
+static unsigned inner_of_ah(const struct transform *integ, unsigned room, unsigned least)
+{
+    struct suite s;
+    if (suite_of_integ(integ, &s) != OK || ah_len(&s, 6) > room)
+        return least;
+    unsigned inner = room - ah_len(&s, 6);
+    return !least || inner < least ? inner : least;
+}
+
 unsigned mtu_inner(const struct proposals *esp, unsigned room)
 {
     static const struct transform none = {.type = TRANSFORM_INTEG, .id = INTEG_NONE};
@@ -22,6 +33,8 @@ unsigned mtu_inner(const struct proposals *esp, unsigned room)
     for (unsigned p = 0; p < esp->n; p++) {
         const struct proposal *v = &esp->v[p];
         for (unsigned i = 0; i < v->n; i++) {
+            if (v->protocol == PROTOCOL_AH && v->t[i].type == TRANSFORM_INTEG)
+                least = inner_of_ah(&v->t[i], room, least);
             if (v->t[i].type != TRANSFORM_ENCR)
                 continue;
             least = inner_of(&v->t[i], &none, room, least);

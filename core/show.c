@@ -109,10 +109,11 @@ static void show_own_drops(FILE *out, const char *indent, const json_t *object)
 static void show_child(FILE *out, const json_t *child)
 {
     char age[24], rekey[24];
-    fprintf(out, "    %s  %s  %s%s  %s, %s in %s  age %s, rekey in %s\n", text_of(child, "policy"),
-            text_of(child, "state"), text_of(child, "suite"), true_of(child, "esn") ? "-esn" : "",
-            text_of(child, "crypto"), text_of(child, "mode"), text_of(child, "encap"),
-            duration(child, "age", age, sizeof age), duration(child, "rekey_in", rekey, sizeof rekey));
+    fprintf(out, "    %s  %s  %s%s%s  %s, %s in %s  age %s, rekey in %s\n", text_of(child, "policy"),
+            text_of(child, "state"), strcmp(text_of(child, "protocol"), "ah") == 0 ? "AH " : "",
+            text_of(child, "suite"), true_of(child, "esn") ? "-esn" : "", text_of(child, "crypto"),
+            text_of(child, "mode"), text_of(child, "encap"), duration(child, "age", age, sizeof age),
+            duration(child, "rekey_in", rekey, sizeof rekey));
     fputs("      ", out);
     list(out, json_object_get(child, "local"));
     fputs(" <-> ", out);

@@ -6,11 +6,13 @@
 #include <string.h>
 
 #include "core/worker_impl.h"
+#include "esp/ah.h"
 #include "esp/outer.h"
 #include "tun/packet.h"
 #include "tun/raw.h"
 
 #define SLACK 64 /* before the first packet of a slot: in UDP, its IP header reaches back that far, at most */
+_Static_assert(SLACK >= AH_SCRATCH, "what is kept free for the one is enough for the other");
 
 /* -- outbound -- */
 
@@ -31,25 +33,34 @@ static void add(struct batch *b, const struct framing *f, uint8_t *payload, uint
                 uint32_t head)
 {
     b->head[b->n] = (uint16_t)head;
-    b->v[b->n++] = (struct esp_packet){.data = payload, .len = len, .next_header = next_header, .outer = *f->outer};
+    b->v[b->n++] = (struct esp_packet){.data = payload,
+                                       .len = len,
+                                       .next_header = next_header,
+                                       .family = b->path.remote.ip.family,
+                                       .head = (uint16_t)head,
+                                       .outer = *f->outer};
 }
 
 /* The header goes before the place of ESP's: the kernel puts the IPv4 checksum right. */
-static void put_raw(struct batch *b, struct segments *s, const struct framing *f, uint32_t size)
+static void put_raw(struct worker *w, struct batch *b, struct segments *s, const struct framing *f, uint32_t size)
 {
     const struct ip_insertion *in = &f->in;
-    const struct suite *suite = &b->sa->params.suite;
-    uint32_t sealed_len = esp_sealed_len(suite, size - in->offset);
-    uint8_t *at = b->slot->data + b->used, *packet = at + esp_headroom(suite);
+    bool ah = b->sa->params.proto == PROTOCOL_AH;
+    uint8_t family = s->ipv6 ? 6 : 4;
+    uint32_t sealed_len = sa_sealed_len(b->sa, family, size - in->offset);
+    uint8_t *at = b->slot->data + b->used, *packet = at + sa_headroom(b->sa, family);
     segment_next(s, packet);
     if (f->mss)
         clamp_mss(packet, size, f->mss);
     uint8_t next_header = packet[in->next_at];
     memmove(at, packet, in->offset);
-    at[in->next_at] = RAW_ESP;
+    at[in->next_at] = ah ? RAW_AH : RAW_ESP;
     put_length(at, s->ipv6, in->offset + sealed_len);
+    if (ah && !s->ipv6 &&
+        !get_be16(at + IPV4_ID)) /* as Linux leaves it with DF, for itself to fill in: too late here */
+        put_be16(at + IPV4_ID, frame_identification(w));
     add(b, f, packet + in->offset, size - in->offset, next_header, in->offset);
-    b->used += in->offset + sealed_len;
+    b->used += in->offset + sealed_len + (ah ? AH_SCRATCH : 0);
 }
 
 /*
@@ -79,14 +90,14 @@ static void put_udp(struct batch *b, struct segments *s, const struct framing *f
 static enum stat_id frame_one(struct worker *w, struct sa *sa, struct segments *s, const struct framing *f)
 {
     uint32_t size = segment_size(s, s->next), head = f->in.offset;
-    uint32_t len = head + esp_sealed_len(&sa->params.suite, size - head);
+    uint32_t len = head + sa_sealed_len(sa, s->ipv6 ? 6 : 4, size - head);
     if (len - (s->ipv6 ? IPV6_HEADER : 0) > UINT16_MAX)
         return STAT_DROP_OUT_TOO_BIG;
     struct batch *b = frame_batch(w, sa, SLACK + len);
     if (!b)
         return STAT_DROP_OUT_NO_BUFFER;
     if (b->path.transport == PATH_RAW)
-        put_raw(b, s, f, size);
+        put_raw(w, b, s, f, size);
     else if (head == (s->ipv6 ? IPV6_HEADER : IPV4_HEADER))
         put_udp(b, s, f, size);
     else
@@ -99,7 +110,8 @@ void frame_transport(struct worker *w, struct sa *sa, struct segments *s, const 
     struct ip_view v;
     struct framing f = {.outer = outer, .mss = mss};
     enum stat_id drop = STAT_COUNT;
-    if (ip_view_parse(&v, span_of(s->packet, s->len)) != OK || ip_view_insertion(&v, s->packet, &f.in) != OK)
+    if (ip_view_parse(&v, span_of(s->packet, s->len)) != OK || ip_view_insertion(&v, s->packet, &f.in) != OK ||
+        (sa->params.proto == PROTOCOL_AH && !ah_covers(s->packet, f.in.offset)))
         drop = STAT_DROP_OUT_TRANSPORT;
     while (drop == STAT_COUNT && segment_more(s))
         drop = frame_one(w, sa, s, &f);
@@ -130,8 +142,8 @@ static bool addresses_hold(const uint8_t *header, const struct path *path)
            memcmp(header + at + len, path->local.ip.b, len) == 0;
 }
 
-/* The header that came, with what ESP had taken the place of. */
-static bool restore_header(uint8_t *header, uint32_t head, const struct esp_packet *p)
+/* The header that came, with what ESP or AH had taken the place of. */
+static bool restore_header(uint8_t *header, uint32_t head, uint8_t protocol, const struct esp_packet *p)
 {
     bool ipv6 = header[0] >> 4 == 6;
     struct ip_view v = {.ipv6 = ipv6,
@@ -139,7 +151,7 @@ static bool restore_header(uint8_t *header, uint32_t head, const struct esp_pack
                         .header_len = (uint16_t)(ipv6 ? IPV6_HEADER : head),
                         .len = head};
     struct ip_insertion in;
-    if (ip_view_find(&v, header, RAW_ESP, &in) != OK || head + p->len - (ipv6 ? IPV6_HEADER : 0) > UINT16_MAX)
+    if (ip_view_find(&v, header, protocol, &in) != OK || head + p->len - (ipv6 ? IPV6_HEADER : 0) > UINT16_MAX)
         return false;
     header[in.next_at] = p->next_header;
     put_length(header, ipv6, head + p->len);
@@ -219,11 +231,14 @@ bool transport_restore(struct batch *b, unsigned i)
     uint32_t head = b->head[i];
     uint8_t *header = p->data - head;
     bool raw = b->socket->kind != SOCKET_UDP;
+    uint8_t protocol = b->socket->kind == SOCKET_AH ? RAW_AH : RAW_ESP;
+    if (p->data != p->dst) /* AH was opened in between */
+        memmove(header, p->dst - head, head);
     if (raw && !addresses_hold(header, &path)) {
         p->drop = STAT_DROP_IN_SELECTOR;
         return false;
     }
-    if (!(raw ? restore_header(header, head, p) : make_header(header, head, p, &path))) {
+    if (!(raw ? restore_header(header, head, protocol, p) : make_header(header, head, p, &path))) {
         p->drop = STAT_DROP_IN_MALFORMED;
         return false;
     }

@@ -2,9 +2,12 @@
 #include "core/worker_impl.h"
 
 /* df: the socket that sets it, where there is one for this address and we know which source it shall name. */
-static struct loop_io *socket_for(struct worker *w, const struct path *path, bool df)
+static struct loop_io *socket_for(struct worker *w, const struct batch *b, bool df)
 {
-    enum worker_socket_kind kind = path->transport == PATH_RAW ? SOCKET_ESP : SOCKET_UDP;
+    const struct path *path = &b->path;
+    enum worker_socket_kind kind = path->transport != PATH_RAW          ? SOCKET_UDP
+                                   : b->sa->params.proto == PROTOCOL_AH ? SOCKET_AH
+                                                                        : SOCKET_ESP;
     struct loop_io *found = NULL;
     df = df && !ip_is_any(&path->local.ip);
     for (unsigned i = 0; i < w->p.socket_count; i++) {
@@ -40,7 +43,7 @@ static void send_sealed(struct worker *w, struct batch *b, unsigned n)
 {
     for (unsigned i = 0, run; i < n; i += run) {
         const struct outer *outer = &b->v[i].outer;
-        struct loop_io *io = socket_for(w, &b->path, outer->df);
+        struct loop_io *io = socket_for(w, b, outer->df);
         if (!io) {
             worker_sa_drop(w, STAT_DROP_OUT_SEND, n - i, b->sa);
             return;

@@ -19,7 +19,7 @@
 #include "esp/sad.h"
 #include "policy/spd.h"
 
-#define WORKER_SOCKETS 32
+#define WORKER_SOCKETS 40 /* five for each of eight addresses */
 
 /* Records in the ring from worker to control: `a` span of ring_push is one struct of these, `b` the payload. */
 enum worker_message {

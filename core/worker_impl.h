@@ -64,6 +64,7 @@ struct worker {
     struct flow_log *flow_log;
     struct cover cover;
     struct audit audit;
+    uint16_t identification; /* of the last IPv4 header in front of AH */
     struct batch out, in;
     struct {
         uint32_t policy_id;
@@ -111,7 +112,7 @@ uint16_t frame_mss(const struct worker *w, const struct sa *sa, bool ipv6);
 struct batch *frame_batch(struct worker *w, struct sa *sa, uint32_t bytes);
 /*
  * Room in the outbound batch for one more inner packet of that size, and for its padding: data, len and tfc of p; its
- * outer and next_header are there. frame_add takes what was written there. False: all buffers are in flight.
+ * outer and next_header are there; of AH head and family, too. frame_add takes what was written there. False: all buffers are in flight.
  */
 bool frame_room(struct worker *w, struct sa *sa, uint32_t size, struct esp_packet *p);
 void frame_add(struct worker *w, const struct esp_packet *p, uint32_t size);
@@ -127,6 +128,8 @@ bool frame_dummy(struct worker *w, struct sa *sa, uint32_t len);
 void reinject(struct worker *w, struct segments *s, const struct ip *to);
 /* wire.c: seals and sends what the outbound batch holds. */
 void wire_flush(struct worker *w);
+/* The kernel gives IPv4 an Identification of its own for a 0. AH covers it, so there it is ours: never 0, and another. */
+uint16_t frame_identification(struct worker *w);
 /* transport.c: the same for an SA in transport mode. mss: SYNs are to be clamped to that; 0: they are not. */
 void frame_transport(struct worker *w, struct sa *sa, struct segments *s, const struct outer *outer, uint16_t mss);
 /* Inbound: the bytes of header that a packet is to get back. head: of the one before ESP, 0 if it came in UDP. */

@@ -96,5 +96,5 @@ bool ike_sends_raw(const struct ike_engine *e, const struct peer *peer)
     for (const struct ike_sa *sa = r ? r->sas : NULL; sa; sa = sa->run_next)
         if (sa->state == SA_UP)
             return sa->raw;
-    return peer->encap == ENCAP_RAW && encap_possible(e);
+    return (peer->encap == ENCAP_RAW || peer->ah) && encap_possible(e);
 }

@@ -89,6 +89,12 @@ static enum err env_job(void *ctx, struct ike_job *job)
     return OK;
 }
 
+static bool env_raw(void *ctx)
+{
+    (void)ctx;
+    return true;
+}
+
 static void env_event(void *ctx, const struct ike_event *e)
 {
     struct rig_host *h = ctx;
@@ -107,7 +113,7 @@ static bool on_wire(void *ctx, const struct endpoint *from, const struct endpoin
 {
     struct rig *r = ctx;
     r->marker_seen += len && memmem(data, len, RIG_MARKER, strlen(RIG_MARKER)) != NULL;
-    bool esp = to->port == 0 || (to->port == 4500 && len > 8 && get_be32(data) != 0);
+    bool esp = (to->port == 4500 && len > 8 && get_be32(data) != 0) || to->port == 0; /* of a raw socket: or AH */
     r->esp_seen += esp;
     if (esp && r->keep_wire && r->wire_count < 64 && len <= sizeof r->wire[0].data) {
         unsigned i = r->wire_count++;
@@ -123,12 +129,6 @@ static void complain(void *ctx, const char *file, unsigned line, const char *tex
 {
     (void)ctx;
     print_message("%s:%u: %s\n", file, line, text);
-}
-
-static bool env_raw(void *ctx)
-{
-    (void)ctx;
-    return true;
 }
 
 /* The other's endpoint and what is protected. */
@@ -193,7 +193,7 @@ static void host_setup(struct rig *r, unsigned i, uint64_t seed)
                               .now = rig_now,
                               .now_ctx = r,
                               .wake_fd = -1,
-                              .socket_count = 3};
+                              .socket_count = 4};
     static const uint16_t ports[2] = {500, 4500};
     for (unsigned k = 0; k < 2; k++) {
         struct endpoint local = {.ip = h->at.ip, .port = ports[k]};
@@ -201,9 +201,13 @@ static void host_setup(struct rig *r, unsigned i, uint64_t seed)
             h->udp[k] = memory_udp(r->net, &local);
         p.sockets[k] = (struct worker_socket){.fd = h->udp[k], .local = local, .marker = ports[k] == 4500};
     }
-    if (!h->raw)
-        h->raw = memory_raw(r->net, &h->at.ip, RAW_ESP);
-    p.sockets[2] = (struct worker_socket){.fd = h->raw, .kind = SOCKET_ESP, .local = h->at};
+    static const uint8_t protocols[2] = {RAW_ESP, RAW_AH};
+    for (unsigned k = 0; k < 2; k++) {
+        if (!h->raw[k])
+            h->raw[k] = memory_raw(r->net, &h->at.ip, protocols[k]);
+        p.sockets[2 + k] =
+            (struct worker_socket){.fd = h->raw[k], .kind = k ? SOCKET_AH : SOCKET_ESP, .local = {.ip = h->at.ip}};
+    }
     assert_int_equal(worker_new(&h->worker, &p, NULL, 0), OK);
 
     struct ike_env env = {
@@ -290,7 +294,8 @@ void rig_restart(struct rig *r, unsigned host, uint64_t seed)
 {
     struct rig_host *h = &r->host[host], before = *h;
     host_teardown(h);
-    *h = (struct rig_host){.tun = before.tun, .udp = {before.udp[0], before.udp[1]}, .raw = before.raw};
+    *h = (struct rig_host){
+        .tun = before.tun, .udp = {before.udp[0], before.udp[1]}, .raw = {before.raw[0], before.raw[1]}};
     host_setup(r, host, seed);
 }
 

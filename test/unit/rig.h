@@ -24,7 +24,7 @@ struct rig_host {
     struct random_seeded random;
     struct ike_job *jobs[64];
     unsigned job_count;
-    int tun, udp[2], raw;
+    int tun, udp[2], raw[2];            /* raw: of protocols 50 and 51 */
     struct endpoint at;                 /* without port */
     unsigned up, down, failed, rekeyed; /* Child SA events */
     char last_failure[512];
@@ -48,7 +48,7 @@ struct rig {
     struct rig_layout layout;
     struct rig_host host[2];
     ns_t now;
-    bool keep_wire; /* keep ESP datagrams below, for replays */
+    bool keep_wire; /* keep ESP datagrams below, for replays; and what raw sockets send */
     unsigned wire_count;
     struct {
         struct endpoint from, to;
