@@ -356,12 +356,15 @@ static void memory_carries_the_same(void **state)
     assert_int_equal(in[1].count, 1);
     assert_memory_equal(in[1].item[0].data, packet, len);
     assert_true(ip_equal(&in[1].item[0].to, &at6));
-    packet[6] = 17; /* of another protocol: nobody's */
+    packet[6] = 17; /* of another protocol: on the wire, but nobody's */
     send_one(l, io[0], packet, len, "2001:db8::2");
     memory_run(n, 0);
-    assert_int_equal(in[0].failures, 1);
     assert_int_equal(in[1].count, 1);
-    assert_int_equal(seen, 2);
+    assert_int_equal(seen, 3);
+    send_one(l, io[0], packet, len - 1, "2001:db8::2"); /* no packet by its own account */
+    memory_run(n, 0);
+    assert_int_equal(in[0].failures, 1);
+    assert_int_equal(seen, 3);
     loop_free(l);
     memory_net_free(n);
 }
