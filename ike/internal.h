@@ -606,6 +606,11 @@ void reauth_plan(struct ike_sa *sa, const struct ike_message *m); /* just authen
 void reauth_put_lifetime(const struct ike_sa *sa, struct ike_builder *b);
 void reauth_hint(struct ike_sa *sa, const struct ike_message *m); /* AUTH_LIFETIME, if it is there */
 void reauth_due(struct ike_sa *sa);                               /* reauth_at has passed: plans the next attempt */
+/*
+ * It is to be renewed, and another SA with this peer has all that it has: it is left to that instead. Of two the one
+ * with the lower initiator's SPI goes, on which both ends agree, so that neither is left without.
+ */
+bool reauth_merge(struct ike_sa *sa);
 bool reauth_begin(struct ike_sa *sa);    /* false: not now, for something else is under way, or not possible */
 void reauth_continue(struct ike_sa *sa); /* the next Child SA of what it renews, or the end of that */
 void reauth_inherit(struct ike_sa *old, struct ike_sa *sa); /* the old one was rekeyed */

@@ -70,8 +70,37 @@ bool reauth_begin(struct ike_sa *sa)
     return first;
 }
 
+/* Everything of one SA is on the other as well, for certain at both ends. */
+static bool covers(const struct ike_sa *o, const struct ike_sa *sa)
+{
+    for (const struct child *c = sa->children; c; c = c->next)
+        if (c->state == CHILD_LIVE && !child_on(o, c->policy))
+            return false;
+    return o->state == SA_UP && !o->unproven && !o->undecided_of && !o->redundant && !o->yields_to && !o->renews;
+}
+
+bool reauth_merge(struct ike_sa *sa)
+{
+    bool settled = sa->run && sa->state == SA_UP && !sa->unproven && !sa->undecided_of && !sa->yields_to;
+    if (!settled || sa->run->peer->endpoint_any)
+        return false;
+    for (struct ike_sa *o = sa->run->sas; o; o = o->run_next) {
+        if (o == sa || o->spi_i < sa->spi_i || !sa_same_peer(o, sa) || !covers(o, sa) || under_way(sa))
+            continue;
+        report(sa->e, IKE_EVENT_NOTICE, sa_peer(sa), NULL, &sa->path,
+               "there are two IKE SAs with %s, and one is enough: this one is deleted instead of renewed",
+               sa_peer_name(sa));
+        sa->yields_to = o;
+        sa_leave(sa);
+        return true;
+    }
+    return false;
+}
+
 void reauth_due(struct ike_sa *sa)
 {
+    if (reauth_merge(sa))
+        return;
     sa->reauth_at = sa->e->now + REAUTH_AGAIN + random_below(sa->e, REAUTH_AGAIN);
     if (!sa->run || (!sa->caller && sa->run->peer->start == START_NO))
         sa->reauth_at = 0; /* nobody here calls: it ends at reauth_end */

@@ -56,7 +56,7 @@ static void life_fire(struct timer *t, void *ctx, ns_t now)
         if (passed(sa->reauth_at, now))
             reauth_due(sa);
         sa_arm(sa);
-        if (rekey)
+        if (rekey && !reauth_merge(sa))
             (void)sa_rekey(sa); /* if it can't, the hard limit stands */
     }
 }

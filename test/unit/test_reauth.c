@@ -271,6 +271,62 @@ static void a_lifetime_of_nothing_is_bounded(void **state)
     close_all(s);
 }
 
+static unsigned up_count(struct sim_node *n)
+{
+    return sim_ike_sas(n, IKE_ESTABLISHED) + sim_ike_sas(n, IKE_REKEYING);
+}
+
+/* Both ends have called, too far apart to notice. Each end's SAs are renewed by it, one way or the other. */
+static void two_that_each_renews_become_one(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 0; seed < 24; seed++) {
+        bool rekey = seed % 2, three = seed % 3 == 2;
+        struct sim *s = connected(300 + seed, rekey ? 0 : 60 * NS_PER_S, rekey ? 0 : 60 * NS_PER_S, three);
+        s->jitter = 5 * NS_PER_MS;
+        for (unsigned k = 0; rekey && k < 2; k++) {
+            s->node[k].peers[0].rekey = (50 + 20 * k) * NS_PER_S; /* for the second SA, and all after it */
+            sa_rekey(s->node[k].e->sas);
+        }
+        sim_for(s, NS_PER_S);
+        struct run *run = B->e->runs[0];
+        for (unsigned i = 0; i < run->policy_count; i++)
+            run->policies[i].once = true;
+        B->e->now = s->now;
+        sa_init_start(run, run->policies[0].policy, NULL);
+        sim_for(s, 10 * NS_PER_S);
+        assert_in_range(up_count(A), 2, 2);
+        for (unsigned i = 1; i < run->policy_count; i++) { /* and all that the other has */
+            struct task *t = task_new(TASK_CHILD_NEW);
+            t->policy = run->policies[i].policy;
+            t->anew = true;
+            B->e->now = s->now;
+            task_queue(B->e->sas_last, t, false);
+            sim_for(s, NS_PER_S);
+        }
+        assert_in_range(up_count(B), 2, 2);
+        sim_for(s, 400 * NS_PER_S);
+        assert_whole(s, three ? 3 : 1);
+        close_all(s);
+    }
+}
+
+/* Two IKE SAs that carry different policies are no doubles. */
+static void two_that_share_the_work_stay_two(void **state)
+{
+    (void)state;
+    struct sim *s = connected(400, 60 * NS_PER_S, 60 * NS_PER_S, true);
+    struct run *run = B->e->runs[0];
+    B->e->now = s->now;
+    sa_init_start(run, run->policies[0].policy, NULL);
+    sim_for(s, 10 * NS_PER_S);
+    sim_for(s, 400 * NS_PER_S);
+    assert_true(sim_agree(s) && !s->esp_lost);
+    for (unsigned i = 0; i < 3; i++)
+        assert_true(sim_sending(A, &A->policies[i]) && sim_sending(B, &B->policies[i]));
+    close_all(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -284,6 +340,8 @@ int main(void)
         cmocka_unit_test(failed_attempts_leave_the_old_one),
         cmocka_unit_test(no_policy_is_left_behind_after_failures),
         cmocka_unit_test(both_ends_at_once),
+        cmocka_unit_test(two_that_each_renews_become_one),
+        cmocka_unit_test(two_that_share_the_work_stay_two),
         cmocka_unit_test(a_lifetime_of_nothing_is_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
