@@ -570,7 +570,7 @@ void explain_strangers(const struct ike_engine *e, const struct path *path, cons
 /* -- unique.c: IKE SAs of one identity; all of it for an authenticated responder's SA -- */
 bool unique_admits(struct ike_sa *sa);          /* before it is up: `keep` may refuse it */
 void unique_initial_contact(struct ike_sa *sa); /* the peer sent INITIAL_CONTACT */
-void unique_replace(const struct ike_sa *sa);   /* once it is up */
+void unique_replace(struct ike_sa *sa);         /* once it is up */
 
 /* -- auth.c -- */
 void auth_start(struct ike_sa *sa);

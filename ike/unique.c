@@ -41,16 +41,18 @@ bool unique_admits(struct ike_sa *sa)
     return false;
 }
 
-void unique_replace(const struct ike_sa *sa)
+void unique_replace(struct ike_sa *sa)
 {
     if (sa->run->peer->unique != UNIQUE_REPLACE)
         return;
     for (struct ike_sa *o = table_same_peer(&sa->e->table, sa), *next; o && sa->state == SA_UP; o = next) {
         next = table_same_peer_next(o, sa);
-        if (o->state != SA_UP || !earlier(o, sa))
+        if (o->state != SA_UP || o->yields_to || !earlier(o, sa))
             continue;
         report(sa->e, IKE_EVENT_NOTICE, sa_peer(o), NULL, &o->path,
                "%s has connected anew: its old IKE SA is deleted (unique = replace)", sa_peer_name(o));
-        sa_delete(o, false);
+        o->yields_to = sa; /* its traffic moves over first, when the peer surely has the new one */
+        if (!sa->unproven)
+            sa_leave(o);
     }
 }
