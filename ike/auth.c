@@ -253,9 +253,24 @@ static void check_responder(struct ike_sa *sa, const struct ike_message *m)
     }
 }
 
+void auth_call_off(struct ike_sa *sa)
+{
+    if (sa->tx.pending) /* the answer brings it here again */
+        return;
+    jobs_detach(sa);
+    auth_release(sa);
+    sa->state = SA_UP; /* to the peer, which proves nothing any more: there is only this left to say to it */
+    sa_delete(sa, false);
+    task_done(sa);
+}
+
 void auth_response(struct ike_sa *sa, const struct ike_message *m)
 {
     const struct ike_notify *error = ike_find_error(m);
+    if (!sa->run) {
+        auth_call_off(sa);
+        return;
+    }
     const struct peer *peer = sa->run->peer;
     char came[IDENTITY_TEXT], want[IDENTITY_TEXT];
     if (error && !m->auth_data.data) {

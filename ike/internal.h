@@ -576,6 +576,8 @@ void unique_replace(struct ike_sa *sa);         /* once it is up */
 void auth_start(struct ike_sa *sa);
 void auth_request(struct ike_sa *sa, const struct ike_message *m);
 void auth_response(struct ike_sa *sa, const struct ike_message *m);
+/* Initiator: its peer or policy has left the configuration, and may count it as up: deleted with the answer. */
+void auth_call_off(struct ike_sa *sa);
 void auth_release(struct ike_sa *sa); /* lets go of the held message */
 
 /* -- ppk.c: post-quantum preshared keys (RFC 8784) -- */

@@ -117,6 +117,8 @@ static void abandon(struct ike_sa *sa)
         report(sa->e, IKE_EVENT_NOTICE, sa_peer(sa), NULL, &sa->path,
                "%s was changed or removed in the configuration: its SAs are deleted", sa_peer_name(sa));
         sa_delete(sa, false);
+    } else if (sa->state == SA_AUTH_SENT) {
+        auth_call_off(sa);
     } else if (sa->state != SA_DELETING) {
         sa_kill(sa);
     }
@@ -206,7 +208,7 @@ static void switch_runs(struct ike_engine *e, const struct ike_change *change)
         move_tasks(sa, change);
         move_children(sa, change);
         if (sa_connecting(sa) && sa->current && !sa->current->policy)
-            sa_kill(sa); /* it was for a policy that is gone; ike_start starts anew */
+            abandon(sa); /* it was for a policy that is gone; ike_start starts anew */
     }
     commands_orphan(e, NULL);
 }

@@ -781,6 +781,29 @@ static void reload_at_any_moment(void **state)
     }
 }
 
+/* At every moment of a connection its peer goes, or its policy: the other end has nothing left of it soon. */
+static void reload_in_the_midst_tells_the_peer(void **state)
+{
+    (void)state;
+    for (unsigned at = 0; at < 140; at++) {
+        struct sim *s = sim_new(29);
+        struct config none = {0};
+        sim_start_engines(s, NULL);
+        UP(A, 1);
+        sim_for(s, at / 2 * NS_PER_MS);
+        none.host = A->config.host;
+        none.peers = A->config.peers;
+        none.peer_count = at % 2;
+        assert_int_equal(reload(A->e, &none, s->now), OK);
+        assert_non_null(sim_command(A, 1));
+        sim_for(s, 35 * NS_PER_S); /* half-open ones go by themselves */
+        unsigned left = sim_ike_sas(A, IKE_ESTABLISHED); /* whose peer is still there, if it was up before */
+        assert_sim(at % 2 ? left == sim_ike_sas(B, IKE_ESTABLISHED) : sim_empty(s));
+        assert_sim(sim_children(A) == 0 && sim_children(B) == 0);
+        close_all(s);
+    }
+}
+
 /* Our request for a Child SA is out, its policy or its peer goes, and then the peer refuses. */
 static void reload_while_the_peer_refuses(void **state)
 {
@@ -913,6 +936,7 @@ int main(void)
         cmocka_unit_test(commands_fail_in_words),
         cmocka_unit_test(reload_keeps_what_did_not_change),
         cmocka_unit_test(reload_at_any_moment),
+        cmocka_unit_test(reload_in_the_midst_tells_the_peer),
         cmocka_unit_test(reload_while_the_peer_refuses),
         cmocka_unit_test(request_that_cannot_be_made_ends_the_sa),
     };
