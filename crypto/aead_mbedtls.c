@@ -241,6 +241,7 @@ static void mbed_open(void *state, const struct suite *s, struct transform_op *o
 
 const struct backend backend_mbedtls = {
     .name = "mbedtls",
+    .ccm_aad_any = true,
     .has = mbed_has,
     .key = mbed_key,
     .unkey = mbed_unkey,

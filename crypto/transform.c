@@ -150,18 +150,18 @@ bool engine_has(const char *engine, const struct suite *s)
  *   aes128ccm8          144   243     -             205  2417
  *   aes128gmac           48    95     -             306  3999
  */
-static const struct backend *backend_best(const struct suite *s)
+static const struct backend *backend_best(const struct suite *s, bool any_aad)
 {
     const struct backend *const ranking[] = {backend_ipsec_mb, &backend_sodium, &backend_mbedtls};
     for (size_t i = 0; i < sizeof ranking / sizeof ranking[0]; i++)
-        if (ranking[i] && ranking[i]->has(s))
+        if (ranking[i] && ranking[i]->has(s) && (!any_aad || s->mode != CIPHER_CCM || ranking[i]->ccm_aad_any))
             return ranking[i];
     return NULL;
 }
 
 const char *engine_for(const struct suite *s)
 {
-    const struct backend *b = backend_best(s);
+    const struct backend *b = backend_best(s, false);
     return b ? b->name : NULL;
 }
 
@@ -171,7 +171,7 @@ enum err keyed_new(struct keyed **out, const struct suite *s, enum transform_dir
                    struct span key, struct span integ_key)
 {
     const bool any = !engine || strcmp(engine, "auto") == 0;
-    const struct backend *b = any ? backend_best(s) : backend_named(engine);
+    const struct backend *b = any ? backend_best(s, !engine) : backend_named(engine);
 
     if (!b || !b->has(s))
         return ERR_UNSUPPORTED;
@@ -204,10 +204,11 @@ const char *keyed_engine(const struct keyed *k)
     return k->backend->name;
 }
 
-static bool fits(const struct suite *s, const struct transform_op *op)
+static bool fits(const struct keyed *k, const struct transform_op *op)
 {
+    const struct suite *s = &k->suite;
     return op->len % s->block == 0 && op->tail_len <= (s->aead ? 0 : sizeof op->tail) &&
-           (s->mode != CIPHER_CCM || op->aad_len <= TRANSFORM_CCM_AAD_MAX);
+           (s->mode != CIPHER_CCM || k->backend->ccm_aad_any || op->aad_len <= TRANSFORM_CCM_AAD_MAX);
 }
 
 enum err keyed_seal(struct keyed *k, struct transform_op *ops, unsigned n)
@@ -215,7 +216,7 @@ enum err keyed_seal(struct keyed *k, struct transform_op *ops, unsigned n)
     if (k->dir != TRANSFORM_SEAL || n == 0 || n > TRANSFORM_BATCH)
         return ERR_RANGE;
     for (unsigned i = 0; i < n; i++)
-        if (!fits(&k->suite, &ops[i]))
+        if (!fits(k, &ops[i]))
             return ERR_RANGE;
     return k->backend->seal(k->state, &k->suite, ops, n);
 }
@@ -229,7 +230,7 @@ void keyed_open(struct keyed *k, struct transform_op *ops, unsigned n)
     /* Lengths come from the wire: one that doesn't fit fails alone and parts the batch in two. */
     for (unsigned i = 0; i < n;) {
         unsigned run = 0;
-        while (i + run < n && fits(&k->suite, &ops[i + run]))
+        while (i + run < n && fits(k, &ops[i + run]))
             run++;
         if (run)
             k->backend->open(k->state, &k->suite, ops + i, run);

@@ -19,7 +19,8 @@
 #define TRANSFORM_BATCH 64 /* most operations of one call */
 #define TRANSFORM_IV_MAX 16
 #define TRANSFORM_ICV_MAX 32
-#define TRANSFORM_CCM_AAD_MAX 46 /* what every engine takes, and three times what IPsec has */
+#define TRANSFORM_CCM_AAD_MAX \
+    46 /* what every engine takes, and three times what ESP has; more: some (struct backend) */
 
 /* What a suite means for a packet's layout: [aad][iv][text ... padded to block][icv]. */
 struct suite {
@@ -72,7 +73,7 @@ enum transform_dir { TRANSFORM_SEAL, TRANSFORM_OPEN };
 struct keyed; /* a suite with its keys and its backend */
 
 /*
- * engine: "auto" (or NULL), "ipsec-mb", "sodium", "mbedtls". key: encr_key_len bytes (cipher key, then salt);
+ * engine: "auto", "ipsec-mb", "sodium", "mbedtls"; NULL: one that takes any aad, as IKE messages have it. key: encr_key_len bytes (cipher key, then salt);
  * integ_key: integ_key_len bytes, empty for AEADs. Keys are copied.
  * Errors: RANGE (key lengths), UNSUPPORTED (that engine lacks the suite), NOMEM, CRYPTO.
  */
@@ -83,7 +84,7 @@ const char *keyed_engine(const struct keyed *k);
 
 /*
  * Runs n operations (1..TRANSFORM_BATCH). seal fails as a whole: RANGE (n, a len that isn't whole blocks, a tail with
- * an AEAD, aad over TRANSFORM_CCM_AAD_MAX with AES-CCM, a key for opening), CRYPTO. open reports each op's ok; such a len
+ * an AEAD, aad too long for that engine's AES-CCM, a key for opening), CRYPTO. open reports each op's ok; such a len
  * or aad fails that op alone.
  */
 MUST_USE enum err keyed_seal(struct keyed *k, struct transform_op *ops, unsigned n);
@@ -122,6 +123,7 @@ static inline void transform_nonce(const struct suite *s, const uint8_t salt[TRA
 
 struct backend {
     const char *name;
+    bool ccm_aad_any;                   /* AES-CCM takes an aad of any length, not only of TRANSFORM_CCM_AAD_MAX */
     enum err (*start)(void);            /* from engines_start; NULL when there is nothing to do */
     bool (*has)(const struct suite *s); /* here: the suite is known and the CPU can do it */
     enum err (*key)(void **state, const struct suite *s, enum transform_dir dir, struct span key,

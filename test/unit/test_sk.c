@@ -132,6 +132,31 @@ static void every_engine_opens_in_place_what_it_sealed_at_every_alignment(void *
     }
 }
 
+/* What stands before SK is associated data too, and there may be much of it: every suite of an IKE SA takes it. */
+static void long_payloads_before_sk_are_legal(void **state)
+{
+    (void)state;
+    static const uint8_t zero[1000];
+    static const uint32_t spi = 0xabcdef01;
+    for (size_t i = 0; i < SUITES; i++)
+        for (size_t before = 0; before < sizeof zero; before += before < 40 ? 1 : 137) {
+            struct side d = side_of(i);
+            struct text t;
+            struct ike_builder b;
+            struct ike_message m;
+            ike_begin(&b, t.b, sizeof t.b, &head);
+            ike_put(&b, PAYLOAD_VENDOR, span_of(zero, before));
+            ike_begin_sk(&b, &d.s, span_of(iv, d.s.iv_len));
+            ike_put_delete(&b, PROTOCOL_ESP, &spi, 1);
+            assert_int_equal(ike_finish_sk(&b, &d.s, d.seal, &t.len), OK);
+            assert_int_equal(opened(&d, &t, &m), OK);
+            assert_int_equal(m.dels, 1);
+            t.b[t.len - 1] ^= 1;
+            assert_int_equal(opened(&d, &t, &m), ERR_AUTH);
+            side_free(&d);
+        }
+}
+
 static void empty_content_is_a_legal_liveness_check(void **state)
 {
     (void)state;
@@ -392,6 +417,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_engine_opens_in_place_what_it_sealed_at_every_alignment),
+        cmocka_unit_test(long_payloads_before_sk_are_legal),
         cmocka_unit_test(empty_content_is_a_legal_liveness_check),
         cmocka_unit_test(layout_is_header_iv_text_icv),
         cmocka_unit_test(mac_covers_the_message_from_its_first_byte),
