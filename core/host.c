@@ -199,11 +199,15 @@ static enum err raw_sockets(struct host_state *h, enum worker_socket_kind kind)
 /* What policy lets pass in the clear may come to the TUN all the same. */
 static bool bypass_needs_raw(const struct config *c)
 {
+    struct bypass_map *m;
     struct ip_range where;
-    for (unsigned i = 0; c->host.routes && i < c->policy_count; i++)
-        if (c->policies[i]->fail_open || bypass_conflict(c, i, &where))
-            return true;
-    return false;
+    bool found = false;
+    if (!c->host.routes || bypass_map_new(&m, c) != OK)
+        return false;
+    for (unsigned i = 0; i < c->policy_count && !found; i++)
+        found = c->policies[i]->fail_open || bypass_conflict(m, i, &where);
+    bypass_map_free(m);
+    return found;
 }
 
 /* A host that may not have raw sockets still has UDP, which is what peers use as a rule. */

@@ -6,6 +6,7 @@
 
 #include "core/base/hash.h"
 #include "policy/bypass.h"
+#include "policy/overlap.h"
 
 #define RANGE_PREFIXES 256 /* most prefixes of one selector's range */
 
@@ -26,8 +27,8 @@ struct set {
 /* What a configuration wants of our routing table. */
 struct want {
     const struct config *config;
-    struct ip_ranges clear; /* what bypasses, as far as routes can say it */
-    struct ip *sources;     /* addresses of this host */
+    struct overlaps clear; /* what bypasses, as far as routes can say it */
+    struct ip *sources;    /* addresses of this host */
     unsigned source_count;
     struct set tun, throws;
 };
@@ -140,6 +141,26 @@ static enum err want_throws(struct want *w, const struct ip_range *clear, const 
     return OK;
 }
 
+/* A route that is wanted to the TUN, and what bypasses of it. */
+struct wanted {
+    struct want *w;
+    struct ip_range range;
+    enum err err;
+};
+
+static bool covers(void *ctx, const struct overlap_item *clear)
+{
+    const struct wanted *to = ctx;
+    return range_within(&to->range, &clear->range);
+}
+
+static bool add_throws(void *ctx, const struct overlap_item *clear)
+{
+    struct wanted *to = ctx;
+    to->err = want_throws(to->w, &clear->range, &to->range);
+    return to->err != OK;
+}
+
 /*
  * What bypasses comes out of the routes to the TUN: there is none if all of it does, since it would win over a shorter
  * throw route; else there are throw routes beneath it.
@@ -147,20 +168,18 @@ static enum err want_throws(struct want *w, const struct ip_range *clear, const 
 static enum err want_route(struct want *w, const struct prefix *p, const struct ip *src, bool open)
 {
     struct netlink_prefix to = {p->ip, p->bits};
-    struct ip_range range = prefix_range(p);
+    struct wanted wanted = {.w = w, .range = prefix_range(p)};
     struct route *have = set_find(&w->tun, &to);
     if (have) {
         have->open = have->open && open;
         return OK;
     }
-    for (unsigned i = 0; i < w->clear.n; i++)
-        if (range_within(&range, &w->clear.v[i]))
-            return OK;
+    if (overlaps_each(&w->clear, &wanted.range, covers, &wanted))
+        return OK;
     TRY(set_add(&w->tun, &to, src));
     w->tun.v[w->tun.n - 1]->open = open;
-    for (unsigned i = 0; i < w->clear.n; i++)
-        TRY(want_throws(w, &w->clear.v[i], &range));
-    return OK;
+    (void)overlaps_each(&w->clear, &wanted.range, add_throws, &wanted);
+    return wanted.err;
 }
 
 static enum err want_policy(struct routes *r, struct want *w, const struct policy *p)
@@ -200,14 +219,28 @@ static void want_forget(struct want *w)
 static void want_free(struct want *w)
 {
     want_forget(w);
-    ip_ranges_free(&w->clear);
+    overlaps_free(&w->clear);
+}
+
+static enum err find_clear(struct want *w, const struct config *c)
+{
+    struct bypass_map *m;
+    struct ip_ranges clear = {0};
+    TRY(bypass_map_new(&m, c));
+    enum err e = bypass_ranges(m, &clear);
+    for (unsigned i = 0; i < clear.n && e == OK; i++)
+        e = overlaps_add(&w->clear, &clear.v[i], 0, 0);
+    overlaps_sort(&w->clear);
+    ip_ranges_free(&clear);
+    bypass_map_free(m);
+    return e;
 }
 
 static enum err want_of(struct want *w, const struct config *c)
 {
     want_free(w);
     w->config = c;
-    return c->host.routes ? bypass_ranges(c, &w->clear) : OK;
+    return c->host.routes ? find_clear(w, c) : OK;
 }
 
 /* -- making it so -- */

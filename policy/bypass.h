@@ -13,14 +13,19 @@ struct ip_ranges {
     unsigned n, cap;
 };
 
+/* Who has which destinations, so that not each policy has to be held against each other one. */
+struct bypass_map;
+MUST_USE enum err bypass_map_new(struct bypass_map **out, const struct config *c); /* Errors: NOMEM */
+void bypass_map_free(struct bypass_map *m);                                        /* NULL is fine */
+
 /* The destinations that can be kept out, to be freed by ip_ranges_free (also after an error). Errors: NOMEM. */
-MUST_USE enum err bypass_ranges(const struct config *c, struct ip_ranges *out);
+MUST_USE enum err bypass_ranges(struct bypass_map *m, struct ip_ranges *out);
 void ip_ranges_free(struct ip_ranges *r);
 
 /*
  * The first policy because of which packets that the i-th one lets bypass are routed to the TUN all the same, to be sent
  * past it from there; `where` gets their destinations. NULL: there is none, or the i-th policy is no bypass.
  */
-const struct policy *bypass_conflict(const struct config *c, unsigned i, struct ip_range *where);
+const struct policy *bypass_conflict(struct bypass_map *m, unsigned i, struct ip_range *where);
 
 #endif

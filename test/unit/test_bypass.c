@@ -8,8 +8,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "crypto/random.h"
 #include "policy/bypass.h"
 #include "policy/config_internal.h"
+#include "policy/overlap.h"
 
 #define PEER "[peer a]\nendpoint = 192.0.2.2\npsk = \"0123456789abcdef\"\n"
 #define PROTECT(name, nets) "[policy " name "]\npeer = a\n" nets
@@ -59,16 +61,19 @@ static void expect(const char *text, const char *ranges, const char *conflict)
     struct config *c = load(text, warning);
     struct ip_ranges r;
     struct ip_range where;
-    assert_int_equal(bypass_ranges(c, &r), OK);
+    struct bypass_map *m;
+    assert_int_equal(bypass_map_new(&m, c), OK);
+    assert_int_equal(bypass_ranges(m, &r), OK);
     assert_string_equal(text_of(&r), ranges);
     for (unsigned i = 0; i < c->policy_count && !found[0]; i++) {
-        const struct policy *other = bypass_conflict(c, i, &where);
+        const struct policy *other = bypass_conflict(m, i, &where);
         if (other)
             snprintf(found, sizeof found, "%s %s", range_format(&where, where_text), other->name);
     }
     assert_string_equal(found, conflict);
     assert_string_equal(warning, "");
     ip_ranges_free(&r);
+    bypass_map_free(m);
     config_free(c);
 }
 
@@ -124,6 +129,94 @@ static void sources_the_bypass_leaves_to_others_are_a_conflict(void **state)
            "", "");
 }
 
+/* -- the search tree beneath -- */
+
+struct tally {
+    unsigned n;
+    uint64_t sum; /* of the squares of their numbers, so that hardly another set has it too */
+    unsigned stop;
+};
+
+static bool count_one(void *ctx, const struct overlap_item *item)
+{
+    struct tally *t = ctx;
+    t->n++;
+    t->sum += (uint64_t)item->a * item->a;
+    return t->n == t->stop;
+}
+
+static struct ip_range random_range(const struct random_source *r)
+{
+    uint8_t b[4];
+    random_fill(r, b, sizeof b);
+    struct ip_range range = {{.family = b[0] & 1 ? 4 : 6}, {.family = b[0] & 1 ? 4 : 6}};
+    range.first.b[1] = b[1];
+    range.last.b[1] = b[0] & 2 || b[1] > 250 ? b[1] : (uint8_t)(b[1] + (b[2] & b[3]) % (255 - b[1]));
+    range.last.b[3] = b[0] & 4 ? 255 : 0;
+    return range;
+}
+
+static void what_overlaps_is_found_as_by_asking_each(void **state)
+{
+    (void)state;
+    struct random_seeded state_of;
+    const struct random_source random = random_seeded_source(&state_of, 7);
+    for (unsigned size = 0; size < 70; size++) {
+        struct overlaps o = {0};
+        for (unsigned i = 0; i < size; i++) {
+            const struct ip_range range = random_range(&random);
+            assert_int_equal(overlaps_add(&o, &range, i + 1, 0), OK);
+        }
+        overlaps_sort(&o);
+        for (unsigned k = 0; k < 100; k++) {
+            const struct ip_range range = random_range(&random);
+            struct ip_range both;
+            struct tally want = {0}, got = {0}, first = {.stop = 1};
+            for (unsigned i = 0; i < o.n; i++)
+                if (range_intersect(&range, &o.v[i].range, &both))
+                    (void)count_one(&want, &o.v[i]);
+            assert_false(overlaps_each(&o, &range, count_one, &got));
+            assert_int_equal(got.n, want.n);
+            assert_int_equal(got.sum, want.sum);
+            assert_int_equal(overlaps_each(&o, &range, count_one, &first), want.n > 0);
+            assert_int_equal(first.n, want.n > 0);
+        }
+        overlaps_free(&o);
+    }
+}
+
+/* Thousands of policies are not each held against each other one: that took a second. */
+static void many_policies_are_asked_about_few(void **state)
+{
+    (void)state;
+    enum { MANY = 20000 };
+    struct policy *all = test_calloc(MANY, sizeof *all), **list = test_calloc(MANY, sizeof(struct policy *));
+    struct config c = {.policies = list, .policy_count = MANY};
+    for (unsigned i = 0; i < MANY; i++) {
+        struct selector *s = &all[i].remote.v[0];
+        all[i].action = i % 2 ? ACTION_PROTECT : ACTION_BYPASS;
+        all[i].local.n = all[i].remote.n = 1;
+        s->range.first = (struct ip){.family = 4, .b = {10, (uint8_t)(i >> 9), (uint8_t)(i >> 1), 0}};
+        s->range.last = s->range.first;
+        s->range.first.b[3] = i % 2 ? 128 : 0;
+        s->range.last.b[3] = 255;
+        all[i].local.v[0].range = (struct ip_range){{.family = 4, .b = {192, 168}}, {.family = 4, .b = {192, 168}}};
+        list[i] = &all[i];
+    }
+    struct bypass_map *m;
+    struct ip_ranges r;
+    struct ip_range where;
+    assert_int_equal(bypass_map_new(&m, &c), OK);
+    assert_int_equal(bypass_ranges(m, &r), OK);
+    assert_int_equal(r.n, MANY / 2); /* each comes first where it meets another one */
+    for (unsigned i = 0; i < MANY; i++)
+        assert_null(bypass_conflict(m, i, &where));
+    ip_ranges_free(&r);
+    bypass_map_free(m);
+    test_free(list);
+    test_free(all);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -132,6 +225,8 @@ int main(void)
         cmocka_unit_test(what_comes_before_and_takes_only_some_is_a_conflict),
         cmocka_unit_test(ports_and_protocols_of_the_bypass_are_a_conflict),
         cmocka_unit_test(sources_the_bypass_leaves_to_others_are_a_conflict),
+        cmocka_unit_test(what_overlaps_is_found_as_by_asking_each),
+        cmocka_unit_test(many_policies_are_asked_about_few),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
