@@ -1,5 +1,6 @@
 #include "core/firewall.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,8 +22,10 @@
 
 struct firewall {
     char tun[16], table[NFT_TABLE_TEXT];
-    struct buf in_force; /* the batch that made it */
-    bool wanted, on, told;
+    struct buf in_force;     /* the batch that made it */
+    const struct config *of; /* whose it is: to be compared only, it may be gone */
+    atomic_bool wanted, on;  /* status looks at them meanwhile */
+    bool told;
 };
 
 #define SET_NAME 16
@@ -556,6 +559,11 @@ void firewall_free(struct firewall *f)
     free(f);
 }
 
+bool firewall_is_of(const struct firewall *f, const struct config *c)
+{
+    return f->of == c;
+}
+
 void firewall_remove(struct firewall *f)
 {
     nft_remove(f->table);
@@ -601,11 +609,14 @@ enum err firewall_apply(struct firewall *f, const struct config *c, char *why, s
     f->wanted = c->host.firewall;
     if (!f->wanted) {
         firewall_remove(f);
+        f->of = c;
         return OK;
     }
     enum err e = apply(f, c, reason, sizeof reason);
     if (e == OK && !f->on)
         log_line(LOG_INFO, "core", "firewall: nftables (table inet %s)", f->table);
+    if (e == OK || !f->on)
+        f->of = c;
     if (e == OK) {
         f->on = true;
     } else if (f->on) {

@@ -10,7 +10,7 @@
  * networks stay reachable, as its routes say.
  *
  * Where many policies have both many local and many remote addresses, any pair of them counts as protected: what no
- * policy matches between them is answered into the tunnel, and dropped there, anyhow. Control thread only.
+ * policy matches between them is answered into the tunnel, and dropped there, anyhow.
  */
 #ifndef ADIT_FIREWALL_H
 #define ADIT_FIREWALL_H
@@ -24,11 +24,13 @@ MUST_USE enum err firewall_new(struct firewall **out, const char *tun);
 void firewall_free(struct firewall *f); /* leaves the rules; NULL is fine */
 
 /*
- * Puts what c wants in force, whole or not at all; that it wants no firewall too. A kernel without nf_tables is no error
+ * Puts what c wants in force, whole or not at all; that it wants no firewall too. In any thread, one at a time. A kernel without nf_tables is no error
  * the first time: the log says what stands in. Errors: as nft_commit; FULL (more rules than anybody would walk); why
  * gets one line.
  */
 MUST_USE enum err firewall_apply(struct firewall *f, const struct config *c, char *why, size_t why_size);
+/* Was that one the last that was put in force? Only of one that is still there. */
+bool firewall_is_of(const struct firewall *f, const struct config *c);
 void firewall_remove(struct firewall *f);
 
 /* It was asked for and can't be had: the host's reverse-path filter is all there is. */

@@ -426,12 +426,15 @@ enum err host_addresses(struct host_state *h, const struct config *c, struct ip 
 
 /* -- another configuration -- */
 
+enum err host_filter(struct host_state *h, const struct config *c, char *why, size_t why_size)
+{
+    return firewall_apply(h->firewall, c, why, why_size);
+}
+
 enum err host_extend(struct host_state *h, const struct config *c, char *why, size_t why_size)
 {
     h->why[0] = 0;
     enum err e = addresses_install(h, c);
-    if (e == OK)
-        e = firewall_apply(h->firewall, c, h->why, sizeof h->why);
     if (e == OK)
         return routes_extend(h->routes, c, why, why_size);
     snprintf(why, why_size, "%s", h->why);
@@ -441,7 +444,7 @@ enum err host_extend(struct host_state *h, const struct config *c, char *why, si
 void host_settle(struct host_state *h, const struct config *c)
 {
     addresses_trim(h, c);
-    if (firewall_apply(h->firewall, c, h->why, sizeof h->why) != OK)
+    if (!firewall_is_of(h->firewall, c) && firewall_apply(h->firewall, c, h->why, sizeof h->why) != OK)
         log_line(LOG_WARN, "core", "%s", h->why);
     routes_settle(h->routes, c);
 }

@@ -18,6 +18,7 @@
 /* What the reading thread works on. */
 struct reading {
     const char *file;
+    struct host_state *host;
     const struct config *from; /* in force: it stays so meanwhile */
     struct config *next;
     struct ike_change *change;
@@ -100,6 +101,16 @@ static bool fixed_kept(struct reading *c, const char *file, const struct host *n
 
 /* -- in a thread -- */
 
+static void filter(struct reading *r)
+{
+    char why[256], line[600];
+    r->err = host_filter(r->host, r->next, why, sizeof why);
+    if (r->err == OK)
+        return;
+    snprintf(line, sizeof line, "%s: %s", r->file, why);
+    complain(r, LOG_ERROR, line);
+}
+
 static void read_and_compare(void *ctx)
 {
     struct reading *r = ctx;
@@ -109,6 +120,8 @@ static void read_and_compare(void *ctx)
         r->err = fixed_kept(r, r->file, &r->from->host, &r->next->host) ? OK : ERR_STATE;
     if (r->err == OK)
         r->err = ike_change_new(&r->change, r->from, r->next);
+    if (r->err == OK)
+        filter(r);
 }
 
 static void free_old(void *ctx)
@@ -165,7 +178,7 @@ static void begin(struct daemon *d)
     d->reload.command = d->reload.next_command;
     d->reload.reading = r;
     if (r)
-        *r = (struct reading){.file = d->file, .from = d->config, .errors = json_array()};
+        *r = (struct reading){.file = d->file, .host = d->host, .from = d->config, .errors = json_array()};
     if (!r || errand_new(&d->reload.errand, read_and_compare, r) != OK)
         refuse(d);
     else
