@@ -486,6 +486,16 @@ static void neighbours_pass(struct rules *w, const char *chain)
     accept_rule(w);
 }
 
+/* IPv6 is asked before fragments are put together; without the first one, which shows its port, the others are waste. */
+static void later_fragments_pass(struct rules *w)
+{
+    rule(w, "input");
+    nft_fact_byte(w->b, NFT_IS_FAMILY, 6);
+    nft_fact_byte(w->b, NFT_IS_PROTOCOL, PROTO_UDP);
+    nft_later_fragment(w->b, 6);
+    accept_rule(w);
+}
+
 static void ours_pass(struct rules *w)
 {
     const uint16_t ports[] = {w->c->host.nat_port, w->c->host.port, 0};
@@ -501,6 +511,7 @@ static void ours_pass(struct rules *w)
         nft_compare(w->b, NFT_EQUAL, port, 2);
         accept_rule(w);
     }
+    later_fragments_pass(w);
     protocol_between(w, PROTO_ESP, PROTO_AH);
     for (unsigned i = 0; i < 3; i++) {
         if (i < 2 && !ports[i])

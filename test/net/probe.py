@@ -1,7 +1,7 @@
 """Packets as no honest host sends them, each with a name in its payload, and a witness that tells which ones a host took.
 
 probe.py send: reads a JSON list of [NAME, SOURCE, DESTINATION, PROTOCOL, more...] and sends them past all filters of this
-host: "udp" and "tcp" with SOURCE-PORT, DESTINATION-PORT; "icmp" and "icmpv6" with TYPE, CODE; "quote" and "quote6", an
+host: "udp", "tcp" and "fragments" (UDP in IPv6, cut up) with SOURCE-PORT, DESTINATION-PORT; "icmp" and "icmpv6" with TYPE, CODE; "quote" and "quote6", an
 ICMP error that quotes a UDP packet with SOURCE-PORT, DESTINATION-PORT; any other is a protocol's number.
 probe.py watch: prints "NAME" for each one that gets past this host's filters.
 probe.py sniff DEVICE MARKER: prints each address pair between which the marker is seen on the wire in the clear.
@@ -42,12 +42,20 @@ def built(name, source, destination, protocol, *more):
     return raw((IPv6 if six else IP)(src=source, dst=destination) / inner)
 
 
+def cut(name, source, destination, _, sport, dport):
+    from scapy.all import UDP, IPv6, Raw, raw
+    from scapy.layers.inet6 import IPv6ExtHdrFragment, fragment6
+    whole = IPv6(src=source, dst=destination) / IPv6ExtHdrFragment(id=7) / UDP(sport=sport, dport=dport) / Raw(MARK % name.encode() * 200)
+    return [raw(f) for f in fragment6(whole, 1280)]
+
+
 def send():
     four = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
     six = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW)
     for probe in json.load(sys.stdin):
         try:
-            (six if ':' in probe[2] else four).sendto(built(*probe), (probe[2], 0))
+            for packet in cut(*probe) if probe[3] == 'fragments' else [built(*probe)]:
+                (six if ':' in probe[2] else four).sendto(packet, (probe[2], 0))
         except PermissionError:
             pass  # this host's own filter has dropped it
     print('sent')
