@@ -49,6 +49,9 @@ static void worker_report(struct daemon *d, struct span record, ns_t now)
     case WORKER_HARD:
         ike_child_hard(d->engine, e.child, now);
         break;
+    case WORKER_LONG:
+        dataplane_long(d->dataplane, e.child, now);
+        break;
     case WORKER_MOVED:
         ike_child_moved(d->engine, e.child, &e.from, now);
         break;
@@ -368,7 +371,8 @@ static enum err start_tables(struct daemon *d, unsigned workers, char *why, size
     snprintf(why, size, "tables: %s", err_text(ERR_NOMEM));
     TRY(epoch_new(&d->shared.epoch, workers));
     TRY(sad_new(&d->shared.sad, d->shared.epoch, &random_system));
-    struct dataplane_params p = {.shared = &d->shared, .workers = workers, .timers = &d->timers};
+    struct path_mtu_env sizes = daemon_sizes(d);
+    struct dataplane_params p = {.shared = &d->shared, .workers = workers, .timers = &d->timers, .sizes = &sizes};
     TRY(dataplane_new(&d->dataplane, &p));
     struct spd *spd;
     TRY(dataplane_prepare(d->dataplane, d->config, &spd));
@@ -449,6 +453,7 @@ static enum err daemon_start(struct daemon *d, char *why, size_t size)
     TRY(daemon_reload_new(d));
     TRY(host_up(&d->host, d->config, workers, why, size));
     routes_watch(d);
+    daemon_errors_open(d);
     round_anew(d, NS_NEVER); /* whole: nobody waits yet */
     TRY(start_workers(d, workers, why, size));
     log_line(LOG_INFO, "core", "ready: adit " ADIT_VERSION " on %s, MTU %u, %u worker%s on %s", host_tun_name(d->host),
@@ -537,6 +542,7 @@ static void daemon_end(struct daemon *d)
         loop_watch_del(d->loop, d->signal_watch);
     if (d->wake_watch)
         loop_watch_del(d->loop, d->wake_watch);
+    daemon_errors_close(d);
     if (d->route_watch)
         loop_watch_del(d->loop, d->route_watch);
     if (d->job_watch)

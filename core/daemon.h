@@ -18,6 +18,14 @@
 #include "core/worker.h"
 #include "ike/engine.h"
 
+/* A raw socket for ICMP errors of one family (core/sizes.c). */
+struct error_source {
+    struct daemon *daemon;
+    uint8_t family;
+    int fd; /* -1: none */
+    struct loop_watch *watch;
+};
+
 /* Everything of one daemon; lives on daemon_run's stack. */
 struct daemon {
     char file[256];
@@ -43,6 +51,7 @@ struct daemon {
     struct timer settling; /* routes and MTU: by slices too */
     struct worker_shared shared;
     struct host_state *host;
+    struct error_source errors[2];
     struct dataplane *dataplane;
     struct worker *workers[SAD_WORKERS];
     unsigned worker_count, workers_running;
@@ -76,6 +85,10 @@ int daemon_run(const char *file);
 struct ike_env daemon_env(struct daemon *d);
 /* Packets may have waited for the SA that was just published, of either direction, or dummies may be due. */
 void daemon_workers_call(struct daemon *d);
+/* What the data plane asks about sizes, and the sockets that routers speak to (core/sizes.c). */
+struct path_mtu_env daemon_sizes(struct daemon *d);
+void daemon_errors_open(struct daemon *d);
+void daemon_errors_close(struct daemon *d);
 /* Tells the engine where we would send to this peer from. False: it has no address, or there is no route to it. */
 bool daemon_hint(struct daemon *d, const struct peer *p);
 /*

@@ -56,11 +56,12 @@ struct child {
     struct timer linger;
     uint64_t id;
     uint32_t policy_id, spi_in, spi_out;
-    bool removed;            /* only lingers */
-    struct sa *in;           /* published: the SAD owns it */
-    struct sa *out;          /* ours; NULL once removed */
-    bool sending;            /* out is the one that its policy uses */
-    struct path path;        /* as last moved */
+    bool removed;     /* only lingers */
+    struct sa *in;    /* published: the SAD owns it */
+    struct sa *out;   /* ours; NULL once removed */
+    bool sending;     /* out is the one that its policy uses */
+    struct path path; /* as last moved */
+    struct path_user sizes;
     uint64_t packets, bytes; /* of the outbound SA, once it is gone */
     ns_t last_out;           /* likewise */
     const char *crypto;
@@ -68,6 +69,7 @@ struct child {
 
 struct dataplane {
     struct dataplane_params p;
+    struct path_mtus *sizes;     /* NULL: no concern */
     const struct config *config; /* in force */
     struct timer renewal;        /* of the SPD: instances have come or gone */
     ns_t renewed;                /* when that was done last */
@@ -98,8 +100,11 @@ enum err dataplane_new(struct dataplane **out, const struct dataplane_params *p)
         return ERR_NOMEM;
     d->p = *p;
     random_bytes(d->key, sizeof d->key);
-    enum err e = timer_add(d->p.timers, &d->renewal, renewal_fire);
+    enum err e = p->sizes ? path_mtus_new(&d->sizes, p->sizes) : OK;
+    if (e == OK)
+        e = timer_add(d->p.timers, &d->renewal, renewal_fire);
     if (e != OK) {
+        path_mtus_free(d->sizes);
         free(d);
         return e;
     }
@@ -111,6 +116,7 @@ static void child_free(struct dataplane *d, struct child *c)
 {
     sa_free(c->out); /* never published, or the workers have ended: nobody else knows it */
     timer_drop(d->p.timers, &c->linger);
+    path_mtu_leave(d->sizes, &c->sizes);
     if (c->instance)
         instance_release(d, c->instance);
     free(c);
@@ -135,6 +141,7 @@ void dataplane_free(struct dataplane *d)
     for (unsigned i = 0; i < SAD_POLICIES / STATS_PAGE; i++)
         free(d->stats[i]);
     free(d->slots);
+    path_mtus_free(d->sizes);
     hash_free(&d->owners);
     hash_free(&d->by_name);
     struct spd *spd = atomic_exchange(&d->p.shared->spd, NULL);
@@ -641,7 +648,7 @@ static void child_out_end(struct dataplane *d, struct child *c)
     c->bytes = atomic_load(&c->out->bytes);
     c->last_out = atomic_load(&c->out->last_used);
     sad_retire_out(d->p.shared->sad, c->out);
-    c->out = NULL;
+    c->out = c->sizes.out = NULL;
     c->sending = false;
 }
 
@@ -723,6 +730,14 @@ enum err dataplane_install(struct dataplane *d, const struct ike_child *ic, cons
         child_free(d, c);
         return e;
     }
+    c->sizes = (struct path_user){.child = c->id,
+                                  .spi_out = c->spi_out,
+                                  .in = c->in,
+                                  .out = c->out,
+                                  .mode = ic->policy->peer->pmtu,
+                                  .icmp = ic->policy->icmp};
+    if (d->sizes)
+        path_mtu_join(d->sizes, &c->sizes, &c->path);
     struct child **bucket = child_bucket(d, c->id);
     c->next = *bucket;
     *bucket = c;
@@ -769,11 +784,32 @@ void dataplane_move(struct dataplane *d, uint64_t child, const struct path *path
     if (!c)
         return;
     c->path = *path;
+    if (d->sizes)
+        path_mtu_move(d->sizes, &c->sizes, path);
     sa_move(c->in, path);
     /* The next change of address is news again. */
     atomic_store(&c->in->moved_raised, false);
     if (c->out)
         sa_move(c->out, path);
+}
+
+void dataplane_long(struct dataplane *d, uint64_t child, ns_t now)
+{
+    struct child *c = child_find(d, child);
+    if (c)
+        path_mtu_used(&c->sizes, now);
+}
+
+void dataplane_probed(struct dataplane *d, uint64_t child, unsigned bytes, bool through, ns_t now)
+{
+    struct child *c = child_find(d, child);
+    if (c)
+        path_mtu_probed(&c->sizes, bytes, through, now);
+}
+
+bool dataplane_told(struct dataplane *d, const struct icmp_error *e, ns_t now)
+{
+    return d->sizes && path_mtu_told(d->sizes, e, now);
 }
 
 void dataplane_traffic(const struct dataplane *d, uint64_t child, ns_t *in, ns_t *out)
@@ -806,6 +842,9 @@ enum err dataplane_counters(const struct dataplane *d, uint64_t child, struct ch
         .crypto = c->crypto,
         .in_drops = &c->in->drops,
         .out_drops = c->out ? &c->out->drops : NULL,
+        .path_mtu_probed = path_mtu_complete(&c->sizes),
+        .inner_max = c->out ? atomic_load(&c->out->inner_max) : 0,
     };
+    out->path_mtu = path_mtu_size(&c->sizes, &out->link_mtu);
     return OK;
 }

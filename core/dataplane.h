@@ -6,15 +6,17 @@
 #define ADIT_DATAPLANE_H
 
 #include "core/base/timer.h"
+#include "core/pathmtu.h"
 #include "core/worker.h"
 #include "ike/engine.h"
 
 struct dataplane;
 
 struct dataplane_params {
-    struct worker_shared *shared; /* epoch and sad are there; spd is set by dataplane_commit */
-    unsigned workers;             /* inbound SPIs are spread over them */
-    struct timer_heap *timers;    /* for SAs that linger */
+    struct worker_shared *shared;     /* epoch and sad are there; spd is set by dataplane_commit */
+    unsigned workers;                 /* inbound SPIs are spread over them */
+    struct timer_heap *timers;        /* for SAs that linger */
+    const struct path_mtu_env *sizes; /* copied; NULL: path MTUs are no concern */
 };
 
 /* Errors: NOMEM. */
@@ -59,6 +61,10 @@ MUST_USE enum err dataplane_install(struct dataplane *d, const struct ike_child 
 void dataplane_activate(struct dataplane *d, uint64_t child);
 void dataplane_remove(struct dataplane *d, uint64_t child, bool linger, ns_t now);
 void dataplane_move(struct dataplane *d, uint64_t child, const struct path *path);
+/* What concerns its path MTU: see core/pathmtu.h. */
+void dataplane_long(struct dataplane *d, uint64_t child, ns_t now); /* WORKER_LONG */
+void dataplane_probed(struct dataplane *d, uint64_t child, unsigned bytes, bool through, ns_t now);
+bool dataplane_told(struct dataplane *d, const struct icmp_error *e, ns_t now);
 void dataplane_traffic(const struct dataplane *d, uint64_t child, ns_t *in, ns_t *out);
 
 struct child_counters {
@@ -66,7 +72,10 @@ struct child_counters {
     ns_t last_in, last_out; /* 0: never */
     bool sending;           /* outbound traffic of its policy uses it */
     struct path path;
-    const char *crypto;                            /* engine that runs it */
+    const char *crypto;          /* engine that runs it */
+    unsigned path_mtu, link_mtu; /* bytes of datagrams; 0: not known */
+    bool path_mtu_probed;
+    unsigned inner_max;                            /* the largest inner packet that fits the path; 0: not known */
     const struct drop_stats *in_drops, *out_drops; /* until anything else is called here; NULL: it is gone */
 };
 /* Errors: NOTFOUND. */

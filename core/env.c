@@ -34,6 +34,23 @@ static void env_send(void *ctx, const struct path *path, struct span message)
     env_datagram(ctx, path, message);
 }
 
+/* What the kernel refuses as too long is lost like what a router drops: the probe tells. */
+static void env_send_whole(void *ctx, const struct path *path, struct span message)
+{
+    struct daemon *d = ctx;
+    int fd = host_socket(d->host, path);
+    if (fd < 0 || udp_send_whole(fd, path, message.data, message.len) != OK)
+        return;
+    stat_add(&d->stats, STAT_TX_DATAGRAMS, 1);
+    stat_add(&d->stats, STAT_TX_CALLS, 1);
+}
+
+static void env_probed(void *ctx, uint64_t child, unsigned bytes, bool through)
+{
+    struct daemon *d = ctx;
+    dataplane_probed(d->dataplane, child, bytes, through, clock_now());
+}
+
 static void env_keepalive(void *ctx, const struct path *path)
 {
     /* RFC 3948 section 2.3: one byte 0xff, without the marker. */
@@ -189,6 +206,8 @@ struct ike_env daemon_env(struct daemon *d)
         .random = random_system,
         .stats = &d->stats,
         .send = env_send,
+        .send_whole = env_send_whole,
+        .probed = env_probed,
         .keepalive = env_keepalive,
         .spi_reserve = env_spi_reserve,
         .spi_release = env_spi_release,

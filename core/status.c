@@ -131,6 +131,9 @@ static void child_traffic_json(const struct status_view *s, json_t *child, uint6
     drops_json(drops, n.in_drops);
     drops_json(drops, n.out_drops);
     set(child, "drops", drops);
+    set(child, "path_mtu", n.path_mtu ? json_integer(n.path_mtu) : json_null());
+    set(child, "path_mtu_probed", json_boolean(n.path_mtu_probed));
+    set(child, "inner_mtu", n.inner_max ? json_integer(n.inner_max) : json_null());
 }
 
 json_t *status_child(const struct status_view *s, const struct ike_child_info *info)

@@ -106,6 +106,15 @@ static void expired(struct worker *w, const struct batch *b, unsigned sealed)
         audit_sa(w, STAT_DROP_OUT_EXPIRED, b->sa, b->sa->seq, NULL, span_of(b->v[i].data, b->v[i].len));
 }
 
+/* A batch is of one superpacket or few: the first of them is as long as any. */
+static void note_length(struct worker *w, struct sa *sa, uint32_t len)
+{
+    if (len <= atomic_load_explicit(&sa->news_over, memory_order_relaxed))
+        return;
+    if (worker_event(w, &(struct worker_event){.kind = WORKER_LONG, .child = sa->params.child}))
+        atomic_store_explicit(&sa->news_over, UINT32_MAX, memory_order_relaxed);
+}
+
 void wire_flush(struct worker *w)
 {
     struct batch *b = &w->out;
@@ -125,6 +134,7 @@ void wire_flush(struct worker *w)
             account(w, b, sealed, &all);
             if (tap)
                 tap_batch(w, b, TAP_WIRE, 0, sealed);
+            note_length(w, b->sa, b->v[0].len);
             send_sealed(w, b, sealed);
             expired(w, b, sealed);
         } else if (e == ERR_EXPIRED) {

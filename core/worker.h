@@ -35,6 +35,7 @@ enum worker_event_kind {
     WORKER_ACQUIRE, /* policy_id, packet: it wanted an SA (raised at most once a second for each policy) */
     WORKER_SOFT,    /* child: ask for a rekey */
     WORKER_HARD,    /* child: stopped */
+    WORKER_LONG,    /* child: a long datagram has left on its outbound SA (sa.news_over) */
     WORKER_MOVED,   /* child: authentic ESP came from `from`, which is not its peer's address */
 };
 struct worker_event {

@@ -224,6 +224,22 @@ enum err udp_send(int fd, const struct path *path, const uint8_t *data, size_t l
     return n < 0 ? ERR_SYSTEM : OK;
 }
 
+enum err udp_send_whole(int fd, const struct path *path, const uint8_t *data, size_t len)
+{
+    bool ipv6 = path->remote.ip.family == 6;
+    int level = ipv6 ? IPPROTO_IPV6 : IPPROTO_IP, option = ipv6 ? IPV6_MTU_DISCOVER : IP_MTU_DISCOVER;
+    enum err e = ERR_SYSTEM;
+    if (set_int(fd, level, option, ipv6 ? IPV6_PMTUDISC_PROBE : IP_PMTUDISC_PROBE) &&
+        (!ipv6 || set_int(fd, level, IPV6_DONTFRAG, 1)))
+        e = udp_send(fd, path, data, len);
+    int kept = errno;
+    if (ipv6)
+        (void)set_int(fd, level, IPV6_DONTFRAG, 0);
+    (void)set_int(fd, level, option, ipv6 ? IPV6_PMTUDISC_DONT : IP_PMTUDISC_DONT);
+    errno = kept;
+    return e;
+}
+
 static enum err route_of(int fd, const struct endpoint *to, bool mark, struct ip *source, unsigned *mtu)
 {
     struct endpoint target = *to, local;

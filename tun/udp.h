@@ -54,6 +54,13 @@ MUST_USE enum err udp_steer(int fd, unsigned workers);
  * With path->marker the four zero bytes are put before it. Errors: SYSTEM (errno). */
 MUST_USE enum err udp_send(int fd, const struct path *path, const uint8_t *data, size_t len);
 
+/*
+ * The same, but the datagram leaves whole or not at all: DF, and whatever the kernel has learned of the path doesn't
+ * count. It is the socket that is told so, for that moment: what another thread sends by it then has DF too, which a
+ * datagram that fits the path does not mind. Errors: SYSTEM (EMSGSIZE: longer than the link's MTU).
+ */
+MUST_USE enum err udp_send_whole(int fd, const struct path *path, const uint8_t *data, size_t len);
+
 /* The MTU of the route to this address and the source address the kernel would use. Errors: SYSTEM. */
 MUST_USE enum err udp_route(const struct endpoint *to, bool mark, struct ip *source, unsigned *mtu);
 

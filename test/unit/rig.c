@@ -34,6 +34,38 @@ static void env_send(void *ctx, const struct path *path, struct span message)
     memory_send(h->rig->net, &path->local, &path->remote, datagram, message.len + marker);
 }
 
+static void env_send_whole(void *ctx, const struct path *path, struct span message)
+{
+    struct rig_host *h = ctx;
+    h->rig->probes += h == &h->rig->host[0];
+    env_send(ctx, path, message);
+}
+
+static void env_probed(void *ctx, uint64_t child, unsigned bytes, bool through)
+{
+    struct rig_host *h = ctx;
+    dataplane_probed(h->dataplane, child, bytes, through, h->rig->now);
+}
+
+static unsigned link_of(void *ctx, const struct path *path)
+{
+    (void)ctx;
+    (void)path;
+    return 1500;
+}
+
+static enum err probe(void *ctx, uint64_t child, unsigned bytes)
+{
+    struct rig_host *h = ctx;
+    return ike_probe(h->engine, child, bytes, h->rig->now);
+}
+
+static void doubt(void *ctx, uint64_t child)
+{
+    struct rig_host *h = ctx;
+    ike_child_doubtful(h->engine, child, h->rig->now);
+}
+
 static void env_keepalive(void *ctx, const struct path *path)
 {
     struct rig_host *h = ctx;
@@ -122,7 +154,8 @@ static bool on_wire(void *ctx, const struct endpoint *from, const struct endpoin
         r->wire[i].len = len;
         memcpy(r->wire[i].data, data, len);
     }
-    return true;
+    bool first = ip_equal(&from->ip, &r->host[0].at.ip);
+    return !(first && r->path_mtu && len + 28 > r->path_mtu);
 }
 
 static void complain(void *ctx, const char *file, unsigned line, const char *text)
@@ -176,7 +209,8 @@ static void host_setup(struct rig *r, unsigned i, uint64_t seed)
     assert_int_equal(sad_new(&h->shared.sad, h->shared.epoch, &random_system), OK);
     atomic_store(&h->shared.mtu, RIG_MTU);
     timer_heap_init(&h->timers, h);
-    struct dataplane_params dp = {.shared = &h->shared, .workers = 1, .timers = &h->timers};
+    struct path_mtu_env sizes = {.ctx = h, .timers = &h->timers, .link = link_of, .probe = probe, .doubt = doubt};
+    struct dataplane_params dp = {.shared = &h->shared, .workers = 1, .timers = &h->timers, .sizes = &sizes};
     assert_int_equal(dataplane_new(&h->dataplane, &dp), OK);
     struct spd *spd;
     assert_int_equal(dataplane_prepare(h->dataplane, h->config, &spd), OK);
@@ -215,6 +249,8 @@ static void host_setup(struct rig *r, unsigned i, uint64_t seed)
         .random = random_seeded_source(&h->random, seed + i),
         .stats = &h->stats,
         .send = env_send,
+        .send_whole = env_send_whole,
+        .probed = env_probed,
         .keepalive = env_keepalive,
         .spi_reserve = env_reserve,
         .spi_release = env_release,
@@ -329,6 +365,8 @@ static void one_event(struct rig_host *h, const struct worker_event *e)
         ike_child_soft(h->engine, e->child, h->rig->now);
     if (e->kind == WORKER_HARD)
         ike_child_hard(h->engine, e->child, h->rig->now);
+    if (e->kind == WORKER_LONG)
+        dataplane_long(h->dataplane, e->child, h->rig->now);
     if (e->kind == WORKER_MOVED)
         ike_child_moved(h->engine, e->child, &e->from, h->rig->now);
 }

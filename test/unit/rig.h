@@ -48,7 +48,9 @@ struct rig {
     struct rig_layout layout;
     struct rig_host host[2];
     ns_t now;
-    bool keep_wire; /* keep ESP datagrams below, for replays; and what raw sockets send */
+    unsigned path_mtu; /* of host 0's datagrams: longer ones vanish; 0: none do. The link's is 1500 */
+    unsigned probes;   /* host 0's, by now */
+    bool keep_wire;    /* keep ESP datagrams below, for replays; and what raw sockets send */
     unsigned wire_count;
     struct {
         struct endpoint from, to;

@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "ike/internal.h"
 #include "test/unit/packets.h"
 #include "test/unit/rig.h"
 #include "tun/icmp.h"
@@ -210,6 +211,205 @@ static void mss_may_be_a_number_or_none_of_our_business(void **state)
     assert_int_equal(mss_of_syn(0, false), 1460);
 }
 
+/* -- the path MTU -- */
+
+/*
+ * A sender behind host 0 that sends each 50 ms, and believes ICMP. Answers of the other side come as long as something
+ * arrives there. Returns the time until `size` or less has arrived and gone on arriving, or fails.
+ */
+static ns_t time_to_heal(unsigned size, ns_t patience)
+{
+    struct packet_spec s = packet_spec_udp(false);
+    s.fragment = 0x4000;
+    ns_t begin = rig.now, good = 0;
+    unsigned inner = 1400;
+    while (rig.now - begin < patience) {
+        inject(0, udp_packet(&s, inner - 28));
+        rig_run(&rig, 45 * NS_PER_MS);
+        if (take(1)) {
+            good = good ? good : rig.now;
+            rig_send_udp(&rig, 1, false, payload, 40); /* the answer */
+            rig_run(&rig, 3 * NS_PER_MS);
+            if (rig.now - good > 5 * NS_PER_S)
+                return good - begin;
+        } else {
+            good = 0;
+        }
+        while (take(0))
+            if (taken[TUN_HDR_LEN + 9] == 1)
+                inner = get_be16(taken + TUN_HDR_LEN + 26);
+    }
+    fail_msg("nothing of %u bytes or less arrives", size);
+    return 0;
+}
+
+static unsigned inner_max(void)
+{
+    return atomic_load(&out_sa(0)->inner_max);
+}
+
+static void a_path_smaller_than_its_link_heals(void **state)
+{
+    (void)state;
+    rig_setup(&rig, 7, "");
+    rig.path_mtu = 1400;
+    rig_up(&rig);
+    unsigned link = inner_max();
+    assert_in_range(link, 1400, 1460);
+    ns_t stall = time_to_heal(1400, 20 * NS_PER_S);
+    print_message("nothing passed for %.1f s\n", (double)stall / NS_PER_S);
+    assert_true(stall < 5 * NS_PER_S);
+    rig_run(&rig, 20 * NS_PER_S);
+    assert_int_equal(inner_max(), link - 100); /* to the byte: a common size */
+    /* A rekey is the same path. */
+    unsigned probes = rig.probes;
+    struct sa *before = out_sa(0);
+    ike_rekey(rig.host[0].engine, rig.host[0].config->peers[0], rig.host[0].config->policies[0], 9, rig.now);
+    rig_run(&rig, 2 * NS_PER_S);
+    assert_ptr_not_equal(before, out_sa(0));
+    assert_int_equal(inner_max(), link - 100);
+    assert_int_equal(rig.probes, probes);
+}
+
+static void a_path_that_shrinks_under_traffic_heals(void **state)
+{
+    (void)state;
+    rig_setup(&rig, 8, "");
+    rig_up(&rig);
+    assert_true(time_to_heal(1400, 10 * NS_PER_S) < NS_PER_S);
+    rig.path_mtu = 1280;
+    ns_t stall = time_to_heal(1280, 20 * NS_PER_S);
+    print_message("nothing passed for %.1f s\n", (double)stall / NS_PER_S);
+    assert_true(stall < 6 * NS_PER_S);
+    rig.path_mtu = 0;
+    for (unsigned i = 0; i < 700 && inner_max() < 1400; i++) {
+        rig_send_udp(&rig, 0, false, payload, 1100);
+        rig_send_udp(&rig, 1, false, payload, 40);
+        rig_run(&rig, NS_PER_S);
+        while (take(0) || take(1))
+            continue;
+    }
+    assert_in_range(inner_max(), 1400, 1460); /* within ten minutes and something */
+}
+
+static void a_quiet_tunnel_sends_no_probes(void **state)
+{
+    (void)state;
+    rig_setup(&rig, 9, "");
+    rig.path_mtu = 1300;
+    rig_up(&rig);
+    for (unsigned i = 0; i < 100; i++) {
+        rig_send_udp(&rig, 0, false, payload, 200);
+        rig_run(&rig, NS_PER_S);
+        while (take(1))
+            continue;
+    }
+    assert_int_equal(rig.probes, 0);
+}
+
+static struct icmp_error too_big(unsigned mtu)
+{
+    struct path path = sa_path(out_sa(0));
+    return (struct icmp_error){.too_big = true,
+                               .mtu = mtu,
+                               .proto = 17,
+                               .local = path.local,
+                               .remote = path.remote,
+                               .esp = true,
+                               .spi = out_sa(0)->params.spi};
+}
+
+static bool told(const struct icmp_error *e)
+{
+    return dataplane_told(rig.host[0].dataplane, e, rig.now);
+}
+
+static void icmp_makes_it_be_looked_at(void **state)
+{
+    (void)state;
+    rig_setup(&rig, 10, "");
+    rig_up(&rig);
+    unsigned link = inner_max();
+    struct icmp_error e = too_big(1300);
+    assert_true(told(&e));
+    rig_run(&rig, 3 * NS_PER_S);
+    assert_int_equal(inner_max(), link); /* forged: the probe says so */
+    assert_int_equal(rig.probes, 1);
+    rig_run(&rig, 60 * NS_PER_S);
+    rig.path_mtu = 1300;
+    assert_true(told(&e));
+    rig_run(&rig, 2 * NS_PER_S);
+    assert_int_equal(inner_max(), link - 200);
+}
+
+static void icmp_about_nothing_of_ours_is_ignored(void **state)
+{
+    (void)state;
+    rig_setup(&rig, 11, "");
+    rig_up(&rig);
+    for (unsigned wrong = 0; wrong < 6; wrong++) {
+        struct icmp_error e = too_big(1300);
+        e.spi += wrong == 0;
+        e.remote.port += wrong == 1;
+        e.remote.ip.b[3] += wrong == 2;
+        e.local.ip.b[3] += wrong == 3;
+        e.proto = wrong == 4 ? 50 : 17;
+        e.too_big = wrong != 5; /* unreachable is not listened to by default */
+        assert_false(told(&e));
+    }
+    rig_run(&rig, 5 * NS_PER_S);
+    assert_int_equal(rig.probes, 0);
+    struct icmp_error short_quote = too_big(1300);
+    short_quote.esp = false;
+    assert_true(told(&short_quote));
+}
+
+static void icmp_is_handled_as_configured(void **state)
+{
+    (void)state;
+    rig_setup(&rig, 12, "icmp = no\n");
+    rig_up(&rig);
+    struct icmp_error e = too_big(1300);
+    assert_false(told(&e));
+    rig_teardown(&rig);
+
+    rig_setup(&rig, 12, "icmp = unreachable\ndpd = no\n");
+    rig_up(&rig);
+    e = too_big(1300);
+    assert_false(told(&e));
+    e.too_big = false;
+    rig_run(&rig, 5 * NS_PER_S);
+    ns_t before = rig.now;
+    assert_true(told(&e));
+    rig_run(&rig, NS_PER_S);
+    assert_true(rig.host[0].engine->sas->last_in > before); /* it was asked, and lives */
+    rig_teardown(&rig);
+
+    rig_setup(&rig, 12, "pmtu = icmp\n");
+    rig_up(&rig);
+    unsigned link = inner_max();
+    e = too_big(1300);
+    assert_true(told(&e));
+    rig_run(&rig, 100 * NS_PER_MS);
+    assert_int_equal(inner_max(), link - 200);
+    assert_int_equal(rig.probes, 0);
+    rig_run(&rig, 610 * NS_PER_S);
+    assert_int_equal(inner_max(), link); /* it has aged */
+    rig_teardown(&rig);
+
+    rig_setup(&rig, 12, "pmtu = no\n");
+    rig.path_mtu = 1300;
+    rig_up(&rig);
+    e = too_big(1300);
+    assert_false(told(&e));
+    for (unsigned i = 0; i < 20; i++) {
+        rig_send_udp(&rig, 0, false, payload, 1350);
+        rig_run(&rig, NS_PER_S);
+    }
+    assert_int_equal(rig.probes, 0);
+    assert_int_equal(inner_max(), link);
+}
+
 /* -- what shows no ports -- */
 
 static void ports_tunnel(void)
@@ -348,6 +548,12 @@ int main(void)
         cmocka_unit_test_teardown(fragmented_before_each_piece_is_a_packet_that_fits, teardown),
         cmocka_unit_test_teardown(syns_announce_what_the_path_carries, teardown),
         cmocka_unit_test_teardown(mss_may_be_a_number_or_none_of_our_business, teardown),
+        cmocka_unit_test_teardown(a_path_smaller_than_its_link_heals, teardown),
+        cmocka_unit_test_teardown(a_path_that_shrinks_under_traffic_heals, teardown),
+        cmocka_unit_test_teardown(a_quiet_tunnel_sends_no_probes, teardown),
+        cmocka_unit_test_teardown(icmp_makes_it_be_looked_at, teardown),
+        cmocka_unit_test_teardown(icmp_about_nothing_of_ours_is_ignored, teardown),
+        cmocka_unit_test_teardown(icmp_is_handled_as_configured, teardown),
         cmocka_unit_test_teardown(later_fragments_go_where_their_first_one_went, teardown),
         cmocka_unit_test_teardown(the_receiver_checks_fragments_by_itself, teardown),
         cmocka_unit_test_teardown(errors_of_routers_go_with_what_they_are_about, teardown),
