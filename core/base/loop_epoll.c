@@ -29,6 +29,7 @@ struct source {
 
 struct queued {
     struct loop_tx tx; /* what is left of it */
+    bool singly;       /* its segments are too long for one send of them all */
     struct msg_route route;
 };
 
@@ -185,7 +186,7 @@ static unsigned gather(struct epoll_loop *e, struct loop_io *io)
     for (uint32_t i = 0; i < io->count && n < TX_MESSAGES; i++) {
         struct queued *q = &io->queue[(io->head + i) % QUEUE];
         struct loop_tx tx = q->tx;
-        bool whole = io->gso || !msg_segmented(&tx);
+        bool whole = (io->gso && !q->singly) || !msg_segmented(&tx);
         do {
             uint32_t len = whole || tx.segment > tx.len ? tx.len : tx.segment;
             msg_header(&e->tx_msg[n].msg_hdr, &e->tx_iov[n], &q->route, &tx, len, whole && msg_segmented(&tx));
@@ -209,6 +210,10 @@ static void refused(struct epoll_loop *e, struct loop_io *io, int error)
     }
     if (error == EIO && io->gso && msg_segmented(&q->tx)) {
         io->gso = false; /* no checksum offload on the way out */
+        return;
+    }
+    if (error == EINVAL && !q->singly && msg_segmented(&q->tx)) {
+        q->singly = true; /* segments over the path MTU: one by one the kernel fragments them */
         return;
     }
     struct loop_failure f = msg_failure(&q->tx, error);
@@ -241,6 +246,7 @@ static void epoll_send(struct loop *l, struct loop_io *io, const struct loop_tx 
     }
     struct queued *q = &io->queue[(io->head + io->count) % QUEUE];
     q->tx = *tx;
+    q->singly = false;
     msg_route(&q->route, tx, io->inet6);
     loop_slot_ref(tx->slot);
     io->count++;
