@@ -24,7 +24,7 @@ struct udp_options {
  * after an earlier process ended is tried again for up to 2 s.
  *
  * Path MTU discovery is off (IP_PMTUDISC_DONT): IKE and ESP share the socket, and a datagram over the path's MTU is
- * fragmented rather than lost in silence where ICMP is filtered. A segmented send (UDP_SEGMENT) fails with EINVAL when a
+ * fragmented rather than lost in silence where ICMP is filtered. A segmented send (UDP_SEGMENT) fails with EMSGSIZE or EINVAL when a
  * segment exceeds the route's MTU; the loop engines send it one by one then.
  * Errors: EXISTS (address in use), PERM, SYSTEM; why gets a line for the log.
  */

@@ -172,7 +172,7 @@ static inline void loop_io_close(struct loop *l, struct loop_io *io)
 /*
  * Queue a send. Where the kernel refuses segmentation on this socket (EIO), the engine stops using it there and sends
  * the datagrams one by one, as it does with one send whose segments exceed what the kernel has learned of the path MTU
- * (EINVAL): by themselves they are fragmented. Other errors go to the handler's failed().
+ * (EMSGSIZE or EINVAL): by themselves they are fragmented. Other errors go to the handler's failed().
  */
 static inline void loop_send(struct loop *l, struct loop_io *io, const struct loop_tx *tx)
 {

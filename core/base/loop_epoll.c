@@ -212,8 +212,8 @@ static void refused(struct epoll_loop *e, struct loop_io *io, int error)
         io->gso = false; /* no checksum offload on the way out */
         return;
     }
-    if (error == EINVAL && !q->singly && msg_segmented(&q->tx)) {
-        q->singly = true; /* segments over the path MTU: one by one the kernel fragments them */
+    if (msg_too_long(error) && !q->singly && msg_segmented(&q->tx)) {
+        q->singly = true; /* one by one the kernel fragments them */
         return;
     }
     struct loop_failure f = msg_failure(&q->tx, error);

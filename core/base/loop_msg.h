@@ -5,6 +5,7 @@
 #ifndef ADIT_LOOP_MSG_H
 #define ADIT_LOOP_MSG_H
 
+#include <errno.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 
@@ -26,6 +27,12 @@ struct msg_route {
     _Alignas(struct cmsghdr) uint8_t
         control[CMSG_SPACE(sizeof(struct in6_pktinfo)) + 2 * CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(uint16_t))];
 };
+
+/* A segmented send was refused for segments over the path MTU as the kernel knows it (EINVAL from older kernels). */
+static inline bool msg_too_long(int error)
+{
+    return error == EMSGSIZE || error == EINVAL;
+}
 
 static inline bool msg_segmented(const struct loop_tx *tx)
 {

@@ -250,8 +250,8 @@ static void send_done(struct uring_loop *u, struct send_op *s, int res)
     if (res == -EIO && msg_segmented(&tx) && !io->closed && !u->ending) {
         io->gso = false; /* no checksum offload on the way out */
         send_singly(u, io, &tx);
-    } else if (res == -EINVAL && msg_segmented(&tx) && !io->closed && !u->ending) {
-        send_singly(u, io, &tx); /* segments over the path MTU: one by one the kernel fragments them */
+    } else if (msg_too_long(-res) && msg_segmented(&tx) && !io->closed && !u->ending) {
+        send_singly(u, io, &tx); /* one by one the kernel fragments them */
     } else if (res < 0) {
         struct loop_failure f = msg_failure(&tx, -res);
         if (!io->closed)

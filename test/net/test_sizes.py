@@ -1,0 +1,192 @@
+"""Sizes: links from 1280 to 9000 bytes, a path that shrinks under traffic, fragments, ICMP errors to the inside."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import time
+
+import pytest
+from netlab import Adit, wait_for
+from traffic import PYTHON, tcp_transfer
+
+FLOW = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'flow.py')
+ENDS = {4: ('192.0.2.1', '203.0.113.1'), 6: ('2001:db8:1::1', '2001:db8:2::1')}
+INNER = {4: ('10.1.0.1', '10.2.0.1'), 6: ('fd01::1', 'fd02::1')}
+
+
+def ini(number, outer, peer=''):
+    other = 3 - number
+    return (f'[peer other]\nendpoint = {ENDS[outer][other - 1]}\npsk = "correct horse battery staple"\n'
+            f'local = 10.{number}.0.0/24, fd0{number}::/64\nremote = 10.{other}.0.0/24, fd0{other}::/64\n{peer}\n')
+
+
+def road(lab):
+    """left, a router, right; links of 1500 bytes."""
+    left, middle, right = lab.host('left'), lab.host('middle'), lab.host('right')
+    middle.run('sysctl', '-qw', 'net.ipv4.ip_forward=1', 'net.ipv6.conf.all.forwarding=1')
+    for number, host in ((1, left), (2, right)):
+        lab.wire(host, 'eth0', middle, f'm{number}')
+        for family, ends in ENDS.items():
+            gateway = ends[number - 1][:-1] + ('254' if family == 4 else 'fe')
+            host.address('eth0', ends[number - 1] + ('/24' if family == 4 else '/64'))
+            middle.address(f'm{number}', gateway + ('/24' if family == 4 else '/64'))
+            host.run('ip', f'-{family}', 'route', 'add', 'default', 'via', gateway)
+            host.address('lo', INNER[family][number - 1] + ('/32' if family == 4 else '/128'))
+    return left, middle, right
+
+
+def tunnel(lab, outer=4, peer=''):
+    left, middle, right = road(lab)
+    a, b = Adit(left, ini(1, outer, peer)).start(), Adit(right, ini(2, outer, peer)).start()
+    a.up('other')
+    wait_for('one IKE SA', lambda: all(len(x.status()['peers'][0]['ike_sas']) == 1 for x in (a, b)))
+    return a, middle, b
+
+
+def silence(middle):
+    """The router tells nobody what it drops."""
+    middle.run('nft', '-f', '-', input='table inet quiet { chain out { type filter hook output priority 0;\n'
+               'icmp type destination-unreachable drop\nicmpv6 type packet-too-big drop\n} }')
+
+
+def child(adit):
+    return next(c for sa in adit.status()['peers'][0]['ike_sas'] for c in sa['children'] if c['sending'])
+
+
+def counter(adit, name):
+    return adit.status()['counters'][name]
+
+
+class Flow:
+    def __init__(self, source, sink, address, seconds, mbit=40, port=7100):
+        self.server = sink.spawn(PYTHON, FLOW, 'recv', address, str(port), log=f'flow-recv-{port}.log')
+        self.server.wait_text('ready')
+        self.seconds = seconds
+        self.client = source.spawn(PYTHON, FLOW, 'send', address, str(port), str(seconds), str(mbit),
+                                   log=f'flow-send-{port}.log')
+
+    def done(self):
+        sent = int(self.client.wait_text(r'^\d+\n', self.seconds + 60).group(0))
+        got = json.loads(self.server.wait_text(r'\{.*\}', 30).group(0))
+        assert got['bytes'] == sent
+        return got
+
+
+@pytest.mark.parametrize('mtu', [1280, 1400, 1500, 9000])
+@pytest.mark.parametrize('outer', [4, 6])
+def test_links_of_every_size_work_out_of_the_box(lab, mtu, outer):
+    left, right = lab.pair(mtu)
+    ends = {4: ('192.0.2.1', '192.0.2.2'), 6: ('2001:db8::1', '2001:db8::2')}[outer]
+    daemons = []
+    for number, host in ((1, left), (2, right)):
+        for family in INNER:
+            host.address('lo', INNER[family][number - 1] + ('/32' if family == 4 else '/128'))
+        daemons.append(Adit(host, ini(number, outer).replace(ENDS[outer][2 - number], ends[2 - number])).start())
+    a, b = daemons
+    a.up('other')
+    for family in (4, 6):
+        source, target = INNER[family]
+        # Where the TUN device has 1280 bytes for IPv6, and the path less, the first long one tells its sender.
+        left.ping(target, 1, 1240, source=source, check=mtu > 1280, timeout=1)
+        for size in (56, 1200, 1300, 1400, 1500, 3000, 9000, 30000):
+            left.ping(target, 2, size, source=source)
+        tcp_transfer(left, right, target, 20, port=7001)
+        tcp_transfer(right, left, source, 20, port=7002)
+    wait_for('the size of the path', lambda: child(a)['path_mtu_probed'], 10)
+    assert child(a)['path_mtu'] == mtu
+    assert counter(a, 'drop_out_send') == 0
+
+
+@pytest.mark.parametrize('icmp', ['allowed', 'blocked'])
+@pytest.mark.parametrize('outer, peer', [(4, ''), (4, 'df = set'), (6, '')])
+def test_a_path_that_shrinks_in_mid_transfer(lab, outer, peer, icmp):
+    a, middle, b = tunnel(lab, outer, peer)
+    if icmp == 'blocked':
+        silence(middle)
+    flow = Flow(a.host, b.host, INNER[4][1], 20)
+    wait_for('the path to be known', lambda: child(a)['path_mtu_probed'], 10)
+    assert child(a)['path_mtu'] == 1500
+    middle.run('ip', 'link', 'set', 'm2', 'mtu', '1280')
+    got = flow.done()
+    print(f'IPv{outer} {peer}, ICMP {icmp}: the longest stall was {got["longest"]} s, '
+          f'the path MTU is {child(a)["path_mtu"]} now')
+    assert got['longest'] < 10
+    if outer == 6 or peer:
+        assert child(a)['path_mtu'] == 1280
+    assert child(b)['path_mtu'] == 1500  # the other direction is another path
+
+
+@pytest.mark.parametrize('outer', [4, 6])
+def test_each_direction_has_a_size_of_its_own(lab, outer):
+    a, middle, b = tunnel(lab, outer, 'df = set')
+    middle.run('ip', 'link', 'set', 'm2', 'mtu', '1300')
+    tcp_transfer(a.host, b.host, INNER[4][1], 5, port=7001)
+    tcp_transfer(b.host, a.host, INNER[4][0], 5, port=7002)
+    tcp_transfer(a.host, b.host, INNER[6][1], 5, port=7003)
+    wait_for('both sizes', lambda: child(a)['path_mtu'] == 1300 and child(b)['path_mtu_probed'], 40)
+    assert child(b)['path_mtu'] == 1500
+
+
+@pytest.mark.parametrize('fragment', ['before', 'after'])
+def test_without_df_it_is_fragmented_as_configured(lab, fragment):
+    a, middle, b = tunnel(lab, 4, f'fragment = {fragment}')
+    middle.run('nft', '-f', '-', input='table ip seen { chain pre { type filter hook prerouting priority -500;\n'
+               'iif m1 ip frag-off & 0x3fff != 0 counter\n} }')
+    a.host.run('ip', 'link', 'set', 'adit0', 'mtu', '3000')  # else the host fragments by itself
+    source, target = INNER[4]
+    a.host.run(PYTHON, '-c', UDP.format(source=source, target=target, length=2500, pmtu=0))
+    receiver = b.host.spawn(PYTHON, '-c', UDP_SINK.format(target=target), log='sink.log')
+    receiver.wait_text('ready')
+    a.host.run(PYTHON, '-c', UDP.format(source=source, target=target, length=2500, pmtu=0))
+    receiver.wait_text('2500')
+    outside = int(re.search(r'packets (\d+)', middle.run('nft list table ip seen').stdout).group(1))
+    assert (outside == 0) == (fragment == 'before')
+    assert counter(a, 'drop_out_too_big') == 0
+
+
+UDP = '''
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.setsockopt(socket.IPPROTO_IP, 10, {pmtu})  # IP_MTU_DISCOVER
+s.bind(('{source}', 0))
+s.sendto(bytes({length}), ('{target}', 7200))
+'''
+UDP_SINK = '''
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(('{target}', 7200))
+print('ready', flush=True)
+print(len(s.recv(65536)), flush=True)
+'''
+PROBE = '''
+import socket, time
+family = socket.{family}
+s = socket.socket(family, socket.SOCK_DGRAM)
+level, discover, mtu = (socket.IPPROTO_IP, 10, 14) if family == socket.AF_INET else (socket.IPPROTO_IPV6, 23, 24)
+s.setsockopt(level, discover, 2)  # what an application with path MTU discovery does
+s.bind(('{source}', 0))
+s.connect(('{target}', 7201))
+for i in range(50):
+    try:
+        s.send(bytes(1300))
+    except OSError:
+        pass
+    time.sleep(0.1)
+    if s.getsockopt(level, mtu) < 1328:
+        break
+print(s.getsockopt(level, mtu))
+'''
+
+
+@pytest.mark.parametrize('family', [4, 6])
+def test_who_sends_too_much_with_df_is_told_the_size(lab, family):
+    a, middle, b = tunnel(lab, 4)
+    middle.run('ip', 'link', 'set', 'm2', 'mtu', '1350')
+    source, target = INNER[family]
+    told = int(a.host.run(PYTHON, '-c', PROBE.format(family='AF_INET' if family == 4 else 'AF_INET6', source=source,
+                                                     target=target), timeout=60).stdout)
+    wait_for('the size of the path', lambda: child(a)['path_mtu'] <= 1350, 20)
+    assert 1280 <= told < 1328
+    assert counter(a, 'drop_out_too_big') > 0 and counter(a, 'icmp_told') > 0
