@@ -796,7 +796,7 @@ static void reload_in_the_midst_tells_the_peer(void **state)
         none.peer_count = at % 2;
         assert_int_equal(reload(A->e, &none, s->now), OK);
         assert_non_null(sim_command(A, 1));
-        sim_for(s, 35 * NS_PER_S); /* half-open ones go by themselves */
+        sim_for(s, 35 * NS_PER_S);                       /* half-open ones go by themselves */
         unsigned left = sim_ike_sas(A, IKE_ESTABLISHED); /* whose peer is still there, if it was up before */
         assert_sim(at % 2 ? left == sim_ike_sas(B, IKE_ESTABLISHED) : sim_empty(s));
         assert_sim(sim_children(A) == 0 && sim_children(B) == 0);
