@@ -628,6 +628,11 @@ const struct policy *selectors_match(const struct ike_sa *sa, const struct ike_m
 /* Initiator: the selectors of an answer, as this end sees addresses. False: not within what was offered. */
 bool selectors_accept(const struct ike_sa *sa, const struct ike_message *m, const struct task *t, bool transport,
                       struct child_terms *out);
+/*
+ * Whether an SA in transport mode was negotiated for other addresses than IKE runs between now, or (remapped) than the
+ * peer sees, and its policy covers the new ones.
+ */
+bool selectors_outdated(const struct ike_sa *sa, const struct child *c, bool remapped);
 /* The selectors of a packet within the policy, for the front of an offer. */
 void selectors_of_packet(struct policy_run *p, const struct flow *packet);
 

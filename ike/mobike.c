@@ -238,9 +238,21 @@ static void refused(struct ike_sa *sa, uint16_t type)
     close_sa(sa, text);
 }
 
+/*
+ * Tunnels go on with the selectors they have (RFC 4555 section 3.5). Transport mode is for the two addresses themselves:
+ * where those are others now, or the peer sees others, it is negotiated anew.
+ */
+static void renew_transport(struct ike_sa *sa, bool remapped)
+{
+    for (struct child *c = sa->children; c && sa->state == SA_UP; c = c->next)
+        if (selectors_outdated(sa, c, remapped))
+            (void)child_rekey(c); /* if it can't, it ends with its lifetime */
+}
+
 static void updated(struct ike_sa *sa, const struct ike_message *m)
 {
     const struct ike_notify *error = ike_find_error(m), *seen = seen_mapping(m);
+    bool remapped = seen && sa->mobike.mapped && memcmp(sa->mobike.mapping, seen->data.data, NAT_HASH_LEN) != 0;
     if (error) {
         refused(sa, error->type);
         return;
@@ -251,6 +263,7 @@ static void updated(struct ike_sa *sa, const struct ike_message *m)
     sa->mobike.mapped = seen;
     if (seen)
         memcpy(sa->mobike.mapping, seen->data.data, NAT_HASH_LEN);
+    renew_transport(sa, remapped);
 }
 
 static void answered(struct ike_sa *sa, const struct ike_message *m)

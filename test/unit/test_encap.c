@@ -83,6 +83,12 @@ static void both_ends_agree(void **state)
         start(s, cases[i].able_a, cases[i].able_b);
         assert_path(s, cases[i].raw);
         assert_int_equal(sim_find(A, IKE_EVENT_CHILD_UP, "raw ESP") != NULL, cases[i].raw);
+        for (unsigned k = 0; k < 2; k++) { /* and stay so on what is made of it */
+            ike_rekey(A->e, &A->peers[0], k ? &A->policies[0] : NULL, 2 + k, s->now);
+            sim_for(s, 10 * NS_PER_S);
+            assert_true(sim_command(A, 2 + k)->ok);
+        }
+        assert_path(s, cases[i].raw);
         close_all(s);
     }
 }
@@ -287,6 +293,47 @@ static void initiator_goes_on_without_natt_if_it_can(void **state)
     }
 }
 
+/* Transport mode is for the addresses themselves: when one of them is another, so are the selectors. */
+static void transport_mode_follows_addresses(void **state)
+{
+    (void)state;
+    for (unsigned covered = 0; covered < 2; covered++) {
+        struct sim *s = hosts(80 + covered, ENCAP_RAW, ENCAP_RAW);
+        struct selectors want;
+        for (unsigned k = 0; k < 2; k++) {
+            struct policy *p = &s->node[k].policies[0];
+            p->mode = MODE_TRANSPORT;
+            sim_selectors(&p->local, k ? "10.0.0.2" : covered ? "10.0.0.0/16" : "10.0.0.1");
+            sim_selectors(&p->remote, !k ? "10.0.0.2" : covered ? "10.0.0.0/16" : "10.0.0.1");
+            s->node[k].peers[0].mobike = true;
+        }
+        A->more[0] = (struct ip){.family = 4, .b = {10, 0, 1, 1}};
+        sim_start_engines(s, NULL);
+        for (unsigned k = 0; k < 2; k++) {
+            s->node[k].e->env.raw = able;
+            s->node[k].e->env.transport_mode = true;
+            sim_addresses(s, k);
+        }
+        ike_up(A->e, &A->peers[0], NULL, 1, s->now);
+        sim_for(s, 5 * NS_PER_S);
+        assert_path(s, true);
+        A->ip = A->more[0];
+        A->more[0].family = 0;
+        sim_addresses(s, 0);
+        sim_for(s, 10 * NS_PER_S);
+        assert_path(s, true);
+        assert_true(ip_equal(&sim_sending(A, NULL)->path.local.ip, &A->ip));
+        assert_true(ip_equal(&sim_sending(B, NULL)->path.remote.ip, &A->ip));
+        sim_selectors(&want, covered ? "10.0.1.1" : "10.0.0.1");
+        assert_int_equal(sim_sending(A, NULL)->mode, MODE_TRANSPORT);
+        assert_true(selectors_equal(&sim_sending(A, NULL)->local, &want));
+        assert_true(selectors_equal(&sim_sending(B, NULL)->remote, &want));
+        assert_int_equal(sim_count(A, IKE_EVENT_CHILD_REKEYED), covered);
+        assert_int_equal(sim_count(B, IKE_EVENT_CHILD_REKEYED), covered);
+        close_all(s);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -297,6 +344,7 @@ int main(void)
         cmocka_unit_test(responder_gives_raw_esp_to_who_knows_no_natt),
         cmocka_unit_test(encap_udp_is_kept_to_in_ike_auth),
         cmocka_unit_test(initiator_goes_on_without_natt_if_it_can),
+        cmocka_unit_test(transport_mode_follows_addresses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
