@@ -84,6 +84,36 @@ def test_tunnels_of_each_ip_version(lab, encap, outer, io):
     b.stop()
 
 
+@pytest.mark.parametrize('encap', ['raw', 'udp'])
+def test_outer_fragments_are_put_together(lab, encap):
+    """A router on the way cuts what is too long for its next link (D10 of test/conformance)."""
+    left, middle, right = lab.host('left'), lab.host('middle'), lab.host('right')
+    middle.run('sysctl', '-qw', 'net.ipv4.ip_forward=1')
+    lab.wire(left, 'eth0', middle, 'in0')
+    lab.wire(middle, 'out0', right, 'eth0', mtu=900)
+    left.address('eth0', '192.0.2.1/24')
+    middle.address('in0', '192.0.2.254/24')
+    middle.address('out0', '198.51.100.254/24')
+    right.address('eth0', '198.51.100.1/24')
+    left.run('ip', 'route', 'add', 'default', 'via', '192.0.2.254')
+    right.run('ip', 'route', 'add', 'default', 'via', '198.51.100.254')
+    left.address('lo', '10.1.0.1/32')
+    right.address('lo', '10.2.0.1/32')
+    more = f'psk = "{PSK}"\nencap = {encap}\npmtu = no\n'
+    a, _ = up(lab, f'[host]\nmtu = 1400\n[peer other]\nendpoint = 198.51.100.1\nlocal = 10.1.0.1\nremote = 10.2.0.1\n{more}',
+              f'[host]\nmtu = 1400\n[peer other]\nendpoint = 192.0.2.1\nlocal = 10.2.0.1\nremote = 10.1.0.1\n{more}')
+    assert child(a)['encap'] == encap
+    capture = Capture(right)
+    sink = right.spawn('/usr/bin/python3', '-c', 'import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); '
+                       's.bind(("10.2.0.1", 7000)); print("ready", flush=True); '
+                       '[print(len(s.recv(2000)), flush=True) for _ in range(10)]', log='sink.log')
+    sink.wait_text('ready')
+    left.run('/usr/bin/python3', '-c', 'import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); '
+             's.bind(("10.1.0.1", 0)); [s.sendto(bytes(1300), ("10.2.0.1", 7000)) for _ in range(10)]')
+    sink.wait_text('(1300\n){10}')
+    assert capture.done().count('ip.flags.mf == 1 && ip.src == 192.0.2.1') >= 10
+
+
 def hosts_ini(number, outer, more=''):
     other = 3 - number
     return (f'[peer other]\nendpoint = {OUTER[outer][other - 1]}\npsk = "{PSK}"\nlocal = {OUTER[outer][number - 1]}\n'
