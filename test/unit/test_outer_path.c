@@ -235,6 +235,35 @@ static void test_marks_stay_with_their_segments(void **state)
     }
 }
 
+/* ESP that is there before its SA waits for it, with the mark that it came with. */
+static void test_a_mark_on_what_comes_early_is_kept(void **state)
+{
+    (void)state;
+    struct packet_spec s = packet_spec_udp(false);
+    uint8_t sent[300];
+    rig_setup(&rig, 7, "");
+    rig_run(&rig, NS_PER_MS);
+    ike_up(rig.host[0].engine, rig.host[0].config->peers[0], NULL, 1, rig.now);
+    for (unsigned i = 0; i < 1000 && !rig.host[1].up; i++)
+        rig_run(&rig, NS_PER_MS);
+    assert_int_equal(rig.host[0].up, 0); /* the answer is under way */
+    memset(&road, 0, sizeof road);
+    road.mark_every = 1;
+    road.mark = CE;
+    memory_net_router(rig.net, on_road, NULL);
+    s.tos = ECT0;
+    memset(frame, 0, TUN_HDR_LEN);
+    size_t len = packet_build(&s, payload, 100, frame + TUN_HDR_LEN), at = TUN_HDR_LEN + 12;
+    memcpy(frame + at, ((const uint8_t[]){10, 2, 0, 1, 10, 1, 0, 1}), 8); /* back: no checksum changes */
+    assert_int_equal(memory_tun_inject(rig.net, rig.host[1].tun, frame, TUN_HDR_LEN + len), OK);
+    rig_run(&rig, 10 * NS_PER_MS);
+    s.tos = CE;
+    packet_build(&s, payload, 100, sent);
+    memcpy(sent + 12, frame + at, 8);
+    assert_int_equal(memory_tun_take(rig.net, rig.host[0].tun, taken, sizeof taken), TUN_HDR_LEN + len);
+    assert_memory_equal(taken + TUN_HDR_LEN, sent, len);
+}
+
 /* One segmented send has one header: what differs in it goes in sends of its own. */
 static void test_runs_end_where_the_header_changes(void **state)
 {
@@ -330,6 +359,7 @@ int main(void)
         cmocka_unit_test_teardown(test_marks_stay_with_their_segments, teardown),
         cmocka_unit_test_teardown(test_with_df_set_long_packets_are_cut_up_before, teardown),
         cmocka_unit_test_teardown(test_no_df_on_what_only_passes_in_fragments, teardown),
+        cmocka_unit_test_teardown(test_a_mark_on_what_comes_early_is_kept, teardown),
         cmocka_unit_test_teardown(test_runs_end_where_the_header_changes, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
