@@ -94,10 +94,11 @@ static void keylog_sa(struct keylog *k, const struct ike_child *c, const struct 
                       const struct endpoint *to, uint32_t spi, struct span key, struct span integ)
 {
     char src[IP_TEXT] = "*", dst[IP_TEXT] = "*", key_hex[160], integ_hex[160], line[KEYLOG_LINE], ours[2][32];
-    const char *encr_name = keylog_name(encr_names, COUNT(encr_names), c->suite.encr.id);
+    const bool ah = c->protocol == PROTOCOL_AH; /* Wireshark reads it as it is, and checks no ICV */
+    const char *encr_name = ah ? "AH" : keylog_name(encr_names, COUNT(encr_names), c->suite.encr.id);
     const char *integ_name = keylog_name(integ_names, COUNT(integ_names), c->suite.integ.id);
     /* One bad line spoils the whole table: what Wireshark has no name for is a comment in it, for other readers. */
-    const bool known = encr_name && integ_name;
+    const bool known = !ah && encr_name && integ_name;
     /* Our own side may not be known yet; Wireshark takes a star for any address. */
     if (!ip_is_any(&from->ip))
         ip_format(&from->ip, src);
@@ -118,7 +119,7 @@ static void keylog_sa(struct keylog *k, const struct ike_child *c, const struct 
 
 void keylog_child(struct keylog *k, const struct ike_child *c)
 {
-    if (k->esp_fd < 0 || c->protocol == PROTOCOL_AH) /* Wireshark reads AH as it is, and checks no ICV */
+    if (k->esp_fd < 0)
         return;
     keylog_sa(k, c, &c->path.remote, &c->path.local, c->spi_in, c->key_in, c->integ_in);
     keylog_sa(k, c, &c->path.local, &c->path.remote, c->spi_out, c->key_out, c->integ_out);
