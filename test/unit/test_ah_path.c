@@ -182,6 +182,101 @@ static void a_spi_counts_for_its_own_protocol(void **state)
     assert_int_equal(rig_stat(&rig, 1, STAT_IN_PACKETS), 1);
 }
 
+/* -- transport mode -- */
+
+/* From host 0 itself, with so many bytes of options or extension headers; returns the length of the packet in `frame`. */
+static size_t send_between_hosts(const uint8_t *more, size_t n, uint8_t first)
+{
+    struct packet_spec s = packet_spec_udp(rig.layout.ipv6);
+    uint8_t *p = frame + TUN_HDR_LEN;
+    size_t header = rig.layout.ipv6 ? 40 : 20;
+    s.from = rig.host[0].at.ip.b;
+    s.to = rig.host[1].at.ip.b;
+    s.id = 0; /* as Linux leaves it for who fragments */
+    memset(frame, 0, TUN_HDR_LEN);
+    size_t len = packet_build(&s, (const uint8_t *)RIG_MARKER, sizeof RIG_MARKER, p);
+    memmove(p + header + n, p + header, len - header);
+    memcpy(p + header, more, n);
+    len += n;
+    if (rig.layout.ipv6) {
+        put_be16(p + 4, (uint16_t)(len - 40));
+        p[6] = n ? first : p[6];
+    } else {
+        p[0] = (uint8_t)(0x40 | (20 + n) / 4);
+        put_be16(p + 2, (uint16_t)len);
+        put_be16(p + 10, 0);
+        put_be16(p + 10, (uint16_t)~packet_naive_sum(0, p, 20 + n));
+    }
+    rig.wire_count = 0;
+    rig_inject(&rig, 0, frame, TUN_HDR_LEN + len);
+    rig_run(&rig, 3 * NS_PER_MS);
+    return len;
+}
+
+/* What arrived is what was sent; but for the Identification of IPv4, which is ours then, and its checksum. */
+static void expect_same(size_t len)
+{
+    uint8_t *sent = frame + TUN_HDR_LEN, *got = taken + TUN_HDR_LEN;
+    assert_int_equal(take(1), len);
+    if (!rig.layout.ipv6) {
+        size_t header = (got[0] & 15u) * 4;
+        assert_int_equal(packet_naive_sum(0, got, header), 0xffff);
+        assert_true(get_be16(got + 4) != 0);
+        memcpy(sent + 4, got + 4, 2);
+        memcpy(sent + 10, got + 10, 2);
+    }
+    assert_memory_equal(got, sent, len);
+}
+
+/* Conformance 47, for AH: what is for the way stays in front of it and is covered as far as it can't change. */
+static void transport_mode_keeps_headers_on_their_side(void **state)
+{
+    static const uint8_t ways[] = {60, 0, 0x3e, 4, 1, 2, 3, 4, 43, 0, 1, 4, 0, 0, 0, 0, 17, 0, 253, 0, 0, 0, 0, 0},
+                         end[] = {17, 0, 0x1e, 4, 0xaa, 0xaa, 0xaa, 0xaa},
+                         options[] = {7, 7, 4, 0, 0, 0, 0, 1, 0x94, 4, 0, 0}; /* record route, router alert */
+    (void)state;
+    for (unsigned ipv6 = 0; ipv6 < 2; ipv6++) {
+        rig_setup_as(&rig, 30 + ipv6, "mode = transport-only\nah = sha384\n",
+                     &(struct rig_layout){.ipv6 = ipv6, .hosts = true});
+        rig_up(&rig);
+        rig.keep_wire = true;
+        size_t header = ipv6 ? 40 : 20, more = ipv6 ? 40 : 36; /* 12 and 24 bytes of ICV */
+        expect_same(send_between_hosts((const uint8_t *)"", 0, 0));
+        assert_int_equal(rig.wire[0].data[ipv6 ? 6 : 9], 51);
+        assert_int_equal(rig.wire[0].data[header], 17);
+        assert_int_equal(rig.wire[0].len, header + more + 8 + sizeof RIG_MARKER);
+        if (ipv6) {
+            expect_same(send_between_hosts(ways, sizeof ways, 0));
+            assert_int_equal(rig.wire[0].data[header + 16], 51);
+            assert_int_equal(rig.wire[0].data[header + 24], 17);
+            again(header + 5, 0xff, STAT_DROP_IN_REPLAY); /* an option that may change */
+            expect_same(send_between_hosts(end, sizeof end, 60));
+            assert_int_equal(rig.wire[0].data[header], 60);
+            assert_int_equal(rig.wire[0].data[header + more], 17);
+            rig_teardown(&rig);
+        } else {
+            expect_same(send_between_hosts(options, sizeof options, 0));
+            assert_int_equal(rig.wire[0].data[header + sizeof options], 17);
+            assert_memory_equal(rig.wire[0].data + 20, options, sizeof options);
+            static const uint8_t broken[] = {7, 9, 4, 0};
+            send_between_hosts(broken, sizeof broken, 0); /* an option beyond its header */
+            assert_int_equal(take(1), 0);
+            assert_int_equal(rig.wire_count, 0);
+            rig_teardown(&rig);
+        }
+    }
+    rig_setup_as(&rig, 33, "mode = transport-only\nah = aes256gmac\n", &(struct rig_layout){.hosts = true});
+    rig_up(&rig);
+    rig.keep_wire = true;
+    lost = false;
+    memory_net_tap(rig.net, lose_one, NULL);
+    size_t len = send_between_hosts((const uint8_t *)"", 0, 0);
+    again(15, 0x04, STAT_DROP_IN_AUTH); /* the source address */
+    again(8, 0x01, STAT_IN_PACKETS);
+    frame[TUN_HDR_LEN + 8] ^= 0x01;
+    expect_same(len);
+}
+
 static void rekeys_lose_nothing(void **state)
 {
     (void)state;
@@ -207,6 +302,7 @@ int main(void)
         cmocka_unit_test_teardown(a_changed_ttl_passes_and_a_changed_address_fails, teardown),
         cmocka_unit_test_teardown(congestion_on_the_way_is_told, teardown),
         cmocka_unit_test_teardown(a_spi_counts_for_its_own_protocol, teardown),
+        cmocka_unit_test_teardown(transport_mode_keeps_headers_on_their_side, teardown),
         cmocka_unit_test_teardown(rekeys_lose_nothing, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
