@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "ike/internal.h"
+#include "test/unit/impostor.h"
 #include "test/unit/sim.h"
 
 #define A (&s->node[0])
@@ -175,6 +176,33 @@ static void both_protocols_live_side_by_side(void **state)
     close_all(s);
 }
 
+/* A Delete of ESP with the SPI of an AH SA means nothing; the one of AH is answered with its pair (RFC 7296 section 1.4.1). */
+static void deletes_name_their_protocol(void **state)
+{
+    (void)state;
+    struct sim *s = sim_new(35);
+    ah(A, 0, "sha256");
+    ah(B, 0, "sha256");
+    start(s);
+    assert_ah(s);
+    uint32_t ours = sim_sending(B, NULL)->spi_out, theirs = sim_sending(B, NULL)->spi_in;
+    struct impostor *c = impostor_start(s, 0);
+    uint8_t chain[] = {0, 0, 0, 12, PROTOCOL_ESP, 4, 0, 1, 0, 0, 0, 0};
+    put_be32(chain + 8, ours);
+    for (unsigned i = 0; i < 2; i++) {
+        chain[4] = i ? PROTOCOL_AH : PROTOCOL_ESP;
+        impostor_send(c, EXCHANGE_INFORMATIONAL, 0, 2 + i, PAYLOAD_DELETE, span_of(chain, sizeof chain), 0, 0);
+        assert_int_equal(c->n, 1 + i);
+        assert_int_equal(c->seen[i].m.dels, i);
+        assert_int_equal(sim_children(B), 1 - i);
+    }
+    assert_int_equal(c->seen[1].m.del[0].protocol, PROTOCOL_AH);
+    assert_int_equal(c->seen[1].m.del[0].n, 1);
+    assert_int_equal(c->seen[1].m.del[0].spi[0], theirs);
+    impostor_end(c);
+    sim_free(s);
+}
+
 static void only_ah_hears_the_truth_about_nats(void **state)
 {
     (void)state;
@@ -312,10 +340,15 @@ static void a_nat_that_comes_later_ends_it(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(both_ends_agree_and_rekey),         cmocka_unit_test(rekeys_of_both_at_once_settle),
-        cmocka_unit_test(both_protocols_live_side_by_side),  cmocka_unit_test(only_ah_hears_the_truth_about_nats),
-        cmocka_unit_test(ah_and_esp_have_nothing_in_common), cmocka_unit_test(a_nat_is_the_end_of_it),
-        cmocka_unit_test(without_raw_sockets_there_is_none), cmocka_unit_test(a_nat_stops_nothing_else),
+        cmocka_unit_test(both_ends_agree_and_rekey),
+        cmocka_unit_test(rekeys_of_both_at_once_settle),
+        cmocka_unit_test(both_protocols_live_side_by_side),
+        cmocka_unit_test(deletes_name_their_protocol),
+        cmocka_unit_test(only_ah_hears_the_truth_about_nats),
+        cmocka_unit_test(ah_and_esp_have_nothing_in_common),
+        cmocka_unit_test(a_nat_is_the_end_of_it),
+        cmocka_unit_test(without_raw_sockets_there_is_none),
+        cmocka_unit_test(a_nat_stops_nothing_else),
         cmocka_unit_test(a_nat_that_comes_later_ends_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
