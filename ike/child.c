@@ -315,6 +315,17 @@ static void set_lifetime(struct ike_engine *e, struct child *c)
     timer_set(&e->timers, &c->life, c->soft_at);
 }
 
+/* Whoever counts on padding must know where there is none. */
+static void note_padding(const struct child *c)
+{
+    if (!c->policy->tfc.n || (c->mode == MODE_TUNNEL && !c->no_tfc))
+        return;
+    report(c->sa->e, IKE_EVENT_NOTICE, sa_peer(c->sa), c->policy, &c->sa->path,
+           "packets of policy \"%s\" are not padded: %s", c->policy->name,
+           c->mode == MODE_TUNNEL ? "the peer does not take it (ESP_TFC_PADDING_NOT_SUPPORTED)"
+                                  : "that is for tunnel mode only");
+}
+
 struct child *child_create(struct ike_sa *sa, const struct child_terms *t, const struct nonce *ni,
                            const struct nonce *nr, const struct kex_secret *g, bool sending)
 {
@@ -358,6 +369,7 @@ struct child *child_create(struct ike_sa *sa, const struct child_terms *t, const
     else if (child_elsewhere(sa, c->policy))
         c->activate_at = e->now + ACTIVATE_AFTER;
     run_well(sa->run, c->policy);
+    note_padding(c);
     return c;
 }
 

@@ -93,15 +93,21 @@ static void padding_is_refused_with_transport_mode_and_only_there(void **state)
 {
     (void)state;
     struct sim *s = hosts(30);
+    A->policies[0].tfc = B->policies[0].tfc = (struct tfc){1, {512}};
     B->policies[0].mode = MODE_TUNNEL; /* A asks for transport mode, and has refused padding with it; B has not */
     start(s, true, true);
     assert_modes(s, MODE_TUNNEL);
     assert_true(sim_sending(A, NULL)->tfc);
     assert_false(sim_sending(B, NULL)->tfc);
+    assert_null(sim_find(A, IKE_EVENT_NOTICE, "not padded"));
+    assert_non_null(sim_find(B, IKE_EVENT_NOTICE, "not padded: the peer does not take it"));
     close_all(s);
     s = hosts(31);
+    A->policies[0].tfc = (struct tfc){1, {512}};
     start(s, true, true);
     assert_modes(s, MODE_TRANSPORT);
+    assert_non_null(sim_find(A, IKE_EVENT_NOTICE, "not padded: that is for tunnel mode only"));
+    assert_null(sim_find(B, IKE_EVENT_NOTICE, "not padded"));
     assert_false(sim_sending(A, NULL)->tfc || sim_sending(B, NULL)->tfc);
     close_all(s);
     s = sim_new(32);
