@@ -46,7 +46,7 @@ static void note_flow(struct worker *w, const struct spd_entry *entry, const str
 {
     struct flow f;
     if (flow_of(span_of(p->data, p->len), &f) == OK)
-        flows_note(w, entry, sa, &f, &(struct flow_amount){.in = true, .packets = 1, .bytes = p->len});
+        flows_note(w, entry, sa, &f, FLOW_PASSED, 1, p->len);
 }
 
 /* Merges the good packets into superpackets for the TUN. */

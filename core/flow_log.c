@@ -36,8 +36,9 @@ ns_t flow_log_deadline(const struct flow_log *l)
 
 static bool same(const struct flow_record *a, const struct flow_record *b)
 {
-    return a->policy_id == b->policy_id && a->proto == b->proto && a->local_port == b->local_port &&
-           a->remote_port == b->remote_port && ip_equal(&a->local, &b->local) && ip_equal(&a->remote, &b->remote);
+    return a->policy_id == b->policy_id && a->action == b->action && a->proto == b->proto &&
+           a->local_port == b->local_port && a->remote_port == b->remote_port && ip_equal(&a->local, &b->local) &&
+           ip_equal(&a->remote, &b->remote);
 }
 
 static struct flow_record *set_of(struct flow_log *l, const struct flow_record *r)
@@ -71,8 +72,9 @@ static void begin(struct flow_record *r, ns_t now)
     r->first = r->last = now ? now : 1;
 }
 
-static struct flow_record describe(const struct spd_entry *entry, const struct flow *f, bool in)
+static struct flow_record describe(const struct spd_entry *entry, const struct flow *f, const struct flow_amount *a)
 {
+    bool in = a->in;
     bool ports = f->ports_known && !selector_sender_only(f->proto);
     return (struct flow_record){
         .local = in ? f->dst : f->src,
@@ -85,7 +87,7 @@ static struct flow_record describe(const struct spd_entry *entry, const struct f
                               : f->dst_port,
         .proto = f->proto,
         .policy_id = entry->id,
-        .action = (uint8_t)entry->policy->action,
+        .action = (uint8_t)(a->fate == FLOW_CLEAR ? ACTION_BYPASS : entry->policy->action),
     };
 }
 
@@ -98,7 +100,7 @@ static bool tell(struct flow_record *r, enum flow_end end, const struct flow_sin
 bool flow_log_add(struct flow_log *l, const struct spd_entry *entry, const struct flow *f, const struct flow_amount *a,
                   ns_t now, const struct flow_sink *sink)
 {
-    struct flow_record wanted = describe(entry, f, a->in), *r = place(l, &wanted);
+    struct flow_record wanted = describe(entry, f, a), *r = place(l, &wanted);
     bool told = true;
     if (!r->first || !same(r, &wanted)) {
         if (r->first)
@@ -107,8 +109,9 @@ bool flow_log_add(struct flow_log *l, const struct spd_entry *entry, const struc
         begin(r, now);
     }
     r->last = now ? now : 1;
-    r->dropped += a->dropped ? a->packets : 0;
-    if (!a->dropped) {
+    if (a->fate == FLOW_DROPPED) {
+        r->dropped += a->packets;
+    } else {
         *(a->in ? &r->in_packets : &r->out_packets) += a->packets;
         *(a->in ? &r->in_bytes : &r->out_bytes) += a->bytes;
         *(a->in ? &r->spi_in : &r->spi_out) = a->spi;

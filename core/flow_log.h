@@ -29,7 +29,7 @@ struct flow_record {
     struct ip local, remote;
     uint16_t local_port, remote_port;
     uint8_t proto;
-    uint8_t action; /* enum policy_action */
+    uint8_t action; /* enum policy_action: that of the policy; bypass for what its fail-open let pass in the clear */
     uint8_t end;    /* enum flow_end */
     uint32_t policy_id;
     uint32_t spi_out, spi_in; /* of the packet that was the last; 0: none */
@@ -38,9 +38,13 @@ struct flow_record {
     ns_t first, last; /* monotonic; 0: an empty place */
 };
 
+/* What becomes of a packet: on an SA, not let pass, past the tunnel in the clear, or that is not known yet. */
+enum flow_fate { FLOW_PASSED, FLOW_DROPPED, FLOW_CLEAR, FLOW_HELD };
+
 /* What a packet, or a merged one, adds. */
 struct flow_amount {
-    bool in, dropped;
+    bool in;
+    enum flow_fate fate;
     uint32_t spi;
     uint64_t packets, bytes;
 };

@@ -16,12 +16,15 @@ static struct flow_sink sink_of(struct worker *w)
 }
 
 void flows_note(struct worker *w, const struct spd_entry *entry, const struct sa *sa, const struct flow *f,
-                const struct flow_amount *a)
+                enum flow_fate fate, uint64_t packets, uint64_t bytes)
 {
     const struct flow_sink sink = sink_of(w);
-    struct flow_amount all = *a;
-    all.spi = sa ? sa->params.spi : 0;
-    if (!flow_log_add(w->flow_log, entry, f, &all, worker_now(w), &sink))
+    const struct flow_amount a = {.in = sa && sa->params.dir == SA_IN,
+                                  .fate = fate,
+                                  .spi = sa ? sa->params.spi : 0,
+                                  .packets = packets,
+                                  .bytes = bytes};
+    if (!flow_log_add(w->flow_log, entry, f, &a, worker_now(w), &sink))
         worker_count(w, STAT_FLOWS_LOST, 1);
 }
 

@@ -58,10 +58,10 @@ static void refuse(struct worker *w, enum stat_id why, uint32_t packets, struct 
 
 struct matched {
     const struct spd_entry *entry; /* NULL: none */
-    bool waiting;                  /* for an SA that is not there yet, or it needs none */
+    bool waiting;                  /* for an SA that is not there, or not needed */
 };
 
-/* The outbound SA for a flow. NULL: the drop is counted for all its segments, unless it is waiting. */
+/* The outbound SA for a flow. NULL: the drop is counted for all its segments, unless it waits. */
 static struct sa *match(struct worker *w, const struct spd *spd, struct span packet, const struct flow *f,
                         uint32_t packets, struct matched *m)
 {
@@ -109,19 +109,22 @@ static bool await(struct worker *w, const struct spd_entry *entry, struct span r
     return false;
 }
 
-enum fate { FATE_PASSED, FATE_HELD, FATE_DROPPED };
-
-/* What has no SA: it passes in the clear if its policy says so, else it waits. */
-static enum fate without_sa(struct worker *w, const struct spd_entry *entry, struct segments *s, struct span raw,
-                            const struct flow *f, bool again)
+/* What has no SA: it passes in the clear if its policy says so, else it waits. Returns what its flow has to know of it. */
+static enum flow_fate without_sa(struct worker *w, const struct spd_entry *entry, struct segments *s, struct span raw,
+                                 const struct flow *f, bool again)
 {
     const struct policy *p = entry->policy;
     if (p->action == ACTION_PROTECT && !p->fail_open)
-        return await(w, entry, raw, f, s->count, again) ? FATE_HELD : FATE_DROPPED;
+        return await(w, entry, raw, f, s->count, again) ? FLOW_HELD : FLOW_DROPPED;
     if (p->action == ACTION_PROTECT)
         acquire(w, entry->id, f);
-    reinject(w, s, &f->dst);
-    return FATE_PASSED;
+    return reinject(w, s, &f->dst, entry->stats) ? FLOW_CLEAR : FLOW_DROPPED;
+}
+
+/* Each segment has the headers again. */
+static uint64_t segments_bytes(const struct segments *s)
+{
+    return s->len + (uint64_t)(s->count - 1) * s->header_len;
 }
 
 /* One packet as it was read from the TUN; again: it has been held already. */
@@ -137,14 +140,9 @@ static void outbound(struct worker *w, const struct spd *spd, struct span raw, b
     if (f.fragment)
         recall_ports(w, &f);
     struct sa *sa = match(w, spd, span_of(s.packet, s.len), &f, s.count, &m);
-    enum fate fate = sa ? FATE_PASSED : FATE_DROPPED;
-    if (m.waiting)
-        fate = without_sa(w, m.entry, &s, raw, &f, again);
-    if (m.entry && m.entry->policy->flow_log && fate != FATE_HELD)
-        flows_note(w, m.entry, sa, &f,
-                   &(struct flow_amount){.dropped = fate == FATE_DROPPED,
-                                         .packets = s.count,
-                                         .bytes = s.len + (uint64_t)(s.count - 1) * s.header_len});
+    enum flow_fate fate = sa ? FLOW_PASSED : m.waiting ? without_sa(w, m.entry, &s, raw, &f, again) : FLOW_DROPPED;
+    if (m.entry && m.entry->policy->flow_log && fate != FLOW_HELD)
+        flows_note(w, m.entry, sa, &f, fate, s.count, segments_bytes(&s));
     if (sa)
         frame_packet(w, sa, &s);
 }

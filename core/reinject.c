@@ -13,7 +13,8 @@ static struct loop_io *raw_socket(struct worker *w, uint8_t family)
 }
 
 /* As many segments as one slot holds; false: all slots are in flight. */
-static bool send_some(struct worker *w, struct loop_io *io, struct segments *s, const struct ip *to)
+static bool send_some(struct worker *w, struct loop_io *io, struct segments *s, const struct ip *to,
+                      struct policy_stats *stats)
 {
     struct loop_slot *slot = loop_slot_get(w->loop);
     uint32_t used = 0, packets = 0;
@@ -32,19 +33,24 @@ static bool send_some(struct worker *w, struct loop_io *io, struct segments *s, 
     loop_slot_put(w->loop, slot);
     worker_count(w, STAT_TX_CALLS, packets);
     worker_count(w, STAT_BYPASSED, packets);
+    if (stats) {
+        stat_add_shared(&stats->out_packets, packets);
+        stat_add_shared(&stats->out_bytes, used);
+    }
     return true;
 }
 
-void reinject(struct worker *w, struct segments *s, const struct ip *to)
+bool reinject(struct worker *w, struct segments *s, const struct ip *to, struct policy_stats *stats)
 {
     struct loop_io *io = raw_socket(w, to->family);
     if (!io) {
-        worker_count(w, STAT_DROP_OUT_BYPASS, s->count);
-        return;
+        worker_drop(w, STAT_DROP_OUT_BYPASS, s->count, stats, NULL);
+        return false;
     }
     while (segment_more(s))
-        if (!send_some(w, io, s, to)) {
-            worker_count(w, STAT_DROP_OUT_NO_BUFFER, s->count - s->next);
-            return;
+        if (!send_some(w, io, s, to, stats)) {
+            worker_drop(w, STAT_DROP_OUT_NO_BUFFER, s->count - s->next, stats, NULL);
+            return false;
         }
+    return true;
 }

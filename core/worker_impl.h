@@ -124,8 +124,8 @@ void frame_packet(struct worker *w, struct sa *sa, struct segments *s);
 uint32_t frame_largest(const struct worker *w, const struct sa *sa);
 /* A packet with nothing inside, of that inner length (RFC 4303 section 2.6). False: all buffers are in flight. */
 bool frame_dummy(struct worker *w, struct sa *sa, uint32_t len);
-/* reinject.c: sends a packet, or the segments of one, past the TUN in the clear. */
-void reinject(struct worker *w, struct segments *s, const struct ip *to);
+/* reinject.c: sends a packet, or the segments of one, past the TUN in the clear. False: some are dropped. */
+bool reinject(struct worker *w, struct segments *s, const struct ip *to, struct policy_stats *stats);
 /* wire.c: seals and sends what the outbound batch holds. */
 void wire_flush(struct worker *w);
 /* The kernel gives IPv4 an Identification of its own for a 0. AH covers it, so there it is ours: never 0, and another. */
@@ -166,9 +166,9 @@ static inline bool tapped(const struct worker *w)
     return atomic_load_explicit(&w->p.shared->taps.count, memory_order_relaxed) != 0;
 }
 
-/* flows.c: what a packet adds to its flow, for policies with a flow log; the SPI follows from sa (NULL: none). */
+/* flows.c: what a packet adds to its flow, for policies with a flow log; sa: that it came or goes on, or NULL. */
 void flows_note(struct worker *w, const struct spd_entry *entry, const struct sa *sa, const struct flow *f,
-                const struct flow_amount *a);
+                enum flow_fate fate, uint64_t packets, uint64_t bytes);
 void flows_turn(struct worker *w);
 
 #endif

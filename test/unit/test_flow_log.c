@@ -84,8 +84,8 @@ static void both_directions_are_one_flow(void **state)
     assert_true(
         flow_log_add(l, &entry, &f, &(struct flow_amount){.spi = 1, .packets = 44, .bytes = 60000}, now, &sink));
     now += NS_PER_S;
-    assert_true(flow_log_add(l, &entry, &back, &(struct flow_amount){true, false, 2, 1, 40}, now, &sink));
-    assert_true(flow_log_add(l, &entry, &f, &(struct flow_amount){false, true, 0, 3, 120}, now, &sink));
+    assert_true(flow_log_add(l, &entry, &back, &(struct flow_amount){true, FLOW_PASSED, 2, 1, 40}, now, &sink));
+    assert_true(flow_log_add(l, &entry, &f, &(struct flow_amount){false, FLOW_DROPPED, 0, 3, 120}, now, &sink));
     assert_int_equal(flow_log_deadline(l), 100 * NS_PER_S + FLOW_IDLE);
     flow_log_sweep(l, now + FLOW_IDLE - 1, false, &sink);
     assert_int_equal(t.n, 0);
@@ -107,6 +107,24 @@ static void both_directions_are_one_flow(void **state)
     assert_int_equal(r->last, 101 * NS_PER_S);
     assert_int_equal(r->end, FLOW_QUIET);
     assert_int_equal(flow_log_deadline(l), NS_NEVER);
+    flow_log_free(l);
+}
+
+/* Of what a policy would protect, some passes in the clear: that is a line of its own, which says so. */
+static void what_fails_open_is_told_apart(void **state)
+{
+    (void)state;
+    struct flow_log *l;
+    struct told t = {0};
+    const struct flow_sink sink = {&t, put};
+    struct flow f = flow_make(5, 6);
+    assert_int_equal(flow_log_new(&l), OK);
+    (void)flow_log_add(l, &entry, &f, &(struct flow_amount){.fate = FLOW_CLEAR, .packets = 2}, 1, &sink);
+    (void)flow_log_add(l, &entry, &f, &(struct flow_amount){.packets = 3}, 2, &sink);
+    flow_log_sweep(l, 3, true, &sink);
+    assert_int_equal(t.n, 2);
+    for (unsigned i = 0; i < 2; i++)
+        assert_int_equal(t.v[i].out_packets, t.v[i].action == ACTION_BYPASS ? 2 : 3);
     flow_log_free(l);
 }
 
@@ -325,6 +343,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(both_directions_are_one_flow),
+        cmocka_unit_test(what_fails_open_is_told_apart),
         cmocka_unit_test(echoes_and_answers_are_one_flow),
         cmocka_unit_test(lasting_flows_are_told_in_parts),
         cmocka_unit_test(a_flood_of_flows_evicts_and_loses_none),
