@@ -233,3 +233,16 @@ def test_flow_log_in_the_log(lab):
     lines = [json.loads(x) for x in a.log().splitlines()]
     flow = json.loads(next(x['text'] for x in lines if x['room'] == 'flow'))
     assert (flow['out_packets'], flow['in_packets'], flow['why']) == (2, 2, 'quiet')
+
+
+def test_flows_that_fail_open_say_so(lab):
+    left, right = hosts(lab)
+    for host, net, via in ((left, '10.2.0.0/24', '192.0.2.2'), (right, '10.1.0.0/24', '192.0.2.1')):
+        host.run('ip', 'route', 'add', net, 'via', via)
+    a = Adit(left, ini(1, host='flow-log-file = flows.json', peer='fail-open = yes\nstart = on-demand\nflow-log = yes')).start()
+    left.ping('10.2.0.1', 3, 72, source='10.1.0.1')
+    passed = a.status()['policies'][0]
+    assert (passed['out_packets'], passed['out_bytes'], passed['in_packets']) == (3, 300, 0)
+    assert a.stop() == 0
+    clear, = flows(os.path.join(left.folder, 'flows.json'))
+    assert (clear['policy'], clear['verdict'], clear['spi_out'], clear['out_packets']) == ('other', 'bypass', None, 3)
