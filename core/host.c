@@ -276,7 +276,9 @@ static enum err link_up(struct host_state *h, const struct config *c)
         return netlink_failed(h, e, "link", NULL);
     TRY(addresses_install(h, c));
     TRY(routes_new(&h->routes, h->netlink, tun_ifindex(h->tun)));
-    TRY(routes_extend(h->routes, c, h->why, sizeof h->why));
+    bool over;
+    TRY(routes_extend_begin(h->routes, c, h->why, sizeof h->why));
+    TRY(routes_extend_some(h->routes, NS_NEVER, &over, h->why, sizeof h->why));
     routes_settle(h->routes, c);
     while (!routes_some(h->routes, NS_NEVER))
         continue;
@@ -431,14 +433,19 @@ enum err host_filter(struct host_state *h, const struct config *c, char *why, si
     return firewall_apply(h->firewall, c, why, why_size);
 }
 
-enum err host_extend(struct host_state *h, const struct config *c, char *why, size_t why_size)
+enum err host_extend_begin(struct host_state *h, const struct config *c, char *why, size_t why_size)
 {
     h->why[0] = 0;
     enum err e = addresses_install(h, c);
     if (e == OK)
-        return routes_extend(h->routes, c, why, why_size);
+        return routes_extend_begin(h->routes, c, why, why_size);
     snprintf(why, why_size, "%s", h->why);
     return e;
+}
+
+enum err host_extend_some(struct host_state *h, ns_t until, bool *over, char *why, size_t why_size)
+{
+    return routes_extend_some(h->routes, until, over, why, why_size);
 }
 
 void host_settle(struct host_state *h, const struct config *c)

@@ -36,13 +36,15 @@ MUST_USE enum err host_addresses(struct host_state *h, const struct config *c, s
 
 /*
  * A new configuration. host_filter puts its firewall in force, which takes the kernel its time where policies are many:
- * it may be called in another thread, while none of the other two is. host_extend adds its addresses and routes, at once
- * (why, as above). host_settle follows, with the configuration in force then, which is the one before if anything has
- * failed: it takes away what that does not have, and lets out of the tunnel what bypasses it; it only begins with that.
- * What can't change at run time: config_fixed of core/reload.c.
+ * it may be called in another thread, while none of the others is. host_extend_begin adds its addresses, and
+ * host_extend_some goes on with its routes until then, or until it is over (why, as above). host_settle follows, with the
+ * configuration in force then, which is the one before if anything has failed: it takes away what that does not have,
+ * and lets out of the tunnel what bypasses it; it only begins with that. What can't change at run time: config_fixed of
+ * core/reload.c.
  */
 MUST_USE enum err host_filter(struct host_state *h, const struct config *c, char *why, size_t why_size);
-MUST_USE enum err host_extend(struct host_state *h, const struct config *c, char *why, size_t why_size);
+MUST_USE enum err host_extend_begin(struct host_state *h, const struct config *c, char *why, size_t why_size);
+MUST_USE enum err host_extend_some(struct host_state *h, ns_t until, bool *over, char *why, size_t why_size);
 void host_settle(struct host_state *h, const struct config *c);
 /* Begins it again: addresses of this host have changed, and with them the source that a policy's packets shall have. */
 void host_reroute(struct host_state *h);

@@ -14,6 +14,7 @@
 #include "core/report.h"
 
 #define LOOK (2 * NS_PER_MS) /* whether a thread has done its part */
+#define SLICE NS_PER_MS      /* of a turn, for routes */
 
 /* What the reading thread works on. */
 struct reading {
@@ -185,26 +186,39 @@ static void begin(struct daemon *d)
         d->reload.stage = RELOAD_READING;
 }
 
-/* What it needs of the host is added, and its SPD goes to be compiled. */
-static void prepare(struct daemon *d)
+/* The host, or memory, does not allow it: what was added is taken back. */
+static void fail(struct daemon *d, const char *why)
+{
+    char line[600];
+    daemon_settle(d);
+    snprintf(line, sizeof line, "%s: %s", d->file, why);
+    complain(d->reload.reading, LOG_ERROR, line);
+    refuse(d);
+}
+
+static void extend_begin(struct daemon *d)
 {
     struct reading *r = d->reload.reading;
-    char why[256] = "", line[600];
+    char why[256] = "";
     errand_over(d);
-    enum err e = r->err;
-    if (e == OK) {
-        e = host_extend(d->host, r->next, why, sizeof why);
-        if (e == OK && (e = dataplane_prepare_begin(d->dataplane, r->next)) != OK)
-            snprintf(why, sizeof why, "%s", err_text(e));
-        if (e != OK) {
-            daemon_settle(d); /* takes back what host_extend added */
-            snprintf(line, sizeof line, "%s: %s", d->file, why);
-            complain(r, LOG_ERROR, line);
-        }
-    }
-    if (e != OK)
+    d->reload.stage = RELOAD_EXTENDING;
+    if (r->err != OK)
         refuse(d);
-    else
+    else if (host_extend_begin(d->host, r->next, why, sizeof why) != OK)
+        fail(d, why);
+}
+
+/* What it needs of the host is added; then its SPD goes to be compiled. */
+static void extend_some(struct daemon *d)
+{
+    char why[256] = "";
+    bool over;
+    enum err e = host_extend_some(d->host, clock_now() + SLICE, &over, why, sizeof why);
+    if (e == OK && over && (e = dataplane_prepare_begin(d->dataplane, d->reload.reading->next)) != OK)
+        snprintf(why, sizeof why, "%s", err_text(e));
+    if (e != OK)
+        fail(d, why);
+    else if (over)
         d->reload.stage = RELOAD_COMPILING;
 }
 
@@ -239,8 +253,7 @@ static void compiled(struct daemon *d)
         put_in_force(d, spd);
         return;
     }
-    daemon_settle(d);
-    refuse(d);
+    fail(d, err_text(e));
 }
 
 /* In a turn of its own. */
@@ -264,7 +277,10 @@ static void next_step(struct daemon *d)
         break;
     case RELOAD_READING:
         if (free)
-            prepare(d);
+            extend_begin(d);
+        break;
+    case RELOAD_EXTENDING:
+        extend_some(d);
         break;
     case RELOAD_COMPILING:
         if (dataplane_prepare_done(d->dataplane))
@@ -284,7 +300,7 @@ static void on_look(struct timer *t, void *ctx, ns_t now)
     else
         next_step(d);
     if (d->reload.stage != RELOAD_IDLE || d->reload.again)
-        timer_set(&d->timers, t, now + LOOK);
+        timer_set(&d->timers, t, d->reload.stage == RELOAD_EXTENDING ? now : now + LOOK);
 }
 
 enum err daemon_reload_new(struct daemon *d)

@@ -11,7 +11,7 @@
 struct reading;
 
 struct reload {
-    enum reload_stage { RELOAD_IDLE, RELOAD_READING, RELOAD_COMPILING, RELOAD_STARTING } stage;
+    enum reload_stage { RELOAD_IDLE, RELOAD_READING, RELOAD_EXTENDING, RELOAD_COMPILING, RELOAD_STARTING } stage;
     struct reading *reading; /* NULL while idle */
     struct errand *errand;   /* the thread that reads; then, beyond the end, the one that frees what was in force */
     struct timer look;

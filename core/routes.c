@@ -40,13 +40,27 @@ struct routes {
     int ifindex;
     struct set tun, throws;
     bool rules[2], defaults[2]; /* which rules are there, for IPv4 and IPv6 */
-    struct want want;
+    struct want wants[2];       /* of the configuration in force, and of the one that routes_extend is for */
+    unsigned now;               /* which of them is in force */
+    bool extending;             /* and the other one is not */
+    unsigned extended;          /* items of that done: policies, then routes */
+    unsigned before;            /* routes that were there when it was begun */
     enum stage stage;
     unsigned at; /* next item of the stage: of what goes, one more than its index */
     bool told;   /* of a failure in this stage */
     bool again;  /* from the start once it is through */
     char why[256];
 };
+
+static struct want *want_now(struct routes *r)
+{
+    return &r->wants[r->now];
+}
+
+static struct want *want_next(struct routes *r)
+{
+    return &r->wants[!r->now];
+}
 
 /* -- sets -- */
 
@@ -332,22 +346,7 @@ static enum err unless_wanted(struct routes *r, struct set *have, const struct s
     return have == &r->throws ? throw_out(r, &to) : route_out(r, &to);
 }
 
-/* Adds what is new, or stops at the first failure; then `last` is the one that may be there by half. */
-static enum err extend(struct routes *r, struct want *w, const struct netlink_prefix **last)
-{
-    TRY(netlink_sources(r->netlink, &w->sources, &w->source_count));
-    for (unsigned i = 0; i < want_policies(w); i++)
-        TRY(want_policy(r, w, w->config->policies[i]));
-    for (unsigned i = 0; i < w->tun.n; i++) {
-        const struct route *want = w->tun.v[i];
-        if (set_find(&r->tun, &want->to))
-            continue;
-        *last = &want->to;
-        TRY(route_in(r, want));
-    }
-    *last = NULL;
-    return rules_for(r, &w->tun);
-}
+/* -- before a configuration is in force -- */
 
 static void take_back(struct routes *r, const struct netlink_prefix *to)
 {
@@ -355,25 +354,67 @@ static void take_back(struct routes *r, const struct netlink_prefix *to)
         log_line(LOG_WARN, "core", "not taken back: %s", r->why);
 }
 
-enum err routes_extend(struct routes *r, const struct config *c, char *why, size_t why_size)
+/* Adds one that is new; one that fails may be there by half. */
+static enum err extend_route(struct routes *r, const struct route *want)
 {
-    struct want w = {0};
-    const struct netlink_prefix *last = NULL;
-    unsigned before = r->tun.n;
-    r->why[0] = 0;
-    enum err e = want_of(&w, c);
-    if (e == OK)
-        e = extend(r, &w, &last);
-    if (e != OK)
-        snprintf(why, why_size, "%s", r->why[0] ? r->why : err_text(e));
-    if (e != OK && last)
-        take_back(r, last);
-    while (e != OK && r->tun.n > before) {
+    if (set_find(&r->tun, &want->to))
+        return OK;
+    enum err e = route_in(r, want);
+    if (e != OK) {
+        char why[sizeof r->why];
+        memcpy(why, r->why, sizeof why);
+        take_back(r, &want->to);
+        memcpy(r->why, why, sizeof why);
+    }
+    return e;
+}
+
+/* One item: what a policy wants, then each route, then the rules. */
+static enum err extend(struct routes *r, bool *over)
+{
+    struct want *w = want_next(r);
+    unsigned at = r->extended++, policies = want_policies(w);
+    if (at < policies)
+        return want_policy(r, w, w->config->policies[at]);
+    if (at - policies < w->tun.n)
+        return extend_route(r, w->tun.v[at - policies]);
+    *over = true;
+    return rules_for(r, &w->tun);
+}
+
+static enum err extend_failed(struct routes *r, enum err e, char *why, size_t why_size)
+{
+    snprintf(why, why_size, "%s", r->why[0] ? r->why : err_text(e));
+    while (r->tun.n > r->before) {
         take_back(r, &r->tun.v[r->tun.n - 1]->to);
         set_remove(&r->tun, r->tun.n - 1);
     }
-    want_free(&w);
+    r->extending = false;
+    want_free(want_next(r));
     return e;
+}
+
+enum err routes_extend_begin(struct routes *r, const struct config *c, char *why, size_t why_size)
+{
+    struct want *w = want_next(r);
+    r->why[0] = 0;
+    r->extended = 0;
+    r->before = r->tun.n;
+    r->extending = true;
+    enum err e = want_of(w, c);
+    if (e == OK)
+        e = netlink_sources(r->netlink, &w->sources, &w->source_count);
+    return e == OK ? OK : extend_failed(r, e, why, why_size);
+}
+
+enum err routes_extend_some(struct routes *r, ns_t until, bool *over, char *why, size_t why_size)
+{
+    enum err e = OK;
+    *over = false;
+    do
+        e = extend(r, over);
+    while (e == OK && !*over && clock_now() < until);
+    return e == OK ? OK : extend_failed(r, e, why, why_size);
 }
 
 /* -- in slices -- */
@@ -387,7 +428,7 @@ static void enter(struct routes *r, enum stage stage)
 
 static void begin(struct routes *r)
 {
-    struct want *w = &r->want;
+    struct want *w = want_now(r);
     want_forget(w);
     r->again = false;
     r->why[0] = 0;
@@ -399,7 +440,7 @@ static void begin(struct routes *r)
 static void end(struct routes *r)
 {
     enter(r, IDLE);
-    want_forget(&r->want);
+    want_forget(want_now(r));
     if (r->again)
         begin(r);
 }
@@ -418,7 +459,7 @@ static void tell(struct routes *r, enum err e, const char *what)
 
 static void step_want(struct routes *r)
 {
-    struct want *w = &r->want;
+    struct want *w = want_now(r);
     if (r->at >= want_policies(w)) {
         enter(r, THROWS_OUT);
         return;
@@ -431,14 +472,14 @@ static void step_want(struct routes *r)
 
 static void routes_are_in(struct routes *r)
 {
-    tell(r, rules_for(r, &r->want.tun), "not all routes to the tunnel are as they should be");
+    tell(r, rules_for(r, &want_now(r)->tun), "not all routes to the tunnel are as they should be");
     enter(r, THROWS_IN);
 }
 
 /* One item. What shall be protected goes out of the clear first, what shall not goes there last. */
 static void step(struct routes *r)
 {
-    struct want *w = &r->want;
+    struct want *w = want_now(r);
     switch (r->stage) {
     case IDLE:
         break;
@@ -475,8 +516,19 @@ static void step(struct routes *r)
 
 void routes_settle(struct routes *r, const struct config *c)
 {
-    tell(r, want_of(&r->want, c), "what shall bypass the tunnel goes the long way, through the daemon");
-    begin(r);
+    bool ready = r->extending && want_next(r)->config == c; /* it is known already what c wants */
+    r->extending = false;
+    if (ready) {
+        want_free(want_now(r));
+        r->now = !r->now;
+        r->again = false;
+        r->why[0] = 0;
+        enter(r, THROWS_OUT);
+    } else {
+        want_free(want_next(r));
+        tell(r, want_of(want_now(r), c), "what shall bypass the tunnel goes the long way, through the daemon");
+        begin(r);
+    }
     while (r->stage == WANT || r->stage == THROWS_OUT)
         step(r);
 }
@@ -497,6 +549,8 @@ void routes_lost(struct routes *r)
 
 bool routes_some(struct routes *r, ns_t until)
 {
+    if (r->extending) /* what comes is added to what is there: it is settled with that */
+        return true;
     do
         step(r);
     while (r->stage != IDLE && clock_now() < until);
@@ -525,7 +579,8 @@ void routes_free(struct routes *r)
 {
     if (!r)
         return;
-    want_free(&r->want);
+    want_free(&r->wants[0]);
+    want_free(&r->wants[1]);
     set_free(&r->tun);
     set_free(&r->throws);
     free(r);

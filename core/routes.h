@@ -18,10 +18,12 @@ MUST_USE enum err routes_new(struct routes **out, struct netlink *n, int ifindex
 void routes_free(struct routes *r); /* takes nothing back: netlink_undo does; NULL is fine */
 
 /*
- * Adds the routes to the TUN that c wants and that are not there yet, all or none, and at once: they have to lead there
- * before c is in force. Errors: as those of tun/netlink.h, NOMEM, FULL; why gets one line.
+ * Adds the routes to the TUN that c wants and that are not there yet, all or none: they have to lead there before c is in
+ * force. routes_extend_some goes on with it until then, and until it is over; routes_settle has to follow, whether c is
+ * in force or not. Errors: as those of tun/netlink.h, NOMEM, FULL; why gets one line, and nothing is left to be done.
  */
-MUST_USE enum err routes_extend(struct routes *r, const struct config *c, char *why, size_t why_size);
+MUST_USE enum err routes_extend_begin(struct routes *r, const struct config *c, char *why, size_t why_size);
+MUST_USE enum err routes_extend_some(struct routes *r, ns_t until, bool *over, char *why, size_t why_size);
 
 /*
  * c is in force, and has to stay until the next call: begins to make the routes what it wants. Throw routes that it
