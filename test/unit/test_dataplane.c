@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -423,6 +424,46 @@ static void test_a_reload_overtakes_an_spd_in_the_making(void **state)
     assert_int_equal(child_for(r, "10.2.0.0"), 1);
 }
 
+/* Compiling the other configuration takes its time: who comes and goes meanwhile is in the SPD soon after. */
+static void test_clients_come_and_go_while_a_reload_is_compiled(void **state)
+{
+    struct rig *r = *state;
+    r->peer.endpoint_any = true;
+    r->peer.start = START_NO;
+    struct policy copies[2] = {r->policies[0], r->policies[1]};
+    struct policy *list[] = {&copies[0], &copies[1]};
+    struct config next = {.policies = list, .policy_count = 2};
+    struct spd *spd;
+    struct ike_child a = client_make(r, 1, "a@x", "10.2.0.1/32"), b = client_make(r, 2, "b@x", "10.2.0.2/32"),
+                     c = client_make(r, 3, "c@x", "10.2.0.3/32"), d = client_make(r, 4, "d@x", "10.2.0.4/32");
+    install(r, &a);
+    install(r, &b);
+    assert_int_equal(dataplane_prepare_begin(r->d, &next), OK);
+    install(r, &c);
+    dataplane_remove(r->d, 2, false, 3 * NS_PER_S);
+    timer_run(&r->timers, 10 * NS_PER_S); /* a renewal that is due waits */
+    while (!dataplane_prepare_done(r->d))
+        sched_yield();
+    assert_int_equal(child_for(r, "10.2.0.1"), 1);
+    assert_int_equal(dataplane_prepare_end(r->d, &spd), OK);
+    dataplane_commit(r->d, &next, spd);
+    memset(r->policies, 0xee, sizeof r->policies);
+    assert_int_equal(child_for(r, "10.2.0.1"), 1);
+    assert_int_equal(child_for(r, "10.2.0.2"), 0);
+    timer_run(&r->timers, 20 * NS_PER_S);
+    timer_run(&r->timers, 21 * NS_PER_S);
+    assert_int_equal(child_for(r, "10.2.0.3"), 3);
+    /* One that comes to nothing leaves the other in force, and clients go on. */
+    d.policy = &copies[0];
+    assert_int_equal(dataplane_prepare_begin(r->d, &next), OK);
+    install(r, &d);
+    assert_int_equal(dataplane_prepare_end(r->d, &spd), OK);
+    spd_free(spd);
+    timer_run(&r->timers, 30 * NS_PER_S);
+    timer_run(&r->timers, 31 * NS_PER_S);
+    assert_int_equal(child_for(r, "10.2.0.4"), 4);
+}
+
 static void test_of_clients_that_overlap_the_newest_wins_while_it_lives(void **state)
 {
     struct rig *r = *state;
@@ -503,6 +544,7 @@ int main(void)
         RIG(test_clients_that_come_at_once_share_a_renewal),
         RIG(test_thousands_of_clients_are_put_in_force_by_and_by),
         RIG(test_a_reload_overtakes_an_spd_in_the_making),
+        RIG(test_clients_come_and_go_while_a_reload_is_compiled),
         RIG(test_of_clients_that_overlap_the_newest_wins_while_it_lives),
         RIG(test_clients_outlive_a_reload_and_their_numbers_are_used_again),
         cmocka_unit_test(test_mtu_is_that_of_the_worst_suite),
