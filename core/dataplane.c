@@ -276,7 +276,6 @@ enum err dataplane_prepare_begin(struct dataplane *d, const struct config *c)
     renewal_stop(d);
     TRY(list_entries(d, c, &v, &n));
     TRY(spd_maker_new(&d->maker, v, n));
-    d->overtaken = false;
     d->reloading = true;
     return OK;
 }
@@ -291,8 +290,6 @@ enum err dataplane_prepare_end(struct dataplane *d, struct spd **out)
     struct spd_maker *m = d->maker;
     d->maker = NULL;
     d->reloading = false;
-    if (d->overtaken && !timer_is_set(&d->renewal))
-        timer_set(d->p.timers, &d->renewal, d->renewed + entries(d) * RENEWAL_PAUSE);
     return spd_maker_end(m, out);
 }
 

@@ -441,9 +441,9 @@ static void test_clients_come_and_go_while_a_reload_is_compiled(void **state)
     assert_int_equal(dataplane_prepare_begin(r->d, &next), OK);
     install(r, &c);
     dataplane_remove(r->d, 2, false, 3 * NS_PER_S);
-    timer_run(&r->timers, 10 * NS_PER_S); /* a renewal that is due waits */
     while (!dataplane_prepare_done(r->d))
         sched_yield();
+    timer_run(&r->timers, 10 * NS_PER_S); /* a renewal that is due waits */
     assert_int_equal(child_for(r, "10.2.0.1"), 1);
     assert_int_equal(dataplane_prepare_end(r->d, &spd), OK);
     dataplane_commit(r->d, &next, spd);
