@@ -1,40 +1,81 @@
 #!/usr/bin/python3
-"""An independent ESP codec for test_wire.py.
+"""An independent ESP codec for test_scapy.py.
 
-scapy_esp.py CAPTURE KEYS SUITE esn|noesn        opens every ESP packet of a capture; prints "opened N failed N"
-scapy_esp.py seal KEYS SUITE SRC DST INNER_SRC INNER_DST SEQ TEXT
-        seals an echo request with the keys of the SA from SRC to DST and sends it in UDP from port 4500
-KEYS is an esp_sa table as Wireshark reads it.
+scapy_esp.py open CAPTURE JOB    opens every ESP packet of a capture; prints "SA FAMILY TEXT" of each that holds UDP, or why
+                                 it failed
+scapy_esp.py seal JOB            seals the packets of the job and sends them in UDP from port 4500
+JOB is a file of JSON: {"keys": an esp_sa table as Wireshark reads it, "transport": bool, "esn": bool,
+"suites": {SA: SUITE}, "send": [[SA, SOURCE, DESTINATION, PORT, SEQUENCE NUMBER, TEXT]]}; an SA is "DESTINATION SPI" as in the
+table.
 """
 
 import csv
+import json
 import logging
+import re
 import sys
 
 logging.getLogger('scapy').setLevel(logging.ERROR)
 # pylint: disable=wrong-import-position
-from scapy.all import ICMP, IP, UDP, conf, raw, rdpcap, send  # noqa: E402
+from scapy.all import IP, UDP, IPv6, conf, raw, rdpcap, send  # noqa: E402
 from scapy.layers.ipsec import ESP, SecurityAssociation  # noqa: E402
 
-CIPHERS = {'aes128gcm16': 'AES-GCM', 'aes256gcm16': 'AES-GCM', 'aes192gcm16': 'AES-GCM', 'aes128ccm16': 'AES-CCM',
-           'aes256ccm16': 'AES-CCM', 'chacha20poly1305': 'CHACHA20-POLY1305', 'aes128': 'AES-CBC', 'aes192': 'AES-CBC',
-           'aes256': 'AES-CBC', 'aes128ctr': 'AES-CTR', 'null': 'NULL'}
+MODES = {'gcm': 'AES-GCM', 'ccm': 'AES-CCM', 'ctr': 'AES-CTR', '': 'AES-CBC'}
 MACS = {'sha1': 'HMAC-SHA1-96', 'sha256': 'SHA2-256-128', 'sha384': 'SHA2-384-192', 'sha512': 'SHA2-512-256',
         'aescmac': 'AES-CMAC-96'}
 
 
-def associations(table, suite, esn):
-    """SPI to (source, destination, SecurityAssociation) for every line of an esp_sa table."""
-    cipher, _, mac = suite.partition('-')
-    found = {}
-    with open(table) as f:
+def cipher_of(keyword):
+    """Scapy's name, and the length of the ICV where it has one."""
+    if keyword in ('null', 'chacha20poly1305'):
+        return keyword.upper().replace('20P', '20-P'), None
+    mode, icv = re.fullmatch(r'aes\d{3}([a-z]*)(\d*)', keyword).groups()
+    return MODES[mode], int(icv) if icv else None
+
+
+class Association:
+    """One SA of the table. Scapy leaves the high half of an extended number out of its MACs: here it is put in."""
+
+    def __init__(self, row, suite, job):
+        _, self.source, self.destination, spi, _, key, _, mac_key = row[:8]
+        cipher, _, mac = suite.partition('-')
+        name, icv = cipher_of(cipher)
+        self.separate = bool(mac) and job['esn']
+        self.sa = SecurityAssociation(ESP, spi=int(spi, 16), crypt_algo=name, crypt_key=bytes.fromhex(key[2:]) or None,
+                                      crypt_icv_size=icv, auth_algo=MACS.get(mac), auth_key=bytes.fromhex(mac_key[2:]) or None,
+                                      esn_en=job['esn'], esn=0)
+        if not job['transport']:
+            self.sa.tunnel_header = outer(self.source, self.destination)
+
+    def verify(self, esp):
+        mac, size = self.sa.auth_algo.new_mac(self.sa.auth_key), self.sa.auth_algo.icv_size
+        mac.update(esp[:-size] + bytes(4))
+        assert mac.finalize()[:size] == esp[-size:], 'ICV'
+
+    def open(self, packet, esp):
+        if self.separate:
+            self.verify(esp)
+        return self.sa.decrypt(packet, verify=not self.separate)
+
+    def seal(self, inner, number):
+        esp = raw(self.sa.encrypt(inner, seq_num=number)[ESP])
+        if self.separate:
+            mac, size = self.sa.auth_algo.new_mac(self.sa.auth_key), self.sa.auth_algo.icv_size
+            mac.update(esp[:-size] + bytes(4))
+            esp = esp[:-size] + mac.finalize()[:size]
+        return esp
+
+
+def outer(source, destination):
+    return IPv6(src=source, dst=destination) if ':' in source else IP(src=source, dst=destination)
+
+
+def associations(job):
+    with open(job['keys']) as f:
         # What Wireshark has no name for is a comment to it.
-        for row in csv.reader(line.removeprefix('# ') for line in f):
-            _, source, destination, spi, _, key, _, mac_key = row[:8]
-            found[int(spi, 16)] = (source, destination, SecurityAssociation(
-                ESP, spi=int(spi, 16), crypt_algo=CIPHERS[cipher], crypt_key=bytes.fromhex(key[2:]) or None,
-                auth_algo=MACS.get(mac), auth_key=bytes.fromhex(mac_key[2:]) or None, esn_en=esn, esn=0))
-    return found
+        rows = list(csv.reader(line.removeprefix('# ') for line in f))
+    named = {f'{row[2]} {row[3]}': row for row in rows}
+    return {name: Association(named[name], suite, job) for name, suite in job['suites'].items()}
 
 
 def esp_packets(capture):
@@ -42,38 +83,42 @@ def esp_packets(capture):
         if UDP in p and p[UDP].dport == 4500:
             payload = raw(p[UDP].payload)[:p[UDP].len - 8]
             if len(payload) > 8 and payload[:4] != bytes(4):
-                yield IP(src=p[IP].src, dst=p[IP].dst, proto=50) / ESP(payload)
+                ip = p[IPv6] if IPv6 in p else p[IP]
+                yield ip.src, ip.dst, payload
 
 
-def open_all(capture, table, suite, esn):
-    known = associations(table, suite, esn)
-    opened = failed = 0
-    for p in esp_packets(capture):
-        outer = IP(raw(p))
+def open_all(capture, job):
+    known = associations(job)
+    for source, destination, payload in esp_packets(capture):
+        packet = outer(source, destination) / ESP(payload)
+        packet[0].fields['nh' if ':' in source else 'proto'] = 50
+        name = f'{destination} 0x{packet[ESP].spi:08x}'
         try:
-            source, destination, sa = known[outer[ESP].spi]
-            assert (source, destination) == (outer.src, outer.dst), 'addresses of the SA'
-            sa.tunnel_header = IP(src=outer.src, dst=outer.dst)
-            inner = sa.decrypt(outer)
-            assert inner.haslayer(ICMP), inner.summary()
-            opened += 1
+            a = known[name]
+            assert a.source == source, 'addresses of the SA'
+            inner = a.open(packet.__class__(raw(packet)), payload)
+            if UDP in inner:  # and not an ICMP error, as nobody listens
+                print(name, inner.version, bytes(inner[UDP].payload).decode())
         except Exception as e:  # pylint: disable=broad-except
-            print(f'{outer.summary()}: {type(e).__name__} {e}')
-            failed += 1
-    print(f'opened {opened} failed {failed}')
+            print(name, 'failed:', type(e).__name__, e)
 
 
-def seal(table, suite, source, destination, inner_source, inner_destination, seq, text):
-    sa = next(s for src, dst, s in reversed(list(associations(table, suite, False).values())) if (src, dst) == (source, destination))
-    sa.tunnel_header = IP(src=source, dst=destination)
-    inner = IP(src=inner_source, dst=inner_destination) / ICMP(id=4711, seq=1) / text.encode()
-    sealed = sa.encrypt(inner, seq_num=int(seq))
+def seal_all(job):
+    known = associations(job)
     conf.verb = 0
-    send(IP(src=source, dst=destination) / UDP(sport=4500, dport=4500) / raw(sealed[ESP]))
+    packets = []
+    for name, source, destination, port, number, text in job['send']:
+        a = known[name]
+        inner = outer(source, destination) / UDP(sport=port, dport=port) / text.encode()
+        esp = a.seal(inner.__class__(raw(inner)), number)
+        packets.append(outer(a.source, a.destination) / UDP(sport=4500, dport=4500) / esp)
+    send(packets)
 
 
 if __name__ == '__main__':
+    with open(sys.argv[-1]) as job_file:
+        task = json.load(job_file)
     if sys.argv[1] == 'seal':
-        seal(*sys.argv[2:10])
+        seal_all(task)
     else:
-        open_all(sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4] == 'esn')
+        open_all(sys.argv[2], task)
