@@ -122,6 +122,21 @@ def test_peer_within_its_own_policy(lab):
     assert set(re.findall(r'"([^"]*)"', witness.process.text())) == names(passes) | {'end'}
 
 
+def test_a_tunnel_between_the_hosts_own_addresses(lab):
+    """What leaves the tunnel's outer end has the addresses that the policy protects: the mark tells it apart."""
+    left, right = lab.pair()
+    a, b = (Adit(host, f'[peer other]\nendpoint = 192.0.2.{other}\npsk = "correct horse battery staple"\nstart = no\n'
+                       f'local = 192.0.2.{3 - other}\nremote = 192.0.2.{other}\n').start() for host, other in ((left, 2), (right, 1)))
+    a.up('other')
+    sniffer = right.spawn('tcpdump', '-n', '-l', '-i', 'eth0', 'icmp')
+    sniffer.wait_text('listening')
+    left.ping('192.0.2.2', 3)
+    right.ping('192.0.2.1', 3)
+    sniffer.stop(signal.SIGINT)
+    assert 'ICMP' not in sniffer.text()
+    assert b.stop() == 0
+
+
 ORDERED = '''[peer other]
 endpoint = 192.0.2.2
 psk      = "correct horse battery staple"
