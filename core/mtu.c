@@ -20,9 +20,9 @@ static unsigned inner_of(const struct transform *encr, const struct transform *i
 static unsigned inner_of_ah(const struct transform *integ, unsigned room, unsigned least)
 {
     struct suite s;
-    if (suite_of_integ(integ, &s) != OK || ah_len(&s, 6) > room)
+    if (suite_of_integ(integ, &s) != OK)
         return least;
-    unsigned inner = room - ah_len(&s, 6);
+    unsigned inner = ah_payload_max(&s, 6, room);
     return !least || inner < least ? inner : least;
 }
 

@@ -61,7 +61,7 @@ static unsigned headers(const struct path *path)
 
 static unsigned inner_of(const struct path_mtu *w, const struct sa *sa)
 {
-    unsigned inner = esp_inner_max(&sa->params.suite, w->p.size - headers(&w->path));
+    unsigned inner = sa_inner_max(sa, w->path.remote.ip.family, w->p.size - headers(&w->path));
     /* In transport mode the packet's own header is the outer one. */
     return sa->params.mode == MODE_TUNNEL ? inner : inner + outer_len(w->path.remote.ip.family);
 }

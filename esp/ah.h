@@ -21,6 +21,13 @@ static inline uint32_t ah_len(const struct suite *s, uint8_t family)
     return (AH_FIXED + s->iv_len + s->icv_len + align - 1) & ~(align - 1);
 }
 
+/* The largest payload that it leaves of `room` bytes (path MTU less the IP headers in front); 0: none. */
+static inline uint32_t ah_payload_max(const struct suite *s, uint8_t family, uint32_t room)
+{
+    uint32_t len = ah_len(s, family);
+    return room > len ? room - len : 0;
+}
+
 /*
  * Makes of IP headers what the ICV is computed over (section 3.3.3.1, appendix A): what may change on the way is 0, what
  * changes as foreseen is as it will arrive. `head` bytes, of which all belong to headers that may stand before AH.

@@ -221,6 +221,12 @@ uint32_t sa_headroom(const struct sa *sa, uint8_t family)
     return sa->params.proto == PROTOCOL_AH ? ah_len(s, family) : esp_headroom(s);
 }
 
+uint32_t sa_inner_max(const struct sa *sa, uint8_t family, uint32_t room)
+{
+    const struct suite *s = &sa->params.suite;
+    return sa->params.proto == PROTOCOL_AH ? ah_payload_max(s, family, room) : esp_inner_max(s, room);
+}
+
 uint32_t sa_sealed_len(const struct sa *sa, uint8_t family, uint32_t inner_len)
 {
     const struct suite *s = &sa->params.suite;

@@ -131,6 +131,7 @@ static inline uint32_t esp_headroom(const struct suite *s)
  */
 uint32_t sa_sealed_len(const struct sa *sa, uint8_t family, uint32_t inner_len);
 uint32_t sa_headroom(const struct sa *sa, uint8_t family);
+uint32_t sa_inner_max(const struct sa *sa, uint8_t family, uint32_t room); /* as esp_inner_max */
 /* The largest inner packet whose sealed form fits in `room` bytes (path MTU less outer IP and UDP headers). */
 uint32_t esp_inner_max(const struct suite *s, uint32_t room);
 

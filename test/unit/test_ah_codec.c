@@ -345,6 +345,7 @@ static void a_batch_goes_through(void **state)
         for (unsigned i = 0; i < TRANSFORM_BATCH; i++) {
             assert_ptr_equal(v[i].data, room[i] + 20);
             assert_int_equal(v[i].len, sa_sealed_len(out, 4, 28 + i * 3));
+            assert_int_equal(sa_inner_max(out, 4, v[i].len), 28 + i * 3);
             v[i] = (struct esp_packet){.data = v[i].data, .len = v[i].len, .head = 20, .dst = dst[i]};
         }
         v[5].data[v[5].len - 1] ^= 1;

@@ -522,6 +522,9 @@ static void test_mtu_is_that_of_the_worst_suite(void **state)
     assert_int_equal(mtu_inner(&one, 1472), 1438);
     /* 8 ESP, 16 IV, 32 ICV leave 1416, cut to 1408 by the block of 16, less the trailer */
     assert_int_equal(mtu_inner(&two, 1472), 1406);
+    struct proposals ah;
+    assert_int_equal(proposals_parse("sha1-sha384, sha256", PROTOCOL_AH, &ah, NULL, 0), OK);
+    assert_int_equal(mtu_inner(&ah, 1480), 1440); /* 12 and 24, and 4 of padding behind IPv6 */
     assert_int_equal(mtu_inner(&(struct proposals){0}, 1472), 0);
 }
 
