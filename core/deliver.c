@@ -83,7 +83,7 @@ void deliver(struct worker *w, struct batch *b)
         uint16_t mss = p->data[0] >> 4 == 4 ? mss4 : mss6;
         if (mss)
             clamp_mss(p->data, p->len, mss);
-        bytes += p->len;
+        bytes += p->len - (transport ? b->head[i] : 0); /* as they are counted on the way out */
         coalesce_add(w->coalescer, p->data, p->len);
     }
     worker_count(w, STAT_TUN_WRITES, coalesce_flush(w->coalescer));

@@ -95,6 +95,7 @@ static void sizes_pass(bool fresh)
         }
     assert_int_equal(rig_stat(&rig, 0, STAT_OUT_PACKETS), rig_stat(&rig, 1, STAT_IN_PACKETS));
     assert_int_equal(rig_stat(&rig, 1, STAT_OUT_PACKETS), rig_stat(&rig, 0, STAT_IN_PACKETS));
+    assert_int_equal(rig_stat(&rig, 1, STAT_OUT_BYTES), rig_stat(&rig, 0, STAT_IN_BYTES));
 }
 
 /* TCP superpackets, cut, sealed and merged again. */
