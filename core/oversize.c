@@ -88,7 +88,9 @@ bool frame_oversize(struct worker *w, struct sa *sa, struct segments *s, uint32_
         tell(w, s, max);
         return false;
     }
-    if (!sa->params.fragment_before && sa->params.outer.df != DF_SET)
+    /* Transport mode carries no fragments, and its header has the packet's own DF. */
+    bool whole = sa->params.mode == MODE_TRANSPORT;
+    if (whole || (!sa->params.fragment_before && sa->params.outer.df != DF_SET))
         return true;
     cut_up(w, sa, s, max);
     return false;

@@ -69,16 +69,21 @@ static void expect_packet(unsigned host, size_t len, bool fresh)
     }
 }
 
-static const struct path *path_of(unsigned host)
+static struct sa *sa_of(unsigned host)
 {
-    static struct path path;
     const struct spd *spd = atomic_load(&rig.host[host].shared.spd);
     struct flow f = {.proto = 17, .ports_known = true, .src_port = 1, .dst_port = 2};
     f.src = rig.host[host].config->policies[0]->local.v[0].range.first;
     f.dst = rig.host[host].config->policies[0]->remote.v[0].range.first;
     struct sa *sa = sad_find_out(rig.host[host].shared.sad, spd_lookup_out(spd, &f)->id, 0);
     assert_non_null(sa);
-    path = sa_path(sa);
+    return sa;
+}
+
+static const struct path *path_of(unsigned host)
+{
+    static struct path path;
+    path = sa_path(sa_of(host));
     return &path;
 }
 
@@ -448,6 +453,26 @@ static void checksums_survive_a_nat(void **state)
     }
 }
 
+/* Fragments would be no use to it: what the path has no room for is for routers to fragment, which DF = 0 lets them. */
+static void transport_mode_never_cuts(void **state)
+{
+    (void)state;
+    rig_setup_as(&rig, 26, "mode = transport-only\ndf = set\nfragment = before\n", &(struct rig_layout){.hosts = true});
+    rig_up(&rig);
+    atomic_store(&sa_of(0)->inner_max, 600);
+    struct packet_spec s = packet_spec_udp(false);
+    s.fragment = 0;
+    size_t len = send_packet(0, s, payload, 1000);
+    rig_run(&rig, 3 * NS_PER_MS);
+    expect_packet(1, len, true);
+    assert_int_equal(rig_stat(&rig, 0, STAT_OUT_PACKETS), 1);
+    s.fragment = 0x4000;
+    (void)send_packet(0, s, payload, 1000);
+    rig_run(&rig, 3 * NS_PER_MS);
+    assert_int_equal(take(1), 0);
+    assert_int_equal(rig_stat(&rig, 0, STAT_DROP_OUT_TOO_BIG), 1);
+}
+
 /* A superpacket's segments have one length, so in UDP they leave in few calls, in transport mode too. */
 static void batches_stay_contiguous(void **state)
 {
@@ -472,6 +497,7 @@ int main(void)
         TEST(what_transport_mode_cannot_carry_is_counted),
         TEST(readdressed_packets_are_dropped),
         TEST(checksums_survive_a_nat),
+        TEST(transport_mode_never_cuts),
         TEST(batches_stay_contiguous),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
