@@ -9,7 +9,7 @@
 /*
  * What the counters have passed now, as SA_EVENT_*, each once in an SA's life. `count`: the last number used of SA_OUT,
  * the packets of SA_IN. At a rate that would reach the hard limit before a rekey is sure to be done, soft comes earlier,
- * but not before half of the soft limit. The caller holds sa->lock.
+ * but not before an eighth of the soft limit. The caller holds sa->lock.
  */
 unsigned limit_passed(struct sa *sa, uint64_t count, uint64_t bytes, ns_t now);
 

@@ -91,12 +91,12 @@ def test_loss_duplication_and_reordering(lab, io, esp):
 
 
 def test_small_byte_limits_lose_nothing_at_full_speed(lab):
-    """20 MB a Child SA at whatever rate this machine has: dozens of rekeys, and no packet meets a hard limit."""
+    """50 MB a Child SA at whatever rate this machine has: many rekeys, and no packet meets a hard limit."""
     left, right = lab.pair()
     left.address('lo', '10.1.0.1/32')
     right.address('lo', '10.2.0.1/32')
-    a = Adit(left, ini(1, '192.0.2.2', peer='bytes = 20M\nstart = no')).start()
-    b = Adit(right, ini(2, '192.0.2.1', peer='bytes = 20M\nstart = no')).start()
+    a = Adit(left, ini(1, '192.0.2.2', peer='bytes = 50M\nstart = no')).start()
+    b = Adit(right, ini(2, '192.0.2.1', peer='bytes = 50M\nstart = no')).start()
     a.up('other')
     transfers = [Transfer(left, right, '10.2.0.1', 400, 7001), Transfer(right, left, '10.1.0.1', 400, 7002)]
     for t in transfers:
@@ -105,7 +105,23 @@ def test_small_byte_limits_lose_nothing_at_full_speed(lab):
         counters = x.status()['counters']
         assert counters['drop_out_expired'] == counters['drop_in_expired'] == 0
         assert counters['drop_out_no_sa'] == 0
-    assert a.log().count('rekeyed') + b.log().count('rekeyed') >= 20
+    assert a.log().count('rekeyed') + b.log().count('rekeyed') >= 12
+
+
+def test_reload_resizes_replay_windows_of_running_sas(lab):
+    """Another replay-window by reload, several times under traffic: the same SAs go on, and nothing is lost or let in twice."""
+    a, b, _ = relayed(lab, 0, 20, 20, 4712, peer='replay-window = 128')
+    before = [c['spi_in'] for x in (a, b) for c in x.status()['peers'][0]['ike_sas'][0]['children']]
+    there, back = Numbered(a.host, b.host, '10.2.0.1', '10.1.0.1'), Numbered(b.host, a.host, '10.1.0.1', '10.2.0.1')
+    for size in (65536, 64, 1024):
+        for x in (a, b):
+            text = open(x.ini).read()
+            x.host.write(os.path.basename(x.ini), re.sub(r'replay-window = \d+', f'replay-window = {size}', text))
+            x.command('reload')
+        time.sleep(0.3)
+    assert there.done() == back.done() == (DATAGRAMS, 0, 0)
+    assert before == [c['spi_in'] for x in (a, b) for c in x.status()['peers'][0]['ike_sas'][0]['children']]
+    assert all(counter(x, 'drop_in_replay') > 0 for x in (a, b))
 
 
 NAT = '''table ip nat {
