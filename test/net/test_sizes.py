@@ -37,9 +37,9 @@ def road(lab):
     return left, middle, right
 
 
-def tunnel(lab, outer=4, peer=''):
+def tunnel(lab, outer=4, peer='', host=''):
     left, middle, right = road(lab)
-    a, b = Adit(left, ini(1, outer, peer)).start(), Adit(right, ini(2, outer, peer)).start()
+    a, b = Adit(left, host + ini(1, outer, peer)).start(), Adit(right, host + ini(2, outer, peer)).start()
     a.up('other')
     wait_for('one IKE SA', lambda: all(len(x.status()['peers'][0]['ike_sas']) == 1 for x in (a, b)))
     return a, middle, b
@@ -48,7 +48,7 @@ def tunnel(lab, outer=4, peer=''):
 def silence(middle):
     """The router tells nobody what it drops."""
     middle.run('nft', '-f', '-', input='table inet quiet { chain out { type filter hook output priority 0;\n'
-               'icmp type destination-unreachable drop\nicmpv6 type packet-too-big drop\n} }')
+               'icmp type destination-unreachable drop\nicmpv6 type packet-too-big drop\n}\n}')
 
 
 def child(adit):
@@ -121,7 +121,9 @@ def test_a_path_that_shrinks_in_mid_transfer(lab, outer, peer, icmp):
 @pytest.mark.parametrize('outer', [4, 6])
 def test_each_direction_has_a_size_of_its_own(lab, outer):
     a, middle, b = tunnel(lab, outer, 'df = set')
-    middle.run('ip', 'link', 'set', 'm2', 'mtu', '1300')
+    for family, net in ((4, '203.0.113.0/24'), (6, '2001:db8:2::/64')):  # a link would be as small for the way back
+        middle.run('ip', f'-{family}', 'route', 'replace', net, 'dev', 'm2', 'proto', 'kernel', 'mtu', 'lock', '1300',
+                   *(['metric', '256'] if family == 6 else []))
     tcp_transfer(a.host, b.host, INNER[4][1], 5, port=7001)
     tcp_transfer(b.host, a.host, INNER[4][0], 5, port=7002)
     tcp_transfer(a.host, b.host, INNER[6][1], 5, port=7003)
@@ -133,7 +135,7 @@ def test_each_direction_has_a_size_of_its_own(lab, outer):
 def test_without_df_it_is_fragmented_as_configured(lab, fragment):
     a, middle, b = tunnel(lab, 4, f'fragment = {fragment}')
     middle.run('nft', '-f', '-', input='table ip seen { chain pre { type filter hook prerouting priority -500;\n'
-               'iif m1 ip frag-off & 0x3fff != 0 counter\n} }')
+               'iif m1 ip frag-off & 0x3fff != 0 counter\n}\n}')
     a.host.run('ip', 'link', 'set', 'adit0', 'mtu', '3000')  # else the host fragments by itself
     source, target = INNER[4]
     a.host.run(PYTHON, '-c', UDP.format(source=source, target=target, length=2500, pmtu=0))
@@ -182,7 +184,7 @@ print(s.getsockopt(level, mtu))
 
 @pytest.mark.parametrize('family', [4, 6])
 def test_who_sends_too_much_with_df_is_told_the_size(lab, family):
-    a, middle, b = tunnel(lab, 4)
+    a, middle, b = tunnel(lab, 4, host='[host]\nmtu = 1400\n')
     middle.run('ip', 'link', 'set', 'm2', 'mtu', '1350')
     source, target = INNER[family]
     told = int(a.host.run(PYTHON, '-c', PROBE.format(family='AF_INET' if family == 4 else 'AF_INET6', source=source,
