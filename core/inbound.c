@@ -11,6 +11,7 @@
 #define EARLY_LEN 9216u /* of a datagram: jumbo frames */
 #define EARLY_MAX 256u  /* of one SA */
 #define AH_SPI 4        /* where it stands in AH (RFC 4302 section 2) */
+#define PACKET_MIN 8    /* of a raw socket: SPI and sequence number of ESP, or AH up to its SPI */
 #define MARKER_LEN 4    /* the non-ESP marker: four zero bytes where an SPI would be (RFC 3948 section 2.2) */
 
 /*
@@ -192,7 +193,7 @@ static void take_packet(struct worker *w, struct bound_socket *s, const struct l
     struct ip_insertion in;
     bool ah = s->s.kind == SOCKET_AH;
     if (ip_view_parse(&v, span_of(rx->data, rx->len)) != OK ||
-        ip_view_find(&v, rx->data, ah ? RAW_AH : RAW_ESP, &in) != OK || v.len < in.offset + (ah ? AH_SPI : 0) + 4) {
+        ip_view_find(&v, rx->data, ah ? RAW_AH : RAW_ESP, &in) != OK || v.len < in.offset + PACKET_MIN) {
         worker_count(w, STAT_DROP_IN_RUNT, 1);
         return;
     }
