@@ -68,6 +68,14 @@ def test_default_proposals(lab, role):
     wait_for('the delete at strongSwan', lambda: 'ESTABLISHED' not in s.swanctl('--list-sas').stdout)
 
 
+@pytest.mark.parametrize('role', ['initiator', 'responder'])
+def test_raw_esp_gives_way_to_udp(lab, role):
+    """kernel-libipsec has ESP in UDP alone, and claims a NAT to get it: we go along, whatever is configured."""
+    a, s = pair(lab, 'encap = raw', role=role)
+    traffic(a, s, 2)
+    assert a.status()['peers'][0]['ike_sas'][0]['children'][0]['encap'] == 'udp'
+
+
 ESP = ['aes128gcm16', 'aes256gcm16', 'chacha20poly1305', 'aes128-sha256', 'aes256-sha384', 'aes256-sha512']
 
 
