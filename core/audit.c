@@ -64,6 +64,7 @@ void audit_sa(struct worker *w, enum stat_id reason, const struct sa *sa, uint64
     struct audit_event e;
     memset(&e, 0, sizeof e);
     e.reason = reason;
+    e.ah = sa->params.proto == PROTOCOL_AH;
     e.spi = sa->params.spi;
     e.seq = seq;
     e.policy_id = sa->params.policy_id;

@@ -16,6 +16,7 @@
 struct audit_event {
     enum stat_id reason;
     uint32_t held;            /* of this reason, not reported since the last report */
+    bool ah;                  /* else ESP */
     bool summary;             /* nothing but that number */
     ns_t wall;                /* nanoseconds since 1970 */
     uint32_t spi;             /* 0: none */

@@ -58,7 +58,7 @@ const char *audit_format(const struct audit_event *e, const char *policy, const 
     }
     add(&l, "%s: %s", stat_name(e->reason), stat_text(e->reason));
     if (e->spi)
-        add(&l, ", SPI 0x%08x", e->spi);
+        add(&l, ", %s SPI 0x%08x", e->ah ? "AH" : "ESP", e->spi);
     if (e->seq)
         add(&l, ", sequence number %llu", (unsigned long long)e->seq);
     if (e->from.ip.family)

@@ -67,11 +67,14 @@ struct early {
 
 static void unknown_spi(struct worker *w, const struct bound_socket *s, const struct loop_rx *rx, struct span packet)
 {
+    bool ah = s->s.kind == SOCKET_AH;
+    size_t spi = ah ? AH_SPI : 0, seq = spi + 4;
     worker_count(w, STAT_DROP_IN_SPI, 1);
     if (audit_wanted(w, STAT_DROP_IN_SPI))
         audit_push(w, &(struct audit_event){.reason = STAT_DROP_IN_SPI,
-                                            .spi = get_be32(packet.data),
-                                            .seq = packet.len >= 8 ? get_be32(packet.data + 4) : 0,
+                                            .ah = ah,
+                                            .spi = get_be32(packet.data + spi),
+                                            .seq = packet.len >= seq + 4 ? get_be32(packet.data + seq) : 0,
                                             .policy_id = SPD_NONE,
                                             .from = rx->from,
                                             .to = {.ip = rx->to, .port = s->s.local.port}});
@@ -110,7 +113,7 @@ static bool begin(struct worker *w, const struct bound_socket *s, const struct l
     struct batch *b = &w->in;
     b->slot = loop_slot_get(w->loop);
     if (!b->slot) {
-        worker_count(w, STAT_DROP_IN_NO_BUFFER, 1);
+        worker_sa_drop(w, STAT_DROP_IN_NO_BUFFER, 1, sa);
         return false;
     }
     b->sa = sa;
@@ -142,7 +145,7 @@ static void take_esp(struct worker *w, struct bound_socket *s, const struct loop
             return;
         }
         if ((sa->params.proto == PROTOCOL_AH) != ah) { /* one space of SPIs, but it has come as something else */
-            worker_count(w, STAT_DROP_IN_SPI, 1);
+            unknown_spi(w, s, rx, span_of(data, len));
             return;
         }
         if (!begin(w, s, rx, sa))

@@ -51,6 +51,7 @@ static void refuse(struct worker *w, enum stat_id why, uint32_t packets, struct 
     worker_drop(w, why, packets, sa ? sa->params.stats : NULL, sa);
     if (audit_wanted(w, why))
         audit_push(w, &(struct audit_event){.reason = why,
+                                            .ah = sa && sa->params.proto == PROTOCOL_AH,
                                             .spi = sa ? sa->params.spi : 0,
                                             .policy_id = sa ? sa->params.policy_id : SPD_NONE,
                                             .inner = *f});

@@ -67,10 +67,12 @@ static void copy_wire(struct worker *w, struct tap *t, const struct batch *b, st
                       unsigned n)
 {
     for (unsigned i = first; i < first + n; i++) {
-        p->udp = b->head[i] == 0;
+        const struct esp_packet *v = &b->v[i];
+        uint32_t head = p->in ? v->head : b->head[i]; /* of raw sockets: the IP header is there */
+        p->udp = head == 0;
         p->protocol = p->udp ? PROTOCOL_UDP : 0;
-        p->tos = b->v[i].outer.tos;
-        copy(w, t, p, span_of(b->v[i].data - b->head[i], b->v[i].len + b->head[i]));
+        p->tos = v->outer.tos;
+        copy(w, t, p, span_of(v->data - head, v->len + head));
     }
 }
 

@@ -93,6 +93,33 @@ static void what_the_wire_brings_is_reported(void **state)
     assert_int_equal(rig.host[1].audit_count, 3);
 }
 
+/* An IP header of 20 bytes, then AH: its SPI is the second word, its number the third. */
+static void ah_is_told_as_ah(void **state)
+{
+    (void)state;
+    rig_setup(&rig, 6, "ah = sha256\n");
+    rig_up(&rig);
+    rig_run(&rig, 100 * NS_PER_MS);
+    rig.wire_count = 0;
+    rig.keep_wire = true;
+    send_udp(2);
+    assert_int_equal(rig.wire_count, 1);
+    uint32_t spi = get_be32(rig.wire[0].data + 24);
+    again();
+    rig_run(&rig, 3 * NS_PER_MS);
+    assert_int_equal(last(1)->reason, STAT_DROP_IN_REPLAY);
+    assert_true(last(1)->ah);
+    assert_int_equal(last(1)->spi, spi);
+    assert_int_equal(last(1)->seq, 1);
+    put_be32(rig.wire[0].data + 24, spi ^ 0x00100000);
+    again();
+    rig_run(&rig, 3 * NS_PER_MS);
+    assert_int_equal(last(1)->reason, STAT_DROP_IN_SPI);
+    assert_true(last(1)->ah);
+    assert_int_equal(last(1)->spi, spi ^ 0x00100000);
+    assert_int_equal(last(1)->seq, 1);
+}
+
 static void what_the_tun_brings_is_reported(void **state)
 {
     (void)state;
@@ -191,16 +218,19 @@ static void lines_say_all_there_is(void **state)
     e.inner.src_port = 1;
     e.inner.dst_port = 443;
     e.held = 5;
-    assert_string_equal(audit_format(&e, "lan", &local, &remote, text),
-                        "drop_in_selector: inner packet outside its SA's selectors, SPI 0x0000010a, sequence number 7, "
-                        "192.0.2.1:4500 -> 192.0.2.2:4500, inside 10.9.0.1 port 1 -> 10.1.0.1 port 443 protocol 6, "
-                        "policy lan, selectors 10.1.0.0/24 === 10.2.0.0/24, at 1970-01-01T00:00:01.500Z "
-                        "(5 more before it were not reported)");
+    assert_string_equal(
+        audit_format(&e, "lan", &local, &remote, text),
+        "drop_in_selector: inner packet outside its SA's selectors, ESP SPI 0x0000010a, sequence number 7, "
+        "192.0.2.1:4500 -> 192.0.2.2:4500, inside 10.9.0.1 port 1 -> 10.1.0.1 port 443 protocol 6, "
+        "policy lan, selectors 10.1.0.0/24 === 10.2.0.0/24, at 1970-01-01T00:00:01.500Z "
+        "(5 more before it were not reported)");
     e.inner.proto = 1;
     e.inner.src_port = e.inner.dst_port = 8 << 8 | 3;
     assert_non_null(strstr(audit_format(&e, NULL, NULL, NULL, text), "10.1.0.1 protocol 1 type 8 code 3, at 1970"));
     e.inner.ports_known = false;
     assert_non_null(strstr(audit_format(&e, NULL, NULL, NULL, text), "10.1.0.1 protocol 1, at 1970"));
+    e.ah = true;
+    assert_non_null(strstr(audit_format(&e, NULL, NULL, NULL, text), ", AH SPI 0x0000010a, "));
     e.summary = true;
     assert_string_equal(audit_format(&e, NULL, NULL, NULL, text),
                         "drop_in_selector: 5 more like this were not reported one by one, at 1970-01-01T00:00:01.500Z");
@@ -210,6 +240,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(what_the_wire_brings_is_reported, teardown),
+        cmocka_unit_test_teardown(ah_is_told_as_ah, teardown),
         cmocka_unit_test_teardown(what_the_tun_brings_is_reported, teardown),
         cmocka_unit_test_teardown(packets_outside_the_selectors_are_reported, teardown),
         cmocka_unit_test_teardown(a_flood_is_a_few_lines_and_a_number, teardown),

@@ -230,6 +230,34 @@ static void both_sides_of_both_ends(void **state)
     tap_free(nobody);
 }
 
+/* AH has no UDP around it, and hides nothing. */
+static void captures_of_ah_are_whole_packets(void **state)
+{
+    (void)state;
+    rig_setup(&rig, 3, "ah = sha256\n");
+    rig_up(&rig);
+    rig_run(&rig, 100 * NS_PER_MS);
+    rig.wire_count = 0;
+    rig.keep_wire = true;
+    struct tap *t[4] = {tap_set(0, 0, "other", TAP_PLAIN), tap_set(0, 1, "other", TAP_WIRE),
+                        tap_set(1, 0, "other", TAP_PLAIN), tap_set(1, 1, "other", TAP_WIRE)};
+    size_t len = send_udp(700);
+    for (unsigned i = 0; i < 4; i++) {
+        struct tap_packet p;
+        struct span bytes = {NULL, 0};
+        assert_true(take(t[i], &p, &bytes));
+        assert_int_equal(p.protocol, 0);
+        if (i & 1) {
+            assert_int_equal(bytes.len, rig.wire[0].len);
+            assert_int_equal(bytes.data[9], 51);
+            assert_memory_equal(bytes.data + 20, rig.wire[0].data + 20, bytes.len - 20);
+        } else {
+            assert_true(span_equal(bytes, span_of(sent, len)));
+        }
+        tap_free(t[i]);
+    }
+}
+
 static void what_finds_no_room_is_counted_and_passes(void **state)
 {
     (void)state;
@@ -252,6 +280,7 @@ int main(void)
         cmocka_unit_test(packets_longer_than_ip_has_are_refused),
         cmocka_unit_test(headers_are_whole_and_summed),
         cmocka_unit_test_teardown(both_sides_of_both_ends, teardown),
+        cmocka_unit_test_teardown(captures_of_ah_are_whole_packets, teardown),
         cmocka_unit_test_teardown(what_finds_no_room_is_counted_and_passes, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
