@@ -218,8 +218,12 @@ static unsigned list_instances(struct policy_slot *slot, const struct policy *p,
     for (struct instance *i = slot->instances; i; i = i->next) {
         i->listed = policy_shared(p) && i->children;
         if (i->listed)
-            v[n++] = (struct spd_entry){
-                .policy = p, .local = &i->local, .remote = &i->remote, .id = i->id, .stats = slot->stats};
+            v[n++] = (struct spd_entry){.policy = p,
+                                        .local = &i->local,
+                                        .remote = &i->remote,
+                                        .id = i->id,
+                                        .base = slot->id,
+                                        .stats = slot->stats};
     }
     return n;
 }
@@ -242,7 +246,7 @@ static enum err list_entries(struct dataplane *d, const struct config *c, struct
         if (e != OK)
             break;
         n += list_instances(d->slots[id], p, v + n);
-        v[n++] = (struct spd_entry){.policy = p, .id = id, .stats = d->slots[id]->stats};
+        v[n++] = (struct spd_entry){.policy = p, .id = id, .base = id, .stats = d->slots[id]->stats};
     }
     if (e != OK) {
         free(v);

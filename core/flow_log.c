@@ -86,7 +86,7 @@ static struct flow_record describe(const struct spd_entry *entry, const struct f
                        : in   ? f->src_port
                               : f->dst_port,
         .proto = f->proto,
-        .policy_id = entry->id,
+        .policy_id = entry->base,
         .action = (uint8_t)(a->fate == FLOW_CLEAR ? ACTION_BYPASS : entry->policy->action),
     };
 }

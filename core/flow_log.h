@@ -31,7 +31,7 @@ struct flow_record {
     uint8_t proto;
     uint8_t action; /* enum policy_action: that of the policy; bypass for what its fail-open let pass in the clear */
     uint8_t end;    /* enum flow_end */
-    uint32_t policy_id;
+    uint32_t policy_id;       /* spd_entry.base */
     uint32_t spi_out, spi_in; /* of the packet that was the last; 0: none */
     uint64_t out_packets, out_bytes, in_packets, in_bytes;
     uint64_t dropped; /* packets that were not let pass */

@@ -19,6 +19,7 @@ struct spd_entry {
     const struct selectors *local,
         *remote; /* likewise; NULL: the policy's own, else the part of it that this stands for */
     uint32_t id;
+    uint32_t base;              /* number of the policy itself, which is never given to another one */
     struct policy_stats *stats; /* the policy's, which outlive the table; NULL: nothing is counted */
     bool overlapped; /* out, by spd_new: an earlier entry may match some of the same traffic (may err towards yes) */
 };

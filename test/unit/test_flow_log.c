@@ -48,7 +48,7 @@ static bool put(void *ctx, const struct flow_record *r)
 }
 
 static const struct policy policy = {.name = "lan", .action = ACTION_PROTECT, .flow_log = true};
-static const struct spd_entry entry = {.policy = &policy, .id = 7};
+static const struct spd_entry entry = {.policy = &policy, .id = 9, .base = 7};
 
 static struct flow flow_make(uint32_t n, uint8_t proto)
 {
