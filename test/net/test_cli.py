@@ -240,7 +240,8 @@ def test_status_of_a_lonely_daemon(lab):
     assert status['ok'] and status['host']['tun'] == 'adit0' and status['host']['routes'] == ['10.2.0.0/24']
     assert status['peers'][0]['name'] == 'office' and status['peers'][0]['state'] == 'down'
     assert status['policies'][0] == {'name': 'office', 'action': 'protect', 'peer': 'office', 'mode': 'tunnel',
-                                     'local': ['10.1.0.0/24'], 'remote': ['10.2.0.0/24']}
+                                     'local': ['10.1.0.0/24'], 'remote': ['10.2.0.0/24'],
+                                     'in_packets': 0, 'in_bytes': 0, 'out_packets': 0, 'out_bytes': 0, 'drops': {}}
     text = daemon.command('status').stdout
     assert 'peer office' in text and 'MTU' in text
     assert daemon.command('-s', '/run/adit/adit0.sock', 'status').stdout.startswith('adit ')
