@@ -3,9 +3,12 @@
  * everybody ignores (RFC 7296 section 3.10.1), in a datagram of the probed size that may not be fragmented. The peer's
  * answer, which is short, proves the size.
  *
- * A lost request has to be sent again until it is answered, and that must not take a size that does not pass. So the
- * copies are sent in IKE fragments, which an initiator may do at any time to find what passes (RFC 7383 section 2.5.2):
- * probes go to peers with IKE fragmentation alone. An answer after the first copy left is the copy's.
+ * A lost request has to be sent again until it is answered, and that must not take a size that does not pass. So what is
+ * sent again is the same request without its padding: a liveness check. The peer has seen one of them or the other, asks
+ * nothing of it, and answers both alike, so it does not matter that they are not bit for bit the same, as section 2.1
+ * wants retransmissions. (IKE fragments, which may differ by RFC 7383 section 2.5.2, won't do: strongSwan takes an
+ * INFORMATIONAL request that comes in fragments for something else and never answers.) An answer after the first of
+ * those has left is counted as theirs.
  */
 #include "ike/internal.h"
 
@@ -47,7 +50,6 @@ void probe_start(struct ike_sa *sa)
         e->env.send_whole(e->env.ctx, &sa->path, span_of(e->out, len));
     }
     request_begin(sa, &b, EXCHANGE_INFORMATIONAL);
-    put_padding(&b, padding);
     request_send_later(sa, &b);
 }
 
@@ -72,7 +74,7 @@ enum err ike_probe(struct ike_engine *e, uint64_t child, unsigned bytes, ns_t no
     if (!c)
         return ERR_NOTFOUND;
     struct ike_sa *sa = c->sa;
-    if (!e->env.send_whole || !sa->fragmentation)
+    if (!e->env.send_whole)
         return ERR_UNSUPPORTED;
     if (bytes < LEAST || bytes > UINT16_MAX)
         return ERR_RANGE;
