@@ -482,6 +482,8 @@ bool sa_rekey(struct ike_sa *sa);
 /* Where authentic, fresh IKE (or, with esp, ESP) came from is where the peer is now (RFC 7296 section 2.23). */
 void sa_follow(struct ike_sa *sa, const struct path *path, bool esp);
 void sa_move_children(struct ike_sa *sa); /* to where the IKE SA is */
+/* It goes: what refers to it (an SA with the same peer: either was made by a rekey of the other, or yields) does no more. */
+void sa_unrelate(struct ike_sa *gone);
 /* Into, and out of, the list of its run. */
 void sa_enlist(struct ike_sa *sa);
 void sa_unlist(struct ike_sa *sa);

@@ -122,6 +122,7 @@ static void abandon(struct ike_sa *sa)
     } else if (sa->state != SA_DELETING) {
         sa_kill(sa);
     }
+    sa_unrelate(sa);
     sa_unlist(sa);
     sa->run = NULL; /* who has the same peer can't be found any more: nothing may refer to it, nor it to them */
     sa->undecided_of = sa->renews = sa->yields_to = NULL;

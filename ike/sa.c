@@ -231,8 +231,7 @@ static void unyield(struct ike_sa *sa, const struct ike_sa *gone)
     sa->successor = false;
 }
 
-/* What refers to it was made by a rekey of it, or it by a rekey of that: an SA with the same peer. */
-static void forget_references(struct ike_sa *gone)
+void sa_unrelate(struct ike_sa *gone)
 {
     for (struct ike_sa *sa = table_same_peer(&gone->e->table, gone); sa; sa = table_same_peer_next(sa, gone)) {
         if (sa->undecided_of == gone)
@@ -306,7 +305,7 @@ static void kill_sa(struct ike_sa *sa, bool data_plane)
         e->env.spi_release(e->env.ctx, sa->pending->terms.spi_in);
     free(sa->pending);
     sa->pending = NULL;
-    forget_references(sa);
+    sa_unrelate(sa);
     unlink_sa(sa);
     if (sa->current)
         task_free(e, sa->current);
