@@ -9,6 +9,7 @@
 #include "tun/nft.h"
 #include "tun/udp.h"
 
+#define TABLE_PREFIX "adit-"    /* and the name of the device */
 #define RULES_MAX 8192          /* of a table: those of one chain are walked */
 #define FEW 4                   /* pairs that are rules of their own rather than sets */
 #define GROUPS 64               /* sets of one run of policies */
@@ -557,7 +558,7 @@ enum err firewall_new(struct firewall **out, const char *tun)
     if (!f)
         return ERR_NOMEM;
     snprintf(f->tun, sizeof f->tun, "%s", tun);
-    snprintf(f->table, sizeof f->table, "adit-%s", tun);
+    snprintf(f->table, sizeof f->table, TABLE_PREFIX "%s", tun);
     *out = f;
     return OK;
 }
@@ -580,6 +581,11 @@ void firewall_remove(struct firewall *f)
     nft_remove(f->table);
     buf_free(&f->in_force);
     f->on = false;
+}
+
+void firewall_sweep(void)
+{
+    nft_sweep(TABLE_PREFIX);
 }
 
 static bool same(const struct buf *a, const struct buf *b)

@@ -32,6 +32,8 @@ MUST_USE enum err firewall_apply(struct firewall *f, const struct config *c, cha
 /* Was that one the last that was put in force? Only of one that is still there. */
 bool firewall_is_of(const struct firewall *f, const struct config *c);
 void firewall_remove(struct firewall *f);
+/* Removes what daemons left that crashed, with other TUN devices: it would drop what comes out of this one. */
+void firewall_sweep(void);
 
 /* It was asked for and can't be had: the host's reverse-path filter is all there is. */
 bool firewall_missing(const struct firewall *f);

@@ -300,6 +300,7 @@ static enum err host_steps(struct host_state *h, const struct config *c)
     TRY(firewall_up(h, c));
     TRY(link_up(h, c));
     netlink_sweep(h->netlink);
+    firewall_sweep();
     return OK;
 }
 

@@ -13,6 +13,8 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#include "tun/rtnl.h"
+
 #define ANSWER_SECONDS 5
 #define SEQUENCE 1    /* of all messages: there is one batch a socket */
 #define ELEMENTS 1000 /* of a set in one message, whose attributes are 64 KiB at most */
@@ -459,4 +461,63 @@ void nft_remove(const char *name)
         /* Where nothing could be put there, nothing is. */
     }
     nft_free(&b);
+}
+
+/* -- what a crash has left -- */
+
+#define SWEEP_MAX 16 /* tables a time */
+
+struct leftovers {
+    const char *prefix;
+    char names[SWEEP_MAX][NFT_TABLE_TEXT];
+    unsigned n;
+};
+
+static void look_at_table(struct leftovers *l, struct span message)
+{
+    struct span name = rtnl_find(message, sizeof(struct nfgenmsg), NFTA_TABLE_NAME);
+    size_t prefix = strlen(l->prefix);
+    if (l->n == SWEEP_MAX || name.len <= prefix || name.len > NFT_TABLE_TEXT || name.data[name.len - 1] != 0 ||
+        memcmp(name.data, l->prefix, prefix) != 0 || if_nametoindex((const char *)name.data + prefix))
+        return;
+    memcpy(l->names[l->n++], name.data, name.len);
+}
+
+static void list_tables(int fd, struct leftovers *l)
+{
+    uint8_t datagram[16384];
+    bool more = true;
+    while (more) {
+        ssize_t n = recv(fd, datagram, sizeof datagram, 0);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return;
+        struct span all = span_of(datagram, (size_t)n), message;
+        while (more && rtnl_next(&all, &message)) {
+            struct nlmsghdr h;
+            memcpy(&h, message.data, sizeof h);
+            more = h.nlmsg_type != NLMSG_DONE && h.nlmsg_type != NLMSG_ERROR;
+            if (more)
+                look_at_table(l, message);
+        }
+    }
+}
+
+void nft_sweep(const char *prefix)
+{
+    struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
+    struct leftovers l = {.prefix = prefix};
+    struct nft_batch b = {0};
+    int fd = open_socket(RTNL_RECEIVE_SIZE);
+    table_message(&b, NFT_MSG_GETTABLE, NLM_F_DUMP);
+    message_end(&b);
+    if (fd >= 0 && b.failed == OK &&
+        sendto(fd, b.out.data, b.out.len, 0, (struct sockaddr *)&kernel, sizeof kernel) >= 0)
+        list_tables(fd, &l);
+    if (fd >= 0)
+        (void)close(fd);
+    nft_free(&b);
+    while (l.n)
+        nft_remove(l.names[--l.n]);
 }

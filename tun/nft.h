@@ -64,5 +64,7 @@ void nft_verdict(struct nft_batch *b, enum nft_verdict_kind what, const char *ch
 MUST_USE enum err nft_commit(struct nft_batch *b, char *why, size_t why_size);
 /* Takes the table away; that there is none, or nothing to ask, is fine. */
 void nft_remove(const char *table);
+/* Takes away the tables named by that prefix and a network device that is not there: of who crashed, and left. */
+void nft_sweep(const char *prefix);
 
 #endif

@@ -93,6 +93,17 @@ def test_it_stands_after_a_crash_and_is_taken_over(lab):
     assert witness.takes(right, FORGED) == names(FORGED)
 
 
+def test_what_crashed_under_another_name_is_swept(lab):
+    """A table that knows another TUN device would drop what comes out of this one."""
+    left, _, a = victim(lab, SITE, 'tun = old0')
+    left.run('nft', 'add table inet adit-lo; add table inet other')
+    a.stop(signal.SIGKILL)
+    left.write('adit.ini', SITE)
+    a.start()
+    assert sorted(left.run('nft list tables').stdout.split('\n')[:-1]) == [
+        'table inet adit-adit0', 'table inet adit-lo', 'table inet other']
+
+
 def test_peer_within_its_own_policy(lab):
     """IKE, ESP, AH, ICMP errors about them and neighbour discovery pass (conformance 5); all else of it is dropped."""
     left, right, _ = victim(lab, f'[peer other]\nendpoint = 192.0.2.2\n{PEER}local = 192.0.2.1, 2001:db8::1\n'
