@@ -188,6 +188,8 @@ def test_nat(lab, nats):
 def test_outer_fragments_are_reassembled(lab):
     """A link of 700 bytes in between cuts what carries large packets: ESP gets it whole, or not at all."""
     left, right, routers, endpoint = across(lab, (), 700)
+    for h in (left, right):  # no DF inside: what is too big is fragmented outside, not refused
+        h.run('sysctl', '-qw', 'net.ipv4.ip_no_pmtu_disc=1')
     a = Adit(left, ini(1, endpoint, peer='start = no')).start()
     b = Adit(right, ini(2, '%any', peer='start = no')).start()
     a.up('other')
