@@ -4,7 +4,8 @@
  *
  * It begins with the MTU of the route as if that had been proved, where section 5.2 begins with BASE_PLPMTU: until the
  * first probe is over nothing is known that speaks for less, the datagrams of a tunnel may be fragmented, and most paths
- * are what their first link is. Nothing is probed before something longer than `base` has been sent.
+ * are what their first link is. Nothing is probed before something long has been sent: three
+ * quarters of `base` and more, so that a path below that is noticed too.
  */
 #ifndef ADIT_PMTU_H
 #define ADIT_PMTU_H
@@ -58,7 +59,7 @@ void pmtu_init(struct pmtu *p, bool ipv6, unsigned max);
 /* The link is another one. */
 void pmtu_limit(struct pmtu *p, unsigned max, ns_t now);
 
-/* Something longer than `base` has left. */
+/* Something long has left. */
 void pmtu_used(struct pmtu *p, ns_t now);
 /* It leaves, and nothing comes back: perhaps long datagrams are lost. */
 void pmtu_doubt(struct pmtu *p, ns_t now);
