@@ -9,7 +9,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "core/base/cursor.h"
 #include "ike/internal.h"
+#include "test/unit/reload.h"
 #include "test/unit/sim.h"
 
 #define A (&s->node[0])
@@ -447,6 +449,67 @@ static void stop_during_ike_auth_leaves_nothing_behind(void **state)
     sim_free(s);
 }
 
+/* The IKE_AUTH requests of node 0's first attempt. */
+static enum sim_fate lose_auth_of_first(struct sim *s, struct sim_packet *p, void *ctx)
+{
+    uint64_t *first = ctx, spi_i = get_be64(p->data);
+    (void)s;
+    if (p->from == 0 && !*first)
+        *first = spi_i;
+    return p->from == 0 && spi_i == *first && p->data[18] == EXCHANGE_AUTH ? SIM_DROP : SIM_DELIVER;
+}
+
+/* Another lifetime for the policy of node 0: what it has of that is made anew. */
+static void change_policy(struct sim *s, struct config *config, struct policy *policy, struct policy **list)
+{
+    *config = A->config;
+    *policy = A->policies[0];
+    policy->lifetime /= 2;
+    *list = policy;
+    config->policies = list;
+    assert_int_equal(reload(A->e, config, s->now), OK);
+    ike_start(A->e, s->now);
+}
+
+/*
+ * Our attempt is in IKE_AUTH when the peer calls, and the peer's SA may have to yield to it. A reload that calls the
+ * attempt off leaves the peer's SA as the one there is, whether or not the attempt is heard of again.
+ */
+static void reload_calls_off_what_another_yields_to(void **state)
+{
+    (void)state;
+    unsigned yielded = 0;
+    for (unsigned i = 0; i < 32; i++) {
+        struct sim *s = sim_new(110 + i / 2);
+        struct config config;
+        struct policy policy, *list;
+        uint64_t first = 0;
+        s->hook = lose_auth_of_first;
+        s->hook_ctx = &first;
+        A->peers[0].start = START_YES;
+        sim_start_engines(s, NULL);
+        ike_start(A->e, s->now);
+        sim_for(s, NS_PER_S);
+        ike_up(B->e, &B->peers[0], NULL, 1, s->now);
+        sim_for(s, NS_PER_S);
+        for (const struct ike_sa *sa = A->e->sas; sa; sa = sa->next)
+            yielded += sa->yields_to != NULL && sa->state == SA_UP;
+        change_policy(s, &config, &policy, &list);
+        if (i % 2)
+            s->hook = NULL;
+        sim_for(s, 30 * NS_PER_S);
+        assert_sim(sim_agree(s) && sim_sending(A, &policy) && sim_both(s));
+        sim_for(s, 300 * NS_PER_S);
+        assert_sim(sim_up(s));
+        assert_null(A->e->sas->yields_to);
+        ike_shutdown(A->e, s->now);
+        ike_shutdown(B->e, s->now);
+        assert_sim(sim_run(s, s->now + 100 * NS_PER_S, sim_empty));
+        sim_free(s);
+    }
+    assert_in_range(yielded, 1, 31);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -459,6 +522,7 @@ int main(void)
         cmocka_unit_test(up_is_said_when_both_ends_are),
         cmocka_unit_test(kept_links_come_back),
         cmocka_unit_test(stop_during_ike_auth_leaves_nothing_behind),
+        cmocka_unit_test(reload_calls_off_what_another_yields_to),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
