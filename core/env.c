@@ -38,8 +38,8 @@ static void env_send(void *ctx, const struct path *path, struct span message)
 static void env_send_whole(void *ctx, const struct path *path, struct span message)
 {
     struct daemon *d = ctx;
-    int fd = host_socket(d->host, path);
-    if (fd < 0 || udp_send_whole(fd, path, message.data, message.len) != OK)
+    int df = host_socket_df(d->host, path), fd = df >= 0 ? df : host_socket(d->host, path);
+    if (fd < 0 || udp_send_whole(fd, df >= 0, path, message.data, message.len) != OK)
         return;
     stat_add(&d->stats, STAT_TX_DATAGRAMS, 1);
     stat_add(&d->stats, STAT_TX_CALLS, 1);

@@ -355,13 +355,13 @@ static bool listens(const struct socket_slot *s)
     return s->s.kind == SOCKET_UDP && !s->s.df;
 }
 
-int host_socket(const struct host_state *h, const struct path *path)
+static int socket_at(const struct host_state *h, const struct path *path, bool df)
 {
     int any = -1;
     for (unsigned i = 0; i < h->socket_count; i++) {
         const struct socket_slot *s = &h->sockets[i];
-        if (s->worker != 0 || !listens(s) || s->s.local.ip.family != path->remote.ip.family ||
-            s->s.local.port != path->local.port)
+        if (s->worker != 0 || s->s.kind != SOCKET_UDP || s->s.df != df ||
+            s->s.local.ip.family != path->remote.ip.family || s->s.local.port != path->local.port)
             continue;
         if (ip_equal(&s->s.local.ip, &path->local.ip))
             return s->s.fd;
@@ -369,6 +369,16 @@ int host_socket(const struct host_state *h, const struct path *path)
             any = s->s.fd;
     }
     return any;
+}
+
+int host_socket(const struct host_state *h, const struct path *path)
+{
+    return socket_at(h, path, false);
+}
+
+int host_socket_df(const struct host_state *h, const struct path *path)
+{
+    return ip_is_any(&path->local.ip) ? -1 : socket_at(h, path, true);
 }
 
 static bool listens_at(const struct config *c, const struct ip *ip)

@@ -24,6 +24,11 @@ void host_worker(const struct host_state *h, unsigned i, struct worker_params *p
 
 /* The UDP socket that fits path->local, or -1. */
 int host_socket(const struct host_state *h, const struct path *path);
+/*
+ * The one beside it that sends with DF, or -1: IPv6 needs none; on port 500 nobody but the control thread sends; and a
+ * source has to be named.
+ */
+int host_socket_df(const struct host_state *h, const struct path *path);
 /* Where we would send to this endpoint from, and the route's MTU (0: no route). False if there is no way there. */
 bool host_local(const struct host_state *h, const struct config *c, const struct endpoint *to, struct endpoint *local,
                 unsigned *mtu);

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "core/base/clock.h"
+#include "core/base/loop_msg.h"
 #include "tun/sockopt.h"
 
 #ifndef UDP_GRO
@@ -172,51 +173,21 @@ enum err udp_steer(int fd, unsigned workers)
     return OK;
 }
 
-/* Room for the source address of either family, aligned as control messages want it. */
-union source_control {
-    char room[CMSG_SPACE(sizeof(struct in6_pktinfo))];
-    struct cmsghdr align;
-};
-
-static void put_source(struct msghdr *m, union source_control *control, const struct ip *source)
-{
-    if (source->family == 0 || ip_is_any(source))
-        return;
-    memset(control, 0, sizeof *control);
-    m->msg_control = control->room;
-    m->msg_controllen = sizeof control->room;
-    struct cmsghdr *c = CMSG_FIRSTHDR(m);
-    if (source->family == 6) {
-        struct in6_pktinfo info = {0};
-        memcpy(&info.ipi6_addr, source->b, 16);
-        c->cmsg_level = IPPROTO_IPV6;
-        c->cmsg_type = IPV6_PKTINFO;
-        c->cmsg_len = CMSG_LEN(sizeof info);
-        memcpy(CMSG_DATA(c), &info, sizeof info);
-    } else {
-        struct in_pktinfo info = {0};
-        memcpy(&info.ipi_spec_dst, source->b, 4);
-        c->cmsg_level = IPPROTO_IP;
-        c->cmsg_type = IP_PKTINFO;
-        c->cmsg_len = CMSG_LEN(sizeof info);
-        memcpy(CMSG_DATA(c), &info, sizeof info);
-    }
-    m->msg_controllen = CMSG_SPACE(c->cmsg_len - CMSG_LEN(0));
-}
-
-enum err udp_send(int fd, const struct path *path, const uint8_t *data, size_t len)
+static enum err send_one(int fd, const struct path *path, const uint8_t *data, size_t len, bool whole)
 {
     static const uint8_t marker[4]; /* RFC 3948 section 2.2 */
     struct iovec iov[2] = {{(void *)(uintptr_t)marker, sizeof marker}, {(void *)(uintptr_t)data, len}};
-    struct sockaddr_storage to;
-    union source_control control;
+    const struct loop_tx tx = {.to = path->remote, .from = path->local.ip, .df = whole};
+    struct msg_route route;
+    msg_route(&route, &tx, false);
     struct msghdr m = {
-        .msg_name = &to,
-        .msg_namelen = endpoint_to_sockaddr(&path->remote, &to),
+        .msg_name = &route.name,
+        .msg_namelen = route.name_len,
         .msg_iov = path->marker ? iov : iov + 1,
         .msg_iovlen = path->marker ? 2 : 1,
+        .msg_control = route.control_len ? route.control : NULL,
+        .msg_controllen = route.control_len,
     };
-    put_source(&m, &control, &path->local.ip);
     ssize_t n;
     do
         n = sendmsg(fd, &m, MSG_NOSIGNAL);
@@ -224,18 +195,20 @@ enum err udp_send(int fd, const struct path *path, const uint8_t *data, size_t l
     return n < 0 ? ERR_SYSTEM : OK;
 }
 
-enum err udp_send_whole(int fd, const struct path *path, const uint8_t *data, size_t len)
+enum err udp_send(int fd, const struct path *path, const uint8_t *data, size_t len)
 {
-    bool ipv6 = path->remote.ip.family == 6;
-    int level = ipv6 ? IPPROTO_IPV6 : IPPROTO_IP, option = ipv6 ? IPV6_MTU_DISCOVER : IP_MTU_DISCOVER;
+    return send_one(fd, path, data, len, false);
+}
+
+enum err udp_send_whole(int fd, bool df, const struct path *path, const uint8_t *data, size_t len)
+{
+    if (df || path->remote.ip.family == 6)
+        return send_one(fd, path, data, len, true);
     enum err e = ERR_SYSTEM;
-    if (set_int(fd, level, option, ipv6 ? IPV6_PMTUDISC_PROBE : IP_PMTUDISC_PROBE) &&
-        (!ipv6 || set_int(fd, level, IPV6_DONTFRAG, 1)))
-        e = udp_send(fd, path, data, len);
+    if (set_int(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE))
+        e = send_one(fd, path, data, len, true);
     int kept = errno;
-    if (ipv6)
-        (void)set_int(fd, level, IPV6_DONTFRAG, 0);
-    (void)set_int(fd, level, option, ipv6 ? IPV6_PMTUDISC_DONT : IP_PMTUDISC_DONT);
+    (void)set_int(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT);
     errno = kept;
     return e;
 }

@@ -55,11 +55,12 @@ MUST_USE enum err udp_steer(int fd, unsigned workers);
 MUST_USE enum err udp_send(int fd, const struct path *path, const uint8_t *data, size_t len);
 
 /*
- * The same, but the datagram leaves whole or not at all: DF, and whatever the kernel has learned of the path doesn't
- * count. It is the socket that is told so, for that moment: what another thread sends by it then has DF too, which a
- * datagram that fits the path does not mind. Errors: SYSTEM (EMSGSIZE: longer than the link's MTU).
+ * The same, but the datagram leaves whole or not at all. Over IPv6 it says so itself, by any socket of udp_open: then what
+ * the kernel has learned of the path counts, as it does for ESP. Over IPv4 it has DF, and that does not count: fd is of
+ * udp_open_df (df), or else is told for that moment, so that nobody should send by it meanwhile whose datagrams may be
+ * fragmented. Errors: SYSTEM (EMSGSIZE: too long).
  */
-MUST_USE enum err udp_send_whole(int fd, const struct path *path, const uint8_t *data, size_t len);
+MUST_USE enum err udp_send_whole(int fd, bool df, const struct path *path, const uint8_t *data, size_t len);
 
 /* The MTU of the route to this address and the source address the kernel would use. Errors: SYSTEM. */
 MUST_USE enum err udp_route(const struct endpoint *to, bool mark, struct ip *source, unsigned *mtu);

@@ -1,6 +1,6 @@
 /*
  * What the two engines for real descriptors share: messages with their control data, reads of TUN packets, mapped
- * memory. Internal to core/base.
+ * memory. Internal to core/base, but for msg_route: tun/udp.c sends outside of a loop.
  */
 #ifndef ADIT_LOOP_MSG_H
 #define ADIT_LOOP_MSG_H

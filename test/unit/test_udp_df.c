@@ -14,7 +14,9 @@
 #include <net/ethernet.h>
 #include <net/if.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -245,6 +247,101 @@ static void over_ipv6_each_datagram_decides(void **state)
     close(fd);
 }
 
+/* -- one datagram outside of any loop -- */
+
+static struct path path_of(const char *local, const char *remote)
+{
+    struct path p = {.local.port = 4500, .remote.port = 4600, .marker = true};
+    assert_int_equal(ip_parse(local, &p.local.ip), OK);
+    assert_int_equal(ip_parse(remote, &p.remote.ip), OK);
+    return p;
+}
+
+static int discovery(int fd)
+{
+    int value = -1;
+    socklen_t len = sizeof value;
+    assert_int_equal(getsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, &value, &len), 0);
+    return value;
+}
+
+/* By that socket, and, where there is none, by the other: it is as before afterwards. */
+static void a_datagram_leaves_whole_or_not_at_all(void **state)
+{
+    (void)state;
+    need_isolation();
+    struct sockets s = open_sockets("0.0.0.0", 1);
+    struct path path = path_of("127.0.0.7", "127.0.0.9");
+    static const uint8_t data[1473];
+    set_mtu(1500);
+    for (unsigned i = 0; i < 2; i++) {
+        bool df = i == 0;
+        uint8_t packet[2000];
+        int tap = open_tap(), fd = s.fd[df];
+        assert_int_equal(udp_send_whole(fd, df, &path, data, 1468), OK);
+        assert_int_equal(next_packet(tap, packet, sizeof packet), 1500);
+        assert_int_equal(get_be16(packet + 6), 0x4000);
+        assert_memory_equal(packet + 12, ((const uint8_t[]){127, 0, 0, 7, 127, 0, 0, 9}), 8);
+        assert_int_equal(get_be16(packet + 20), 4500);
+        assert_int_equal(udp_send_whole(fd, df, &path, data, 1469), ERR_SYSTEM);
+        assert_int_equal(errno, EMSGSIZE);
+        assert_int_equal(discovery(s.fd[0]), IP_PMTUDISC_DONT);
+        assert_int_equal(discovery(s.fd[1]), IP_PMTUDISC_PROBE);
+        assert_int_equal(udp_send(s.fd[0], &path, data, 1469), OK);
+        close(tap);
+    }
+    set_mtu(65536);
+    close_sockets(&s);
+}
+
+/* A worker, whose datagrams are to be fragmented. */
+struct worker {
+    int fd;
+    struct path path;
+    atomic_bool stop;
+    atomic_uint sent, refused;
+};
+
+static void *work(void *ctx)
+{
+    static const uint8_t data[1473];
+    struct worker *w = ctx;
+    while (!w->stop) {
+        if (udp_send(w->fd, &w->path, data, sizeof data) != OK && errno == EMSGSIZE)
+            w->refused++;
+        w->sent++;
+    }
+    return NULL;
+}
+
+/* What the control thread sends whole makes no other datagram so. */
+static void others_send_as_ever_meanwhile(void **state)
+{
+    (void)state;
+    need_isolation();
+    struct sockets four = open_sockets("0.0.0.0", 1);
+    struct udp_options o = options("::", false);
+    static const uint8_t data[100];
+    char why[200];
+    int six;
+    assert_int_equal(udp_open(&o, &six, why, sizeof why), OK);
+    set_mtu(1500);
+    for (unsigned i = 0; i < 2; i++) {
+        struct worker w = {.fd = i ? six : four.fd[0],
+                           .path = i ? path_of("::1", "::1") : path_of("127.0.0.7", "127.0.0.9")};
+        pthread_t thread;
+        assert_int_equal(pthread_create(&thread, NULL, work, &w), 0);
+        while (w.sent < 1000)
+            assert_int_equal(udp_send_whole(i ? six : four.fd[1], !i, &w.path, data, sizeof data), OK);
+        w.stop = true;
+        assert_int_equal(pthread_join(thread, NULL), 0);
+        assert_int_equal(w.refused, 0);
+    }
+    set_mtu(65536);
+    close(six);
+    close_sockets(&four);
+}
+
 /* -- what it doesn't take -- */
 
 /* From many addresses and ports, so that a choice by hash would show. */
@@ -308,6 +405,8 @@ int main(void)
         cmocka_unit_test(segmented_sends_have_df_in_each),
         cmocka_unit_test(what_is_too_long_for_the_link_is_refused_and_not_fragmented),
         cmocka_unit_test(over_ipv6_each_datagram_decides),
+        cmocka_unit_test(a_datagram_leaves_whole_or_not_at_all),
+        cmocka_unit_test(others_send_as_ever_meanwhile),
         cmocka_unit_test(all_that_comes_goes_to_the_others),
         cmocka_unit_test(nobody_else_gets_the_port),
     };
