@@ -295,6 +295,8 @@ static void round_begin(struct daemon *d)
     d->round_unsized = d->unsized;
     d->round_routed = true;
     d->changed = d->unsized = false;
+    if (d->reload.stage != RELOAD_READING) /* then another thread is at it */
+        host_filter_keep(d->host);
     daemon_addresses(d);
 }
 

@@ -23,10 +23,10 @@
 
 struct firewall {
     char tun[16], table[NFT_TABLE_TEXT];
-    struct buf in_force;     /* the batch that made it */
+    struct nft_batch in_force;
     const struct config *of; /* whose it is: to be compared only, it may be gone */
     atomic_bool wanted, on;  /* status looks at them meanwhile */
-    bool told;
+    bool told, lost;
 };
 
 #define SET_NAME 16
@@ -567,7 +567,7 @@ void firewall_free(struct firewall *f)
 {
     if (!f)
         return;
-    buf_free(&f->in_force);
+    nft_free(&f->in_force);
     free(f);
 }
 
@@ -579,7 +579,7 @@ bool firewall_is_of(const struct firewall *f, const struct config *c)
 void firewall_remove(struct firewall *f)
 {
     nft_remove(f->table);
-    buf_free(&f->in_force);
+    nft_free(&f->in_force);
     f->on = false;
 }
 
@@ -601,22 +601,18 @@ static enum err apply(struct firewall *f, const struct config *c, char *why, siz
         snprintf(why, why_size, "the policies would take more than %u rules", RULES_MAX);
     else
         snprintf(why, why_size, "%s", err_text(e));
-    if (e == OK && f->on && same(&b.out, &f->in_force)) {
+    if (e == OK && f->on && same(&b.out, &f->in_force.out) && !nft_gone(f->table)) {
         nft_free(&b);
         return OK;
     }
-    struct buf written = {0};
-    if (e == OK)
-        e = buf_set(&written, buf_span(&b.out));
     if (e == OK)
         e = nft_commit(&b, why, why_size);
-    nft_free(&b);
     if (e != OK) {
-        buf_free(&written);
+        nft_free(&b);
         return e;
     }
-    buf_free(&f->in_force);
-    f->in_force = written;
+    nft_free(&f->in_force);
+    f->in_force = b;
     return OK;
 }
 
@@ -648,6 +644,21 @@ enum err firewall_apply(struct firewall *f, const struct config *c, char *why, s
         f->told = true;
     }
     return OK;
+}
+
+void firewall_keep(struct firewall *f)
+{
+    char why[160];
+    if (!f->on || !nft_gone(f->table)) {
+        f->lost = false;
+        return;
+    }
+    if (nft_commit(&f->in_force, why, sizeof why) == OK)
+        log_line(LOG_WARN, "core", "firewall: another program has removed table inet %s: it is there again", f->table);
+    else if (!f->lost)
+        log_line(LOG_ERROR, "core", "firewall: another program has removed table inet %s, and it can't be put back: %s",
+                 f->table, why);
+    f->lost = true;
 }
 
 bool firewall_missing(const struct firewall *f)

@@ -34,6 +34,8 @@ bool firewall_is_of(const struct firewall *f, const struct config *c);
 void firewall_remove(struct firewall *f);
 /* Removes what daemons left that crashed, with other TUN devices: it would drop what comes out of this one. */
 void firewall_sweep(void);
+/* Puts it back if another program has removed it: whoever loads rules of his own mostly begins with an empty set. */
+void firewall_keep(struct firewall *f);
 
 /* It was asked for and can't be had: the host's reverse-path filter is all there is. */
 bool firewall_missing(const struct firewall *f);

@@ -444,6 +444,11 @@ enum err host_filter(struct host_state *h, const struct config *c, char *why, si
     return firewall_apply(h->firewall, c, why, why_size);
 }
 
+void host_filter_keep(struct host_state *h)
+{
+    firewall_keep(h->firewall);
+}
+
 enum err host_extend_begin(struct host_state *h, const struct config *c, char *why, size_t why_size)
 {
     h->why[0] = 0;

@@ -374,14 +374,14 @@ static enum err fail(int error, char *why, size_t why_size)
 }
 
 /* The last message asks for an answer, which comes behind the errors of all others. (Old kernels: not the end itself.) */
-static void acknowledged(struct nft_batch *b)
+static void acknowledged(struct nft_batch *b, size_t message)
 {
     struct nlmsghdr h;
     if (b->failed != OK)
         return;
-    memcpy(&h, b->out.data + b->message, sizeof h);
-    h.nlmsg_flags |= NLM_F_ACK;
-    memcpy(b->out.data + b->message, &h, sizeof h);
+    memcpy(&h, b->out.data + message, sizeof h);
+    h.nlmsg_flags ^= NLM_F_ACK;
+    memcpy(b->out.data + message, &h, sizeof h);
 }
 
 /* The batch is sent as one datagram, however long it is. */
@@ -429,24 +429,45 @@ static int answered(int fd)
     }
 }
 
-enum err nft_commit(struct nft_batch *b, char *why, size_t why_size)
+/* Sends it, and waits for what comes of it; an errno, or 0. */
+static int talk(const struct buf *out)
 {
     struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
-    acknowledged(b);
+    int fd = open_socket(out->len), error = 0;
+    if (fd < 0)
+        return errno;
+    if (sendto(fd, out->data, out->len, 0, (struct sockaddr *)&kernel, sizeof kernel) < 0)
+        error = errno;
+    else
+        error = answered(fd);
+    (void)close(fd);
+    return error;
+}
+
+enum err nft_commit(struct nft_batch *b, char *why, size_t why_size)
+{
+    size_t len = b->out.len, message = b->message;
+    acknowledged(b, message);
     batch_mark(b, NFNL_MSG_BATCH_END);
     if (b->failed != OK) {
         snprintf(why, why_size, "%s", err_text(b->failed));
         return b->failed;
     }
-    int fd = open_socket(b->out.len), error = 0;
-    if (fd < 0)
-        return fail(errno, why, why_size);
-    if (sendto(fd, b->out.data, b->out.len, 0, (struct sockaddr *)&kernel, sizeof kernel) < 0)
-        error = errno;
-    else
-        error = answered(fd);
-    (void)close(fd);
+    int error = talk(&b->out);
+    acknowledged(b, message);
+    b->out.len = len;
+    b->message = message;
     return error ? fail(error, why, why_size) : OK;
+}
+
+bool nft_gone(const char *name)
+{
+    struct nft_batch b = {0};
+    snprintf(b.table, sizeof b.table, "%s", name);
+    table(&b, NFT_MSG_GETTABLE, NLM_F_ACK);
+    bool gone = b.failed == OK && talk(&b.out) == ENOENT;
+    nft_free(&b);
+    return gone;
 }
 
 void nft_remove(const char *name)

@@ -60,8 +60,10 @@ void nft_later_fragment(struct nft_batch *b, uint8_t family); /* not the first o
 void nft_way_back(struct nft_batch *b, const char *interface);
 void nft_verdict(struct nft_batch *b, enum nft_verdict_kind what, const char *chain); /* drops are counted */
 
-/* Errors: PERM, UNSUPPORTED (this kernel can't do it), NOMEM, SYSTEM; why gets one line. */
+/* The batch may be put in force again. Errors: PERM, UNSUPPORTED (this kernel can't do it), NOMEM, SYSTEM; why gets one line. */
 MUST_USE enum err nft_commit(struct nft_batch *b, char *why, size_t why_size);
+/* There is no such table: another program has taken it away. False where that can't be known. */
+bool nft_gone(const char *table);
 /* Takes the table away; that there is none, or nothing to ask, is fine. */
 void nft_remove(const char *table);
 /* Takes away the tables named by that prefix and a network device that is not there: of who crashed, and left. */

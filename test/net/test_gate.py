@@ -255,6 +255,18 @@ def test_reload_replaces_the_rules_at_once(lab):
     assert a.status()['host']['firewall'] == 'no'
 
 
+def test_it_comes_back_when_another_program_flushes_the_rules(lab):
+    """Whoever loads rules of his own begins with `flush ruleset`: by the next look, or reload, ours are there again."""
+    left, right, a = victim(lab, SITE)
+    witness = Witness(left)
+    for look in (lambda: wait_for('the table', lambda: 'it is there again' in a.log(), 20), lambda: a.command('reload')):
+        left.run('nft flush ruleset')
+        look()
+        assert witness.takes(right, FORGED + HONEST) == names(HONEST)
+    assert a.stop() == 0
+    assert witness.takes(right, FORGED) == names(FORGED)
+
+
 def test_forwarded_packets_are_held_to_it_too(lab):
     """A gateway: what comes from the wire for the network behind it; what goes to the peer leaves by the tunnel alone."""
     left, right, _ = victim(lab, SITE + '[policy drop]\naction = discard\nlocal = 10.1.0.0/24\nremote = 10.5.0.0/24\n')
