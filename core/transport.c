@@ -96,6 +96,8 @@ static enum stat_id frame_one(struct worker *w, struct sa *sa, struct segments *
     struct batch *b = frame_batch(w, sa, SLACK + len);
     if (!b)
         return STAT_DROP_OUT_NO_BUFFER;
+    if (b->path.remote.ip.family != (s->ipv6 ? 6 : 4)) /* the peer has moved, its packets have not */
+        return STAT_DROP_OUT_TRANSPORT;
     if (b->path.transport == PATH_RAW)
         put_raw(w, b, s, f, size);
     else if (head == (s->ipv6 ? IPV6_HEADER : IPV4_HEADER))

@@ -473,6 +473,29 @@ static void transport_mode_never_cuts(void **state)
     assert_int_equal(rig_stat(&rig, 0, STAT_DROP_OUT_TOO_BIG), 1);
 }
 
+/* Between a move to the other IP version and the Child SA that follows, packets are of one and the path of another. */
+static void a_path_of_another_family_carries_nothing(void **state)
+{
+    static const char *const ways[] = {"ah = sha384\n", "encap = raw\n", ""};
+    (void)state;
+    for (unsigned i = 0; i < 3; i++) {
+        char extra[64];
+        snprintf(extra, sizeof extra, "mode = transport-only\n%s", ways[i]);
+        rig_setup_as(&rig, 27 + i, extra, &(struct rig_layout){.hosts = true});
+        rig_up(&rig);
+        struct path path = *path_of(0);
+        path.local.ip = (struct ip){.family = 6, .b = {0x20, 1, 0x0d, 0xb8, [15] = 1}};
+        path.remote.ip = (struct ip){.family = 6, .b = {0x20, 1, 0x0d, 0xb8, [15] = 2}};
+        sa_move(sa_of(0), &path);
+        (void)send_packet(0, packet_spec_udp(false), payload, 100);
+        rig_run(&rig, 3 * NS_PER_MS);
+        assert_int_equal(rig_stat(&rig, 0, STAT_DROP_OUT_TRANSPORT), 1);
+        assert_int_equal(rig_stat(&rig, 0, STAT_OUT_PACKETS), 0);
+        if (i < 2)
+            rig_teardown(&rig);
+    }
+}
+
 /* A superpacket's segments have one length, so in UDP they leave in few calls, in transport mode too. */
 static void batches_stay_contiguous(void **state)
 {
@@ -498,6 +521,7 @@ int main(void)
         TEST(readdressed_packets_are_dropped),
         TEST(checksums_survive_a_nat),
         TEST(transport_mode_never_cuts),
+        TEST(a_path_of_another_family_carries_nothing),
         TEST(batches_stay_contiguous),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
