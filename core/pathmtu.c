@@ -79,6 +79,7 @@ static void tell_user(const struct path_mtu *w, struct path_user *u)
         unsigned inner = inner_of(w, u->out);
         atomic_store_explicit(&u->out->inner_max, inner, memory_order_relaxed);
         atomic_store_explicit(&u->in->inner_max, inner, memory_order_relaxed);
+        atomic_store_explicit(&u->out->datagram_max, w->p.size, memory_order_relaxed);
     }
 }
 

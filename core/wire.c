@@ -1,5 +1,6 @@
 /* What is framed is sealed as a batch and sent, with segmentation where lengths allow it. */
 #include "core/worker_impl.h"
+#include "tun/raw.h"
 
 /* df: the socket that sets it, where there is one for this address and we know which source it shall name. */
 static struct loop_io *socket_for(struct worker *w, const struct batch *b, bool df)
@@ -35,6 +36,15 @@ static unsigned run_of(const struct batch *b, unsigned i, unsigned n, uint32_t *
     return k - i;
 }
 
+/* A packet of a raw socket that has to go in fragments, and has. */
+static bool pieces(struct worker *w, struct loop_io *io, const struct batch *b, const struct outer *outer,
+                   const struct loop_tx *tx)
+{
+    uint32_t max = atomic_load_explicit(&b->sa->datagram_max, memory_order_relaxed);
+    return max && tx->len > max && !outer->df &&
+           pieces_send(w, io, tx, b->sa->params.proto == PROTOCOL_AH ? RAW_AH : RAW_ESP, max);
+}
+
 /*
  * Sends sealed packets that lie one behind the other. A run for one segmented send is as many as have the first one's
  * length, and one shorter that ends it, all with the same outer header. Raw sockets take them one by one.
@@ -60,6 +70,8 @@ static void send_sealed(struct worker *w, struct batch *b, unsigned n)
             .to = b->path.remote,
             .from = b->path.local.ip,
         };
+        if (b->head[i] && pieces(w, io, b, outer, &tx))
+            continue;
         loop_send(w->loop, io, &tx);
         worker_count(w, STAT_TX_CALLS, 1);
         worker_count(w, STAT_TX_DATAGRAMS, run);

@@ -163,6 +163,7 @@ enum err worker_new(struct worker **out, const struct worker_params *p, char *wh
     if (!w)
         return ERR_NOMEM;
     *w = (struct worker){.p = *p, .call_fd = -1};
+    w->identification = (uint16_t)(p->index << 12); /* each worker has some of its own, for a while */
     w->self = w;
     w->icmp_tokens = ICMP_BURST;
     if (!w->p.now)

@@ -130,6 +130,11 @@ bool reinject(struct worker *w, struct segments *s, const struct ip *to, struct 
 void wire_flush(struct worker *w);
 /* The kernel gives IPv4 an Identification of its own for a 0. AH covers it, so there it is ours: never 0, and another. */
 uint16_t frame_identification(struct worker *w);
+/*
+ * pieces.c: sends a sealed packet of a raw socket as fragments of at most `max` bytes. protocol: ESP or AH. False: it can't
+ * be cut (DF), or all buffers are in flight; nothing has been sent.
+ */
+bool pieces_send(struct worker *w, struct loop_io *io, const struct loop_tx *whole, uint8_t protocol, uint32_t max);
 /* transport.c: the same for an SA in transport mode. mss: SYNs are to be clamped to that; 0: they are not. */
 void frame_transport(struct worker *w, struct sa *sa, struct segments *s, const struct outer *outer, uint16_t mss);
 /* Inbound: the bytes of header that a packet is to get back. head: of the one before ESP, 0 if it came in UDP. */

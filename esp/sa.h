@@ -71,6 +71,7 @@ struct sa {
     _Atomic uint64_t path_words[SA_PATH_WORDS];
     /* The largest inner packet whose datagram passes the path whole, as far as known; 0: not known. */
     atomic_uint inner_max;
+    atomic_uint datagram_max; /* likewise the largest datagram itself, with its IP header */
     /* SA_OUT: an ESP packet longer than that is news to the control thread, once: UINT32_MAX from then on. */
     atomic_uint news_over;
     /* runtime half: the worker's, under lock */

@@ -45,8 +45,30 @@ enum err cut_begin(struct cut *c, struct span packet, uint32_t room)
     return copy_options(c) ? OK : ERR_SYNTAX;
 }
 
+enum err cut_begin_ipv6(struct cut *c, struct span packet, const struct ip_insertion *behind, uint32_t room,
+                        uint32_t id)
+{
+    struct ip_view ip;
+    TRY(ip_view_parse(&ip, packet));
+    if (!ip.ipv6 || behind->offset < IPV6_HEADER || behind->offset > ip.len || behind->next_at >= behind->offset)
+        return ERR_SYNTAX;
+    if (room < behind->offset + CUT_IPV6_MORE + UNIT)
+        return ERR_RANGE;
+    *c = (struct cut){.packet = packet.data,
+                      .len = ip.len,
+                      .header_len = behind->offset,
+                      .room = room,
+                      .ipv6 = true,
+                      .next_at = behind->next_at,
+                      .id = id};
+    return OK;
+}
+
+/* Of a fragment. */
 static uint32_t header_of(const struct cut *c)
 {
+    if (c->ipv6)
+        return c->header_len + CUT_IPV6_MORE;
     return c->at == 0 ? c->header_len : c->later_len;
 }
 
@@ -63,17 +85,39 @@ uint32_t cut_size(const struct cut *c)
     return header + (header + left <= c->room ? left : (c->room - header) / UNIT * UNIT);
 }
 
-void cut_next(struct cut *c, uint8_t *out)
+static void put_ipv6(const struct cut *c, uint8_t *out, uint32_t size, bool more)
 {
-    uint32_t size = cut_size(c), header = header_of(c), payload = size - header;
+    uint8_t *fragment = out + c->header_len;
+    memcpy(out, c->packet, c->header_len);
+    put_be16(out + IPV6_LENGTH, (uint16_t)(size - IPV6_HEADER));
+    out[c->next_at] = PROTO_FRAGMENT;
+    fragment[0] = c->packet[c->next_at];
+    fragment[1] = 0;
+    put_be16(fragment + 2, (uint16_t)(c->at | more)); /* the offset is a multiple of 8, and stands above three bits */
+    put_be32(fragment + 4, c->id);
+}
+
+static void put_ipv4(const struct cut *c, uint8_t *out, uint32_t size, bool left)
+{
+    uint32_t header = header_of(c);
     uint16_t was = get_be16(c->packet + IPV4_FRAGMENT);
     uint16_t offset = (uint16_t)((was & IPV4_FRAGMENT_OFFSET) + c->at / UNIT);
-    bool more = payload < left_of(c) || (was & IPV4_MF);
+    bool more = left || (was & IPV4_MF);
     memcpy(out, c->at == 0 ? c->packet : c->later, header);
-    memcpy(out + header, c->packet + c->header_len + c->at, payload);
     put_be16(out + IPV4_LENGTH, (uint16_t)size);
     put_be16(out + IPV4_FRAGMENT, (uint16_t)(offset | (more ? IPV4_MF : 0)));
     put_be16(out + IPV4_CHECKSUM, 0);
     put_be16(out + IPV4_CHECKSUM, (uint16_t)~checksum_fold(checksum_add(0, out, header)));
+}
+
+void cut_next(struct cut *c, uint8_t *out)
+{
+    uint32_t size = cut_size(c), header = header_of(c), payload = size - header;
+    bool left = payload < left_of(c);
+    memcpy(out + header, c->packet + c->header_len + c->at, payload);
+    if (c->ipv6)
+        put_ipv6(c, out, size, left);
+    else
+        put_ipv4(c, out, size, left);
     c->at += payload;
 }

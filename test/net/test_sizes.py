@@ -74,16 +74,17 @@ class Flow:
         return got
 
 
-@pytest.mark.parametrize('mtu', [1280, 1400, 1500, 9000])
+@pytest.mark.parametrize('mtu, peer', [(1280, ''), (1400, ''), (1500, ''), (9000, ''), (1280, 'encap = raw'), (9000, 'encap = raw'),
+                                       (1280, 'ah = sha256')])
 @pytest.mark.parametrize('outer', [4, 6])
-def test_links_of_every_size_work_out_of_the_box(lab, mtu, outer):
+def test_links_of_every_size_work_out_of_the_box(lab, mtu, peer, outer):
     left, right = lab.pair(mtu)
     ends = {4: ('192.0.2.1', '192.0.2.2'), 6: ('2001:db8::1', '2001:db8::2')}[outer]
     daemons = []
     for number, host in ((1, left), (2, right)):
         for family in INNER:
             host.address('lo', INNER[family][number - 1] + ('/32' if family == 4 else '/128'))
-        daemons.append(Adit(host, ini(number, outer).replace(ENDS[outer][2 - number], ends[2 - number])).start())
+        daemons.append(Adit(host, ini(number, outer, peer).replace(ENDS[outer][2 - number], ends[2 - number])).start())
     a, b = daemons
     a.up('other')
     for family in (4, 6):
@@ -132,10 +133,13 @@ def test_each_direction_has_a_size_of_its_own(lab, outer):
 
 
 @pytest.mark.parametrize('fragment', ['before', 'after'])
-def test_without_df_it_is_fragmented_as_configured(lab, fragment):
-    a, middle, b = tunnel(lab, 4, f'fragment = {fragment}')
+@pytest.mark.parametrize('outer, peer', [(4, ''), (4, 'encap = raw'), (4, 'ah = sha256'), (6, 'encap = raw'), (6, 'ah = sha256')])
+def test_without_df_it_is_fragmented_as_configured(lab, outer, peer, fragment):
+    a, middle, b = tunnel(lab, outer, f'{peer}\nfragment = {fragment}')
     middle.run('nft', '-f', '-', input='table ip seen { chain pre { type filter hook prerouting priority -500;\n'
-               'iif m1 ip frag-off & 0x3fff != 0 counter\n}\n}')
+               'iif m1 ip frag-off & 0x3fff != 0 counter\n}\n}\n'
+               'table ip6 seen { chain pre { type filter hook prerouting priority -500;\n'
+               'iif m1 frag more-fragments 0-1 counter\n}\n}')
     a.host.run('ip', 'link', 'set', 'adit0', 'mtu', '3000')  # else the host fragments by itself
     source, target = INNER[4]
     a.host.run(PYTHON, '-c', UDP.format(source=source, target=target, length=2500, pmtu=0))
@@ -143,7 +147,9 @@ def test_without_df_it_is_fragmented_as_configured(lab, fragment):
     receiver.wait_text('ready')
     a.host.run(PYTHON, '-c', UDP.format(source=source, target=target, length=2500, pmtu=0))
     receiver.wait_text('2500')
-    outside = int(re.search(r'packets (\d+)', middle.run('nft list table ip seen').stdout).group(1))
+    table = 'ip' if outer == 4 else 'ip6'
+    outside = int(re.search(r'packets (\d+)', middle.run(f'nft list table {table} seen').stdout).group(1))
+    assert not peer or counter(a, 'drop_out_send') == 0
     assert (outside == 0) == (fragment == 'before')
     assert counter(a, 'drop_out_too_big') == 0
 

@@ -1,4 +1,4 @@
-/* IPv4 packets cut into fragments, put together again by slow code of the test's own. */
+/* Packets cut into fragments, put together again by slow code of the test's own. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -114,6 +114,51 @@ static void what_can_not_be_cut_is_refused(void **state)
     assert_int_equal(cut_begin(&c, span_of(packet, len), 1280), ERR_SYNTAX);
 }
 
+/* RFC 8200 section 4.5: headers for the way are in each fragment, and the last of them says 44. */
+static void ipv6_is_cut_behind_what_is_for_the_way(void **state)
+{
+    (void)state;
+    static const uint8_t way[8] = {17, 0, 0x3e, 4, 1, 2, 3, 4};
+    for (unsigned more = 0; more < 2; more++) {
+        struct packet_spec six = packet_spec_udp(true);
+        struct ip_insertion in = {.offset = 40 + more * 8, .next_at = more ? 40 : 6};
+        struct cut c;
+        size_t len = packet_build(&six, payload, 3000, packet), at = 0;
+        if (more) {
+            memmove(packet + 48, packet + 40, len - 40);
+            memcpy(packet + 40, way, sizeof way);
+            len += 8;
+            packet[6] = 60;
+            put_be16(packet + 4, (uint16_t)(len - 40));
+        }
+        uint32_t size, room = 1283;
+        assert_int_equal(cut_begin_ipv6(&c, span_of(packet, len), &in, room, 0x12345678), OK);
+        while ((size = cut_size(&c)) != 0) {
+            cut_next(&c, piece);
+            const uint8_t *fragment = piece + in.offset;
+            bool last = cut_size(&c) == 0;
+            assert_true(size <= room && (last || (size - in.offset) % 8 == 0));
+            assert_int_equal(get_be16(piece + 4) + 40, size);
+            assert_int_equal(piece[in.next_at], 44);
+            assert_memory_equal(piece + 8, packet + 8, 32);
+            assert_int_equal(get_be16(fragment), 17 << 8);
+            assert_int_equal(get_be16(fragment + 2), at | !last);
+            assert_int_equal(get_be32(fragment + 4), 0x12345678);
+            memcpy(whole + at, fragment + 8, size - in.offset - 8);
+            at += size - in.offset - 8;
+        }
+        assert_int_equal(at, len - in.offset);
+        assert_memory_equal(whole, packet + in.offset, at);
+        assert_int_equal(cut_begin_ipv6(&c, span_of(packet, len), &in, in.offset + 15, 1), ERR_RANGE);
+        in.offset = (uint32_t)len + 1;
+        assert_int_equal(cut_begin_ipv6(&c, span_of(packet, len), &in, room, 1), ERR_SYNTAX);
+    }
+    struct ip_insertion in = {.offset = 40, .next_at = 6};
+    struct cut c;
+    size_t len = build(0, 1400);
+    assert_int_equal(cut_begin_ipv6(&c, span_of(packet, len), &in, 1280, 1), ERR_SYNTAX);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -121,6 +166,7 @@ int main(void)
         cmocka_unit_test(a_fragment_is_cut_into_fragments_of_the_same_packet),
         cmocka_unit_test(only_copied_options_are_in_later_fragments),
         cmocka_unit_test(what_can_not_be_cut_is_refused),
+        cmocka_unit_test(ipv6_is_cut_behind_what_is_for_the_way),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
