@@ -1,13 +1,20 @@
 /* A worker's side of the flow log. */
 #include "core/worker_impl.h"
 
-static bool push(void *ctx, const struct flow_record *r)
+static bool push_last(void *ctx, const struct flow_record *r)
 {
     struct worker *w = ctx;
     if (ring_push(w->ring, WORKER_FLOW, span_of(r, sizeof *r), span_of(NULL, 0)) != OK)
         return false;
     w->ring_filled = true;
     return true;
+}
+
+/* Who makes more flows than can be told shall not keep IKE's messages and other events out of the ring. */
+static bool push(void *ctx, const struct flow_record *r)
+{
+    const struct worker *w = ctx;
+    return !ring_half_full(w->ring) && push_last(ctx, r);
 }
 
 static struct flow_sink sink_of(struct worker *w)
@@ -40,6 +47,6 @@ void flows_turn(struct worker *w)
 
 void worker_flows_end(struct worker *w)
 {
-    const struct flow_sink sink = sink_of(w);
+    const struct flow_sink sink = {.ctx = w, .put = push_last};
     flow_log_sweep(w->flow_log, worker_now(w), true, &sink);
 }

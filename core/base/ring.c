@@ -99,6 +99,11 @@ enum err ring_push(struct ring *r, uint32_t type, struct span a, struct span b)
     return OK;
 }
 
+bool ring_half_full(struct ring *r)
+{
+    return !has_room(r, atomic_load_explicit(&r->tail, memory_order_relaxed), r->cap / 2);
+}
+
 /* The head of the record at the consumer's position, stepping over a skipped end; false when there is none. */
 static bool next_record(struct ring *r, size_t *at, struct record_head *head)
 {

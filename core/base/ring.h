@@ -19,6 +19,8 @@ void ring_free(struct ring *r);
  * more than half the ring (less 8 bytes) never fits. Errors: FULL.
  */
 MUST_USE enum err ring_push(struct ring *r, uint32_t type, struct span a, struct span b);
+/* Producer. Records that may be lost give way then to those that should not. */
+bool ring_half_full(struct ring *r);
 
 /* Consumer. The span is contiguous, and valid until ring_pop. False when the ring is empty. */
 bool ring_peek(struct ring *r, uint32_t *type, struct span *record);

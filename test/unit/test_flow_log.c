@@ -297,6 +297,28 @@ static void both_ends_tell_the_same(void **state)
     assert_int_equal(in->last - out->last, NS_PER_MS); /* the way there */
 }
 
+/* What a flood of flows has to tell shares the ring with IKE, which is not to be lost for it. */
+static void a_flood_of_flows_leaves_room_for_ike(void **state)
+{
+    (void)state;
+    static uint8_t message[65536];
+    struct rig_host *h = &rig.host[0];
+    rig_setup(&rig, 5, "flow-log = yes\nhold = 0\nstart = no\n");
+    struct packet_spec s = packet_spec_udp(false);
+    memset(frame, 0, TUN_HDR_LEN);
+    size_t n = packet_build(&s, message, 10, frame + TUN_HDR_LEN);
+    for (uint32_t i = 0; i < 20000; i++) {
+        put_be16(frame + TUN_HDR_LEN + 20, (uint16_t)i);
+        assert_int_equal(memory_tun_inject(rig.net, h->tun, frame, TUN_HDR_LEN + n), OK);
+        if (i % 64 == 0)
+            assert_int_equal(loop_turn(h->loop, rig.now), OK); /* and nobody empties the ring meanwhile */
+    }
+    assert_true(rig_stat(&rig, 0, STAT_FLOWS_LOST) > 0);
+    for (unsigned i = 0; i < 6; i++)
+        assert_int_equal(
+            ring_push(worker_ring(h->worker), WORKER_IKE, span_of(message, sizeof message), span_of(NULL, 0)), OK);
+}
+
 static void superpackets_count_each_segment_with_its_headers(void **state)
 {
     (void)state;
@@ -350,6 +372,7 @@ int main(void)
         cmocka_unit_test(what_is_not_taken_is_tried_again_or_said_lost),
         cmocka_unit_test(lines_are_json_with_all_there_is),
         cmocka_unit_test_teardown(both_ends_tell_the_same, teardown),
+        cmocka_unit_test_teardown(a_flood_of_flows_leaves_room_for_ike, teardown),
         cmocka_unit_test_teardown(superpackets_count_each_segment_with_its_headers, teardown),
         cmocka_unit_test_teardown(discarded_flows_are_told_and_silent_policies_are_not, teardown),
         cmocka_unit_test_teardown(the_end_tells_what_is_left, teardown),
