@@ -33,13 +33,13 @@ static bool decapsulated(struct worker *w, struct sa *sa, const struct esp_packe
     return ecn != OUTER_ECN_DROP;
 }
 
-/* What was found wrong. Of a packet outside the selectors of a tunnel the inner one lies where it was opened. */
+/* What was found wrong. Of a packet outside the selectors of a tunnel the inner one was opened, and is there. */
 static void dropped(struct worker *w, const struct batch *b, const struct esp_packet *p)
 {
     bool opened = p->drop == STAT_DROP_IN_SELECTOR && b->sa->params.mode == MODE_TUNNEL;
     worker_sa_drop(w, p->drop, 1, b->sa);
     if (p->drop != STAT_DROP_IN_DUMMY)
-        audit_sa(w, p->drop, b->sa, p->seq, &b->from, span_of(p->dst, opened ? p->len : 0));
+        audit_sa(w, p->drop, b->sa, p->seq, &b->from, span_of(p->data, opened ? p->len : 0));
 }
 
 static void note_flow(struct worker *w, const struct spd_entry *entry, const struct sa *sa, const struct esp_packet *p)

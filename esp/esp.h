@@ -20,7 +20,8 @@
  *       there on writable. next_header says what it is. out: data/len are the ESP packet, SPI to ICV.
  * open: in: data/len are the ESP packet from the SPI on (may be overwritten), dst is where the inner packet shall be
  *       written (room for len bytes). out: verdict; if it is OK data/len are the inner packet (within dst), next_header
- *       its kind, with TFC padding still behind len cut off by the inner length.
+ *       its kind, with TFC padding still behind len cut off by the inner length; in tunnel mode also if it is outside the
+ *       selectors (STAT_DROP_IN_SELECTOR), so that it can be told.
  * AH, seal: in front of data are ah_len() free bytes, and before those `head` bytes of IP headers of `family`, which say
  *       what the packet will be: protocol 51, its whole length, an Identification that isn't 0. Behind it AH_SCRATCH bytes
  *       are writable. out: data/len are the packet from AH on, with the headers as they were in front.

@@ -232,11 +232,14 @@ static bool carried(struct sa *sa, struct esp_packet *p, uint8_t *text, uint32_t
     if (next == NEXT_HEADER_NONE) /* section 2.6: a dummy has nothing inside */
         return drop(p, ERR_NOTFOUND, STAT_DROP_IN_DUMMY);
     enum err e;
+    p->data = text; /* also of one that is dropped: the inner packet is there to be told */
+    p->next_header = next;
     if (sa->params.mode == MODE_TUNNEL) {
         uint8_t family = next == NEXT_HEADER_IPV4 ? 4 : next == NEXT_HEADER_IPV6 ? 6 : 0;
         len = family ? inner_len(text, len, family) : 0;
         if (len == 0)
             return drop(p, ERR_SYNTAX, STAT_DROP_IN_MALFORMED);
+        p->len = len;
         e = tunnel_selected(sa, span_of(text, len), family, now);
     } else {
         e = transport_selected(sa, span_of(text, len), next, now);
@@ -246,9 +249,7 @@ static bool carried(struct sa *sa, struct esp_packet *p, uint8_t *text, uint32_t
                     e == ERR_MISMATCH ? STAT_DROP_IN_SELECTOR
                     : e == ERR_STATE  ? STAT_DROP_IN_FRAGMENT
                                       : STAT_DROP_IN_MALFORMED);
-    p->data = text;
     p->len = len;
-    p->next_header = next;
     return true;
 }
 

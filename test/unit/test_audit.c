@@ -139,10 +139,9 @@ static void what_the_tun_brings_is_reported(void **state)
 }
 
 /* A flow of other addresses than the SA's selectors, sealed with its keys by a peer that keeps no rules. */
-static void packets_outside_the_selectors_are_reported(void **state)
+static void outside_the_selectors(uint64_t seed, const char *extra)
 {
-    (void)state;
-    rig_setup(&rig, 3, "");
+    rig_setup(&rig, seed, extra);
     rig_up(&rig);
     struct sa *out = sad_find_out(rig.host[0].shared.sad, 0, 0);
     out->params.remote.v[0].range.last.b[1] = 99;
@@ -158,6 +157,34 @@ static void packets_outside_the_selectors_are_reported(void **state)
     assert_int_equal(last(1)->inner.dst.b[1], 3);
     assert_int_equal(last(1)->inner.proto, 17);
     assert_true(last(1)->inner.ports_known);
+}
+
+static void packets_outside_the_selectors_are_reported(void **state)
+{
+    (void)state;
+    outside_the_selectors(3, "");
+    rig_teardown(&rig);
+    outside_the_selectors(8, "ah = sha256\n");
+}
+
+/* Ports that look like the beginning of an IP header are none: in transport mode the header is not there any more. */
+static void ports_are_not_reported_as_a_header(void **state)
+{
+    (void)state;
+    rig_setup_as(&rig, 7, "mode = transport-only\npackets = 4\n", &(struct rig_layout){.hosts = true});
+    rig_up(&rig);
+    struct packet_spec s = packet_spec_udp(false);
+    static const uint8_t payload[100];
+    s.from = rig.host[0].at.ip.b;
+    s.to = rig.host[1].at.ip.b;
+    memset(frame, 0, TUN_HDR_LEN);
+    size_t n = packet_build(&s, payload, sizeof payload, frame + TUN_HDR_LEN);
+    put_be16(frame + TUN_HDR_LEN + 20, 0x4500);
+    for (unsigned i = 0; i < 6; i++)
+        rig_inject(&rig, 0, frame, TUN_HDR_LEN + n);
+    rig_run(&rig, NS_PER_MS);
+    assert_int_equal(last(0)->reason, STAT_DROP_OUT_EXPIRED);
+    assert_int_equal(last(0)->inner.src.family, 0);
 }
 
 static void a_flood_is_a_few_lines_and_a_number(void **state)
@@ -243,6 +270,7 @@ int main(void)
         cmocka_unit_test_teardown(ah_is_told_as_ah, teardown),
         cmocka_unit_test_teardown(what_the_tun_brings_is_reported, teardown),
         cmocka_unit_test_teardown(packets_outside_the_selectors_are_reported, teardown),
+        cmocka_unit_test_teardown(ports_are_not_reported_as_a_header, teardown),
         cmocka_unit_test_teardown(a_flood_is_a_few_lines_and_a_number, teardown),
         cmocka_unit_test_teardown(it_can_be_turned_off, teardown),
         cmocka_unit_test(lines_say_all_there_is),
