@@ -1,11 +1,19 @@
 /* What was opened, on its way to the TUN: the last checks, and merging into superpackets. */
 #include "core/worker_impl.h"
 
+/* Other workers may be opening packets of the same SA. */
+static void recall_ports(const struct worker *w, struct sa *sa, struct flow *f)
+{
+    pthread_spin_lock(&sa->lock);
+    (void)fragment_table_fill(sa->fragments, f, worker_now(w));
+    pthread_spin_unlock(&sa->lock);
+}
+
 /*
  * RFC 4301 section 5.2 step 4, against the SPD as it is now: the packet must be the traffic of the policy its SA was
  * made for. The SA's own selectors, which esp_open checked, say so already unless an earlier policy takes some of it.
  */
-static bool selected(const struct worker *w, const struct spd *spd, const struct spd_entry *entry, const struct sa *sa,
+static bool selected(const struct worker *w, const struct spd *spd, const struct spd_entry *entry, struct sa *sa,
                      const struct esp_packet *p)
 {
     struct flow f, quoted;
@@ -15,7 +23,7 @@ static bool selected(const struct worker *w, const struct spd *spd, const struct
     if (flow_of(packet, &f) != OK)
         return false;
     if (fragment_later(&f) && sa->fragments)
-        (void)fragment_table_fill(sa->fragments, &f, worker_now(w));
+        recall_ports(w, sa, &f);
     const struct spd_entry *found = spd_lookup_in(spd, &f);
     if (!found && flow_of_quoted(packet, &f, &quoted) == OK) /* as esp_open does: RFC 4301 section 6.2 */
         found = spd_lookup_in(spd, &quoted);

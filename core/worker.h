@@ -19,7 +19,7 @@
 #include "esp/sad.h"
 #include "policy/spd.h"
 
-#define WORKER_SOCKETS 40 /* five for each of eight addresses */
+#define WORKER_SOCKETS 48 /* six for each of eight addresses: two ports, over IPv4 with DF besides, and ESP and AH */
 
 /* Records in the ring from worker to control: `a` span of ring_push is one struct of these, `b` the payload. */
 enum worker_message {
