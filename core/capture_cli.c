@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/cli.h"
@@ -103,6 +104,16 @@ static int signals_open(void)
     return signalfd(-1, &set, SFD_CLOEXEC);
 }
 
+/* What an earlier capture has written goes when there is something to take its place. */
+static bool emptied(int fd)
+{
+    struct stat s;
+    if (fstat(fd, &s) == 0 && (!S_ISREG(s.st_mode) || ftruncate(fd, 0) == 0))
+        return true;
+    perror("adit: capture");
+    return false;
+}
+
 static int capture(const struct cli *c, int out, uint64_t count)
 {
     int code, fd = daemon_connect(c, &code);
@@ -112,7 +123,7 @@ static int capture(const struct cli *c, int out, uint64_t count)
     code = EXIT_FAILED;
     if (signals < 0)
         perror("adit: signalfd");
-    else if (request_send(fd, c, count) && accepted(fd))
+    else if (request_send(fd, c, count) && accepted(fd) && (!c->capture.file || emptied(out)))
         code = copy(fd, out, signals);
     if (signals >= 0)
         close(signals);
@@ -147,7 +158,7 @@ int cli_capture(const struct cli *c)
     int out = STDOUT_FILENO;
     if (c->capture.file) {
         /* What is in it may be for nobody else to read. */
-        out = open(c->capture.file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+        out = open(c->capture.file, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
         if (out < 0) {
             fprintf(stderr, "adit: %s: %s\n", c->capture.file, strerror(errno));
             return EXIT_FAILED;

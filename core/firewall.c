@@ -636,11 +636,11 @@ enum err firewall_apply(struct firewall *f, const struct config *c, char *why, s
         snprintf(why, why_size, "firewall: %s", reason);
         return e;
     } else if (!f->told) {
-        log_line(
-            LOG_WARN, "core",
-            "firewall: no nftables here (%s): what arrives in the clear though a policy protects it is dropped by a "
-            "strict reverse-path filter only (IPv4, rp_filter = 1)%s",
-            reason, firewall_strict_fits(c) ? "" : ", which has to be loose for these policies");
+        log_line(LOG_WARN, "core",
+                 "firewall: %s (%s): what arrives in the clear though a policy protects it is dropped by a "
+                 "strict reverse-path filter only (IPv4, rp_filter = 1)%s",
+                 e == ERR_FULL ? "nftables can't hold these policies" : "no nftables here", reason,
+                 firewall_strict_fits(c) ? "" : ", which has to be loose for these policies");
         f->told = true;
     }
     return OK;

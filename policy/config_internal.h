@@ -100,6 +100,9 @@ bool next_item(const char **list, char *item, size_t size);
 
 bool value_word(struct loading *l, unsigned line, const char *value, const char *const *words, unsigned *out);
 bool value_number(struct loading *l, unsigned line, const char *value, unsigned min, unsigned max, unsigned *out);
+/* words: what else the caller takes, for the complaint, such as "auto or ". */
+bool value_number_or(struct loading *l, unsigned line, const char *value, const char *words, unsigned min, unsigned max,
+                     unsigned *out);
 bool value_duration(struct loading *l, unsigned line, const char *value, bool off, ns_t *out); /* off: "no" is 0 */
 bool value_size(struct loading *l, unsigned line, const char *value, unsigned kilo, uint64_t *out);
 bool value_text(struct loading *l, unsigned line, const char *value, char *out, size_t size);

@@ -68,7 +68,7 @@ static void host_address(struct target *t, const char *value, unsigned line)
 static void host_mtu(struct target *t, const char *value, unsigned line)
 {
     if (strcmp(value, "auto") != 0)
-        value_number(t->load, line, value, 576, 65535, &t->host->mtu);
+        value_number_or(t->load, line, value, "auto or ", 576, 65535, &t->host->mtu);
 }
 
 static void host_listen(struct target *t, const char *value, unsigned line)
@@ -103,7 +103,7 @@ static void host_nat_port(struct target *t, const char *value, unsigned line)
 static void host_workers(struct target *t, const char *value, unsigned line)
 {
     if (strcmp(value, "auto") != 0)
-        value_number(t->load, line, value, 1, WORKERS_MAX, &t->host->workers);
+        value_number_or(t->load, line, value, "auto or ", 1, WORKERS_MAX, &t->host->workers);
 }
 
 static void host_half_open(struct target *t, const char *value, unsigned line)
@@ -439,7 +439,7 @@ static void policy_mss(struct target *t, const char *value, unsigned line)
         t->policy->mss = 0;
     else if (strcmp(value, "no") == 0)
         t->policy->mss = MSS_KEEP;
-    else if (value_number(t->load, line, value, MSS_MIN, MSS_MAX, &n))
+    else if (value_number_or(t->load, line, value, "auto, no or ", MSS_MIN, MSS_MAX, &n))
         t->policy->mss = (uint16_t)n;
 }
 
@@ -453,16 +453,23 @@ static void policy_fragment(struct target *t, const char *value, unsigned line)
 
 static void policy_icmp(struct target *t, const char *value, unsigned line)
 {
-    static const char *const words[] = {"too-big", "unreachable", NULL};
-    static const uint8_t bits[] = {ICMP_TOO_BIG, ICMP_UNREACHABLE};
+    static const struct {
+        const char *word;
+        uint8_t bit;
+    } rows[] = {{"too-big", ICMP_TOO_BIG}, {"unreachable", ICMP_UNREACHABLE}};
     char item[32];
-    unsigned i;
     t->policy->icmp = 0;
     if (strcmp(value, "no") == 0)
         return;
-    while (next_item(&value, item, sizeof(item)))
-        if (value_word(t->load, line, item, words, &i))
-            t->policy->icmp |= bits[i];
+    while (next_item(&value, item, sizeof(item))) {
+        uint8_t bit = 0;
+        for (unsigned i = 0; i < sizeof rows / sizeof rows[0]; i++)
+            bit |= strcmp(item, rows[i].word) == 0 ? rows[i].bit : 0;
+        t->policy->icmp |= bit;
+        if (!bit)
+            complain(t->load, line, "found '%s', expected a list of too-big and unreachable, or no alone",
+                     *item ? item : "nothing");
+    }
 }
 
 /* Takes one of the two ESN values out of every proposal. False: nothing was left of one of them. */

@@ -18,8 +18,8 @@ void traffic_tfc(struct target *t, const char *value, unsigned line)
         char *end;
         unsigned long size = full ? TFC_FULL : strtoul(item, &end, 10);
         if (!full && (item[0] < '0' || item[0] > '9' || *end || size < TFC_MIN || size >= TFC_FULL)) {
-            complain(t->load, line, "found '%s', expected a size from %d to %d, 'mtu', or 'no'", item, TFC_MIN,
-                     TFC_FULL - 1);
+            complain(t->load, line, "found '%s', expected a size from %d to %d, 'mtu', or 'no'",
+                     *item ? item : "nothing", TFC_MIN, TFC_FULL - 1);
             return;
         }
         if (tfc.n == TFC_SIZES || (tfc.n && size <= tfc.size[tfc.n - 1])) {

@@ -43,15 +43,21 @@ static bool take_decimal(const char *text, size_t len, uint64_t max, uint64_t *o
     return len > 0;
 }
 
-bool value_number(struct loading *l, unsigned line, const char *value, unsigned min, unsigned max, unsigned *out)
+bool value_number_or(struct loading *l, unsigned line, const char *value, const char *words, unsigned min, unsigned max,
+                     unsigned *out)
 {
     uint64_t n;
     if (!take_decimal(value, strlen(value), max, &n) || n < min) {
-        complain(l, line, "found '%s', expected a number from %u to %u", shown(value), min, max);
+        complain(l, line, "found '%s', expected %sa number from %u to %u", shown(value), words, min, max);
         return false;
     }
     *out = (unsigned)n;
     return true;
+}
+
+bool value_number(struct loading *l, unsigned line, const char *value, unsigned min, unsigned max, unsigned *out)
+{
+    return value_number_or(l, line, value, "", min, max, out);
 }
 
 bool value_duration(struct loading *l, unsigned line, const char *value, bool off, ns_t *out)

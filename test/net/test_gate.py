@@ -320,6 +320,20 @@ def test_all_traffic_through_a_gateway(lab):
     assert '"far"' not in witness.process.text()
 
 
+def test_too_many_rules(lab):
+    """None at the start, and it is said why; but what is in force is not given up for them."""
+    ports = ''.join(f'[policy p{i}]\npeer = other\nlocal = 10.1.0.0/24[tcp/{i}]\nremote = 10.3.0.0/24[tcp]\n'
+                    for i in range(1, 8300))
+    left, right, a = victim(lab, SITE)
+    left.write('adit.ini', SITE + ports)
+    refused = a.command('reload', check=False)
+    assert refused.returncode == 1 and 'firewall: the policies would take more than 8192 rules' in refused.stderr
+    assert a.status()['host']['firewall'] == 'nftables' and a.stop() == 0
+    a.start()
+    assert "firewall: nftables can't hold these policies (the policies would take more than 8192 rules)" in a.log()
+    assert a.status()['host']['firewall'] == 'rp_filter'
+
+
 def test_where_nftables_is_missing_the_log_says_what_stands_in(lab):
     """As in a container: no right to change the filter. A strict reverse-path filter is left strict, and does it."""
     left, right = lab.pair()

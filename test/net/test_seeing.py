@@ -64,7 +64,9 @@ def test_capture_over_ipv6_ends_by_count_and_with_its_client(lab):
         process, path = capture(a, log='killed')
         process.stop(signal.SIGKILL)
     wait_for('their ends', lambda: a.log().count('capture ends') == 7)
-    assert 'no peer is called' in a.command('capture', 'nobody', '-w', '/dev/null', check=False).stderr
+    before = os.path.getsize(path)
+    assert 'no peer is called' in a.command('capture', 'nobody', '-w', path, check=False).stderr
+    assert os.path.getsize(path) == before > 0
     piped = a.host.run('sh', '-c', f'{ADIT} capture other --plain -c 2 | tshark -r - -T fields -e ip.src & sleep 1; '
                        'ping -c 2 -i 0.2 -I 10.1.0.1 10.2.0.1 >/dev/null; wait', env={**os.environ, 'HOME': a.host.folder})
     assert piped.stdout.split() == ['10.1.0.1', '10.2.0.1']
