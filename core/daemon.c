@@ -297,6 +297,7 @@ static void round_begin(struct daemon *d)
     d->changed = d->unsized = false;
     if (d->reload.stage != RELOAD_READING) /* then another thread is at it */
         host_filter_keep(d->host);
+    host_rules_keep(d->host);
     daemon_addresses(d);
 }
 

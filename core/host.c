@@ -449,6 +449,14 @@ void host_filter_keep(struct host_state *h)
     firewall_keep(h->firewall);
 }
 
+void host_rules_keep(struct host_state *h)
+{
+    unsigned gone = netlink_rules_keep(h->netlink, h->addresses, h->address_count);
+    if (gone)
+        log_line(LOG_WARN, "core", "another program has removed %u of the routing rules that lead into the tunnel: %s",
+                 gone, gone == 1 ? "it is there again" : "they are there again");
+}
+
 enum err host_extend_begin(struct host_state *h, const struct config *c, char *why, size_t why_size)
 {
     h->why[0] = 0;

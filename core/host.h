@@ -53,6 +53,8 @@ MUST_USE enum err host_extend_some(struct host_state *h, ns_t until, bool *over,
 void host_settle(struct host_state *h, const struct config *c);
 /* Puts the firewall back where another program has removed it; not while host_filter is called. */
 void host_filter_keep(struct host_state *h);
+/* The same for the routing rules: network managers tidy up those that they don't know. */
+void host_rules_keep(struct host_state *h);
 /* Begins it again: addresses of this host have changed, and with them the source that a policy's packets shall have. */
 void host_reroute(struct host_state *h);
 /* Goes on with it until then. True: all is done. */

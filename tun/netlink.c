@@ -465,10 +465,15 @@ static enum err rule_put(struct netlink *n, const struct change *c)
     return e;
 }
 
+static struct change main_rule(uint8_t family, uint32_t preference)
+{
+    return (struct change){.kind = CHANGE_RULE, .prefix.ip.family = family, .preference = preference};
+}
+
 enum err netlink_rules_add(struct netlink *n, uint8_t family, bool with_default)
 {
     for (uint32_t preference = RULE_SPECIFIC; preference <= RULE_ALL; preference++) {
-        struct change c = {.kind = CHANGE_RULE, .prefix.ip.family = family, .preference = preference};
+        struct change c = main_rule(family, preference);
         if (preference == RULE_ALL || with_default)
             TRY(rule_put(n, &c));
     }
@@ -511,6 +516,27 @@ enum err netlink_address_del(struct netlink *n, int ifindex, const struct netlin
     forget(n, &rule);
     (void)rule_request(n, &rule, RTM_DELRULE, 0); /* without it nothing is lost but a rule that no packet meets */
     return address_request(n, &c, RTM_DELADDR, 0);
+}
+
+/* True: it was ours, and gone. */
+static bool rule_again(struct netlink *n, const struct change *c)
+{
+    return find_change(n, c) && rule_request(n, c, RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL) == OK;
+}
+
+unsigned netlink_rules_keep(struct netlink *n, const struct netlink_prefix *addresses, unsigned count)
+{
+    unsigned gone = 0;
+    for (uint32_t preference = RULE_SPECIFIC; preference <= RULE_ALL; preference++)
+        for (uint8_t family = 4; family <= 6; family += 2) {
+            struct change c = main_rule(family, preference);
+            gone += rule_again(n, &c);
+        }
+    for (unsigned i = 0; i < count; i++) {
+        struct change c = source_rule(&addresses[i]);
+        gone += rule_again(n, &c);
+    }
+    return gone;
 }
 
 void netlink_keep_strict(struct netlink *n, bool keep)

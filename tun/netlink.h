@@ -53,6 +53,8 @@ MUST_USE enum err netlink_throw_del(struct netlink *n, const struct netlink_pref
  * called before: no peer's address is behind a route to the TUN.
  */
 MUST_USE enum err netlink_rules_add(struct netlink *n, uint8_t family, bool with_default);
+/* Puts those rules back, and those of our addresses, that another program has removed. Returns how many. */
+unsigned netlink_rules_keep(struct netlink *n, const struct netlink_prefix *addresses, unsigned count);
 void netlink_keep_strict(struct netlink *n, bool keep);
 const char *netlink_why(const struct netlink *n);
 

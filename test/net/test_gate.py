@@ -292,12 +292,25 @@ def test_forwarded_packets_are_held_to_it_too(lab):
     assert re.findall(r'clear.*', sniffer.text()) == ['clear 10.1.0.5 10.3.0.1']
 
 
+def test_rules_that_others_take_away(lab):
+    """Whoever tidies up routing rules that are not his, as network managers do, finds them there again."""
+    left, _, a = victim(lab, SITE, 'address = 10.1.0.9/32')
+    rules = [left.run(*ip, 'rule').stdout for ip in (['ip'], ['ip', '-6'])]
+    assert rules[0].count('5192:') == rules[1].count('5192:') == rules[0].count('5189:') == 1
+    left.run('ip rule del pref 5192')
+    left.run('ip rule del pref 5189')
+    left.run('ip -6 rule del pref 5192')
+    wait_for('the rules', lambda: 'removed 3 of the routing rules' in a.log(), 20)
+    assert [left.run(*ip, 'rule').stdout for ip in (['ip'], ['ip', '-6'])] == rules
+    assert a.stop() == 0 and '51' not in left.run('ip rule').stdout
+
+
 @pytest.mark.parametrize('firewall', ['auto', 'no'])
-def test_routes_that_others_take_away(lab, firewall):
-    """Whoever tidies up routing rules that are not his lets nothing out, as the firewall stands behind them."""
+def test_routes_that_others_overrule(lab, firewall):
+    """A routing rule before ours lets nothing out, as the firewall stands behind them."""
     left, right, a = victim(lab, SITE, f'firewall = {firewall}')
     left.run('ip route add default via 192.0.2.2')
-    left.run('ip rule del pref 5192')
+    left.run('ip rule add pref 100 lookup main')
     sniffer = right.spawn(PYTHON, PROBE, 'sniff', 'eth0', 'probe:')
     sniffer.wait_text('sniffing')
     left.run(PYTHON, PROBE, 'send', input=json.dumps([
