@@ -283,6 +283,9 @@ bool path_mtu_told(struct path_mtus *m, const struct icmp_error *e, ns_t now)
             continue;
         if (!(u->icmp & (e->too_big ? ICMP_TOO_BIG : ICMP_UNREACHABLE)) || (e->too_big && u->mode == PMTU_NO))
             return false;
+        /* Where no probe asks, only who has seen our packets is believed: addresses and ports anybody can guess. */
+        if (e->too_big && w->p.claims_only && !e->esp)
+            return false;
         if (e->too_big)
             pmtu_claim(&w->p, e->mtu, now);
         else

@@ -388,6 +388,10 @@ static void icmp_is_handled_as_configured(void **state)
     rig_setup(&rig, 12, "pmtu = icmp\n");
     rig_up(&rig);
     unsigned link = inner_max();
+    e = too_big(1200);
+    e.esp = false; /* no SPI in it: nothing that a stranger would not know */
+    assert_false(told(&e));
+    assert_int_equal(inner_max(), link);
     e = too_big(1300);
     assert_true(told(&e));
     rig_run(&rig, 100 * NS_PER_MS);
