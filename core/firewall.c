@@ -490,11 +490,14 @@ static void neighbours_pass(struct rules *w, const char *chain)
 /* IPv6 is asked before fragments are put together; without the first one, which shows its port, the others are waste. */
 static void later_fragments_pass(struct rules *w)
 {
-    rule(w, "input");
-    nft_fact_byte(w->b, NFT_IS_FAMILY, 6);
-    nft_fact_byte(w->b, NFT_IS_PROTOCOL, PROTO_UDP);
-    nft_later_fragment(w->b, 6);
-    accept_rule(w);
+    static const uint8_t protocols[] = {PROTO_UDP, PROTO_AH};
+    for (size_t i = 0; i < sizeof protocols; i++) {
+        rule(w, "input");
+        nft_fact_byte(w->b, NFT_IS_FAMILY, 6);
+        nft_ipv6_fragment_of(w->b, protocols[i]);
+        nft_later_fragment(w->b, 6);
+        accept_rule(w);
+    }
 }
 
 static void ours_pass(struct rules *w)

@@ -302,20 +302,31 @@ static void mask(struct nft_batch *b, const uint8_t bits[2])
     expression_end(b, e);
 }
 
+/* Of the IPv6 fragment header. */
+static void fragment_field(struct nft_batch *b, unsigned offset, unsigned len)
+{
+    const uint8_t fragment_header = 44;
+    struct expression e = expression(b, "exthdr");
+    attr_u32(b, NFTA_EXTHDR_DREG, NFT_REG_1);
+    attr(b, NFTA_EXTHDR_TYPE, &fragment_header, 1);
+    attr_u32(b, NFTA_EXTHDR_OFFSET, offset);
+    attr_u32(b, NFTA_EXTHDR_LEN, len);
+    expression_end(b, e);
+}
+
+void nft_ipv6_fragment_of(struct nft_batch *b, uint8_t protocol)
+{
+    fragment_field(b, 0, 1);
+    nft_compare(b, NFT_EQUAL, &protocol, 1);
+}
+
 void nft_later_fragment(struct nft_batch *b, uint8_t family)
 {
     static const uint8_t offset4[2] = {0x1f, 0xff}, offset6[2] = {0xff, 0xf8}, none[2];
-    if (family == 6) {
-        const uint8_t fragment_header = 44;
-        struct expression e = expression(b, "exthdr");
-        attr_u32(b, NFTA_EXTHDR_DREG, NFT_REG_1);
-        attr(b, NFTA_EXTHDR_TYPE, &fragment_header, 1);
-        attr_u32(b, NFTA_EXTHDR_OFFSET, 2);
-        attr_u32(b, NFTA_EXTHDR_LEN, sizeof none);
-        expression_end(b, e);
-    } else {
+    if (family == 6)
+        fragment_field(b, 2, sizeof none);
+    else
         nft_field(b, NFT_NETWORK, 6, sizeof none);
-    }
     mask(b, family == 6 ? offset6 : offset4);
     nft_compare(b, NFT_UNEQUAL, none, sizeof none);
 }

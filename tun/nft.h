@@ -55,6 +55,8 @@ void nft_fact_interface(struct nft_batch *b, enum nft_fact fact, const char *nam
 void nft_field(struct nft_batch *b, enum nft_part part, unsigned offset, unsigned len); /* read for what follows */
 void nft_compare(struct nft_batch *b, enum nft_compare how, const void *value, size_t len);
 void nft_in_set(struct nft_batch *b, const char *name);
+/* Also where NFT_IS_PROTOCOL knows nothing: behind the first fragment the kernel takes AH for one more extension header. */
+void nft_ipv6_fragment_of(struct nft_batch *b, uint8_t protocol);
 void nft_later_fragment(struct nft_batch *b, uint8_t family); /* not the first one of a datagram */
 /* The route back to the packet's source leads out there (NULL: nowhere). At the hooks input and forward only. */
 void nft_way_back(struct nft_batch *b, const char *interface);

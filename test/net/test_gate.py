@@ -148,6 +148,22 @@ def test_a_tunnel_between_the_hosts_own_addresses(lab):
     assert b.stop() == 0
 
 
+@pytest.mark.parametrize('way', ['ah = default', 'encap = raw', 'encap = udp'])
+def test_fragments_over_ipv6_from_a_peer_within_its_own_policy(lab, way):
+    """What is too long for the path comes in fragments, which the firewall sees before the kernel puts them together."""
+    hosts = lab.pair()
+    for host, own, other in zip(hosts, (1, 2), (2, 1)):
+        host.address('lo', f'10.{own}.0.1/32')
+        Adit(host, f'[host]\nmtu = 1500\n[peer other]\nendpoint = 2001:db8::{other}\n{PEER}{way}\n'
+                   f'local = 2001:db8::{own}, 10.{own}.0.1\nremote = 2001:db8::{other}, 10.{other}.0.1\n').start()
+    hosts[0].run(ADIT, 'up', 'other')
+    sniffer = hosts[1].spawn('tcpdump', '-n', '-l', '-i', 'eth0', 'ip6[6] == 44')
+    sniffer.wait_text('listening')
+    ping = hosts[0].run(*'ping -M dont -c 3 -i 0.2 -s 1440 -I 10.1.0.1 10.2.0.1'.split())
+    assert '3 received' in ping.stdout
+    sniffer.wait_text('frag')
+
+
 ORDERED = '''[peer other]
 endpoint = 192.0.2.2
 psk      = "correct horse battery staple"
