@@ -144,7 +144,9 @@ static void outbound(struct worker *w, const struct spd *spd, struct span raw, b
     enum flow_fate fate = sa ? FLOW_PASSED : m.waiting ? without_sa(w, m.entry, &s, raw, &f, again) : FLOW_DROPPED;
     if (m.entry && m.entry->policy->flow_log && fate != FLOW_HELD)
         flows_note(w, m.entry, sa, &f, fate, s.count, segments_bytes(&s));
-    if (sa)
+    if (sa && f.fragment && sa->params.mode == MODE_TRANSPORT)
+        frame_fragment(w, sa, &s);
+    else if (sa)
         frame_packet(w, sa, &s);
 }
 

@@ -100,10 +100,12 @@ static enum stat_id frame_one(struct worker *w, struct sa *sa, struct segments *
         return STAT_DROP_OUT_TRANSPORT;
     if (b->path.transport == PATH_RAW)
         put_raw(w, b, s, f, size);
-    else if (head == (s->ipv6 ? IPV6_HEADER : IPV4_HEADER))
-        put_udp(b, s, f, size);
-    else
+    else if (head != (s->ipv6 ? IPV6_HEADER : IPV4_HEADER))
         return STAT_DROP_OUT_TRANSPORT;
+    else if (len + UDP_HEADER - (s->ipv6 ? IPV6_HEADER : 0) > UINT16_MAX)
+        return STAT_DROP_OUT_TOO_BIG;
+    else
+        put_udp(b, s, f, size);
     return STAT_COUNT;
 }
 

@@ -72,6 +72,7 @@ static void on_turn_end(void *ctx)
     if (!w)
         return;
     outbound_held(w);
+    fragments_expire(w);
     inbound_held(w);
     cover_send(w);
     audit_turn(w);
@@ -143,6 +144,7 @@ static enum err worker_init(struct worker *w, char *why, size_t why_size)
     TRY(hold_new(&w->early));
     TRY(flow_log_new(&w->flow_log));
     TRY(fragment_table_new(&w->fragments, FRAGMENT_SETS));
+    TRY(reassembly_new(&w->reassembly, fragments_dropped, w));
     if (w->p.loop) {
         w->loop = w->p.loop;
     } else {
@@ -202,6 +204,7 @@ void worker_free(struct worker *w)
     hold_free(w->early);
     flow_log_free(w->flow_log);
     fragment_table_free(w->fragments);
+    reassembly_free(w->reassembly);
     flow_cache_free(w->flows);
     ring_free(w->ring);
     free(w);
@@ -209,8 +212,8 @@ void worker_free(struct worker *w)
 
 static ns_t deadline(const struct worker *w)
 {
-    const ns_t all[] = {hold_deadline(w->hold), hold_deadline(w->early), w->cover.next, w->audit.next,
-                        flow_log_deadline(w->flow_log)};
+    const ns_t all[] = {hold_deadline(w->hold), hold_deadline(w->early),        w->cover.next,
+                        w->audit.next,          flow_log_deadline(w->flow_log), reassembly_deadline(w->reassembly)};
     ns_t least = NS_NEVER;
     for (unsigned i = 0; i < sizeof all / sizeof *all; i++)
         least = all[i] < least ? all[i] : least;

@@ -1,6 +1,6 @@
 /*
- * What the files of the worker share: worker.c (life, events); outbound.c, frame.c and wire.c (TUN to wire); inbound.c
- * and deliver.c (wire to TUN).
+ * What the files of the worker share: worker.c (life, events); outbound.c, frame.c, whole.c and wire.c (TUN to wire);
+ * inbound.c and deliver.c (wire to TUN).
  */
 #ifndef ADIT_WORKER_IMPL_H
 #define ADIT_WORKER_IMPL_H
@@ -13,6 +13,7 @@
 #include "core/worker.h"
 #include "esp/esp.h"
 #include "tun/offload.h"
+#include "tun/reassembly.h"
 
 #define ICMP_BURST 100   /* errors that may go to the TUN at once (RFC 4443 section 2.4 (f)) … */
 #define ICMP_PER_S 1000  /* … and in the long run */
@@ -57,6 +58,7 @@ struct worker {
     struct hold *hold;
     struct hold *early;               /* ESP that has come before its SA, by SPI */
     struct fragment_table *fragments; /* what first fragments from the TUN showed */
+    struct reassembly *reassembly;    /* those for SAs in transport mode, by policy */
     unsigned icmp_tokens;             /* errors that may be sent to it now, */
     ns_t icmp_at;                     /* as of then */
     struct loop_io *tun;
@@ -137,6 +139,13 @@ uint16_t frame_identification(struct worker *w);
 bool pieces_send(struct worker *w, struct loop_io *io, const struct loop_tx *whole, uint8_t protocol, uint32_t max);
 /* transport.c: the same for an SA in transport mode. mss: SYNs are to be clamped to that; 0: they are not. */
 void frame_transport(struct worker *w, struct sa *sa, struct segments *s, const struct outer *outer, uint16_t mss);
+/*
+ * whole.c: a packet that may be a fragment, for an SA in transport mode: the datagram goes when all of it is there. expire:
+ * at the end of a turn. dropped: what reassembly tells of fragments; ctx: struct worker.
+ */
+void frame_fragment(struct worker *w, struct sa *sa, struct segments *s);
+void fragments_expire(struct worker *w);
+void fragments_dropped(void *ctx, uint32_t policy_id, unsigned fragments);
 /* Inbound: the bytes of header that a packet is to get back. head: of the one before ESP, 0 if it came in UDP. */
 uint32_t transport_head(uint8_t family, uint32_t head);
 /* What there is of the header of the next packet of the batch goes before its place in the slot. */

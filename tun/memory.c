@@ -9,6 +9,7 @@
 #include "tun/offload.h"
 #include "tun/packet.h"
 #include "tun/raw.h"
+#include "tun/reassembly.h"
 
 /* Virtual descriptors: beyond any real one. */
 #define FD_UDP 0x10000000
@@ -18,6 +19,7 @@
 #define QUEUE_MAX 8192 /* items that wait at one socket or TUN; more are dropped, as a full socket buffer does */
 #define GRO_MAX 64     /* datagrams that the kernel merges at most */
 #define DATAGRAM_MAX 65507
+#define DATAGRAM_MAX6 65527
 #define FAILURES_MAX 64
 #define REORDER_DELAY (200 * NS_PER_US) /* least lateness of a datagram that is overtaken */
 
@@ -63,6 +65,7 @@ struct memory_net {
     void (*router)(void *, const struct endpoint *, const struct endpoint *, struct memory_header *);
     void *router_ctx;
     struct item *wire, *wire_last; /* by time of arrival */
+    struct reassembly *fragments;  /* as the hosts' kernels put IP packets together before a raw socket gets them */
     struct ports udp, raw, tun;
     struct memory_loop *loops;
 };
@@ -303,13 +306,68 @@ static struct port *find_socket(const struct memory_net *n, const struct item *i
     return NULL;
 }
 
+/* What the kernel makes of an IP packet that a raw socket sends (raw(7)); false: it refuses it. */
+static bool raw_item(struct memory_net *n, uint8_t *packet, size_t len, struct item *header)
+{
+    static const uint8_t protocols[] = {RAW_ESP, RAW_AH};
+    struct ip_view v;
+    struct ip_insertion in = {0};
+    if (len && packet[0] >> 4 == 4 && len >= IPV4_HEADER && len <= UINT16_MAX) {
+        put_be16(packet + IPV4_LENGTH, (uint16_t)len);
+        if (!get_be16(packet + IPV4_ID))
+            put_be16(packet + IPV4_ID, ++n->next_id);
+        put_ipv4_checksum(packet);
+    }
+    if (ip_view_parse(&v, span_of(packet, len)) != OK || v.len != len)
+        return false;
+    unsigned addresses = v.ipv6 ? IPV6_SOURCE : IPV4_SOURCE, bytes = v.ipv6 ? 16 : 4;
+    *header = (struct item){.header = {.tos = v.ipv6 ? (uint8_t)(get_be16(packet) >> 4) : packet[IPV4_TOS],
+                                       .df = !v.ipv6 && (get_be16(packet + IPV4_FRAGMENT) & IPV4_DF)},
+                            .from = {.ip = ip_from_bytes(v.ipv6 ? 6 : 4, packet + addresses)},
+                            .to = {.ip = ip_from_bytes(v.ipv6 ? 6 : 4, packet + addresses + bytes)}};
+    for (unsigned i = 0; i < sizeof protocols && !header->protocol; i++)
+        if (ip_view_find(&v, packet, protocols[i], &in) == OK)
+            header->protocol = protocols[i];
+    if (!header->protocol) { /* nobody listens to others here, but they are on the wire */
+        header->protocol = packet[v.ipv6 ? IPV6_NEXT : IPV4_PROTOCOL];
+        in.offset = v.header_len;
+    }
+    header->spi_at = in.offset + (header->protocol == RAW_AH ? 4 : 0);
+    return true;
+}
+
+/* What is left of an IP packet at the host it was for: fragments wait for the rest of their datagram. NULL: nothing yet. */
+static struct item *put_together(struct memory_net *n, struct item *it)
+{
+    struct span whole;
+    enum reassembly_result r =
+        it->protocol ? reassembly_add(n->fragments, span_of(it->data, it->len), 0, n->now, &whole) : REASSEMBLY_NONE;
+    if (r == REASSEMBLY_NONE)
+        return it;
+    free(it);
+    if (r != REASSEMBLY_WHOLE)
+        return NULL;
+    struct item header, *all = item_new(whole.data + TUN_HDR_LEN, whole.len - TUN_HDR_LEN);
+    if (all && raw_item(n, all->data, all->len, &header)) {
+        all->from = header.from;
+        all->to = header.to;
+        all->header = header.header;
+        all->protocol = header.protocol;
+        all->spi_at = header.spi_at;
+        return all;
+    }
+    free(all);
+    return NULL;
+}
+
 /* Moves what has arrived by now from the wire to the sockets. */
 static void wire_arrive(struct memory_net *n)
 {
     while (n->wire && n->wire->at <= n->now) {
         struct item *it = n->wire;
         n->wire = it->next;
-        struct port *p = find_socket(n, it);
+        it = put_together(n, it);
+        struct port *p = it ? find_socket(n, it) : NULL;
         if (p)
             queue_push(&p->in, it);
         else
@@ -409,36 +467,6 @@ static bool within_slot(const struct loop_slot *slot, const uint8_t *data, size_
            data + len <= slot->data + LOOP_SLOT_SIZE;
 }
 
-/* What the kernel makes of an IP packet that a raw socket sends (raw(7)); false: it refuses it. */
-static bool raw_item(struct memory_net *n, uint8_t *packet, size_t len, struct item *header)
-{
-    static const uint8_t protocols[] = {RAW_ESP, RAW_AH};
-    struct ip_view v;
-    struct ip_insertion in = {0};
-    if (len && packet[0] >> 4 == 4 && len >= IPV4_HEADER && len <= UINT16_MAX) {
-        put_be16(packet + IPV4_LENGTH, (uint16_t)len);
-        if (!get_be16(packet + IPV4_ID))
-            put_be16(packet + IPV4_ID, ++n->next_id);
-        put_ipv4_checksum(packet);
-    }
-    if (ip_view_parse(&v, span_of(packet, len)) != OK || v.len != len)
-        return false;
-    unsigned addresses = v.ipv6 ? IPV6_SOURCE : IPV4_SOURCE, bytes = v.ipv6 ? 16 : 4;
-    *header = (struct item){.header = {.tos = v.ipv6 ? (uint8_t)(get_be16(packet) >> 4) : packet[IPV4_TOS],
-                                       .df = !v.ipv6 && (get_be16(packet + IPV4_FRAGMENT) & IPV4_DF)},
-                            .from = {.ip = ip_from_bytes(v.ipv6 ? 6 : 4, packet + addresses)},
-                            .to = {.ip = ip_from_bytes(v.ipv6 ? 6 : 4, packet + addresses + bytes)}};
-    for (unsigned i = 0; i < sizeof protocols && !header->protocol; i++)
-        if (ip_view_find(&v, packet, protocols[i], &in) == OK)
-            header->protocol = protocols[i];
-    if (!header->protocol) { /* nobody listens to others here, but they are on the wire */
-        header->protocol = packet[v.ipv6 ? IPV6_NEXT : IPV4_PROTOCOL];
-        in.offset = v.header_len;
-    }
-    header->spi_at = in.offset + (header->protocol == RAW_AH ? 4 : 0);
-    return true;
-}
-
 static void raw_send(struct loop_io *io, const struct loop_tx *tx)
 {
     struct item header;
@@ -467,7 +495,7 @@ static void memory_engine_send(struct loop *base, struct loop_io *io, const stru
         fail(io, EINVAL, tx);
         return;
     }
-    if (size > DATAGRAM_MAX) {
+    if (size > (tx->to.ip.family == 6 ? DATAGRAM_MAX6 : DATAGRAM_MAX)) {
         fail(io, EMSGSIZE, tx);
         return;
     }
@@ -668,11 +696,23 @@ static const struct loop_ops memory_ops = {
 
 /* -- the network -- */
 
+/* A kernel's counter, which nobody asks for. */
+static void fragments_lost(void *ctx, uint32_t tag, unsigned fragments)
+{
+    (void)ctx;
+    (void)tag;
+    (void)fragments;
+}
+
 enum err memory_net_new(struct memory_net **out, uint64_t seed)
 {
     struct memory_net *n = calloc(1, sizeof *n);
     if (!n)
         return ERR_NOMEM;
+    if (reassembly_new(&n->fragments, fragments_lost, NULL) != OK) {
+        free(n);
+        return ERR_NOMEM;
+    }
     n->seed = seed;
     *out = n;
     return OK;
@@ -690,6 +730,7 @@ void memory_net_free(struct memory_net *n)
     ports_free(&n->udp);
     ports_free(&n->raw);
     ports_free(&n->tun);
+    reassembly_free(n->fragments);
     free(n);
 }
 

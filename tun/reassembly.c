@@ -199,7 +199,7 @@ static void put(struct datagram *d, const struct piece *p)
 }
 
 /* All of it is there. False: it would be longer than an IP packet can be. */
-static bool finish(struct datagram *d, struct reassembled *out)
+static bool finish(struct datagram *d, struct span *out)
 {
     uint8_t *header = d->bytes + LEAD - d->header_len, *frame = header - TUN_HDR_LEN;
     uint32_t len = d->header_len + d->total;
@@ -214,7 +214,7 @@ static bool finish(struct datagram *d, struct reassembled *out)
         put_be16(header + IPV4_CHECKSUM, (uint16_t)~checksum_fold(checksum_add(0, header, d->header_len)));
     }
     memset(frame, 0, TUN_HDR_LEN);
-    *out = (struct reassembled){.frame = span_of(frame, TUN_HDR_LEN + len), .id = d->id};
+    *out = span_of(frame, TUN_HDR_LEN + len);
     return true;
 }
 
@@ -228,7 +228,7 @@ static enum reassembly_result spoil(struct reassembly *r, struct datagram *d)
 }
 
 enum reassembly_result reassembly_add(struct reassembly *r, struct span packet, uint32_t tag, ns_t now,
-                                      struct reassembled *out)
+                                      struct span *out)
 {
     struct ip_view v;
     struct piece p = {.packet = packet.data};

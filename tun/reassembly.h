@@ -14,11 +14,6 @@
 
 struct reassembly;
 
-struct reassembled {
-    struct span frame; /* behind a virtio_net_hdr that says nothing: as if it had been read from a TUN, without DF */
-    uint32_t id;       /* the fragments' Identification */
-};
-
 enum reassembly_result {
     REASSEMBLY_WHOLE,   /* the datagram is complete */
     REASSEMBLY_WAITS,   /* for the others */
@@ -32,11 +27,11 @@ MUST_USE enum err reassembly_new(struct reassembly **out, void (*dropped)(void *
 void reassembly_free(struct reassembly *r); /* NULL is fine */
 
 /*
- * Takes a copy of a fragment. Only those of one tag are put together. WHOLE: *out is filled; what it points to lies here
- * and may be used until the next call.
+ * Takes a copy of a fragment. Only those of one tag are put together. WHOLE: *out is the datagram, without DF, behind a
+ * virtio_net_hdr that says nothing: as if it had been read from a TUN. It lies here and may be used until the next call.
  */
 enum reassembly_result reassembly_add(struct reassembly *r, struct span packet, uint32_t tag, ns_t now,
-                                      struct reassembled *out);
+                                      struct span *out);
 void reassembly_expire(struct reassembly *r, ns_t now);
 ns_t reassembly_deadline(const struct reassembly *r); /* when that is due; NS_NEVER if nothing waits */
 

@@ -43,7 +43,9 @@
     X(DROP_OUT_SELECTOR, "drop_out_selector", "outbound packet outside its SA's selectors")                    \
     X(DROP_OUT_EXPIRED, "drop_out_expired", "outbound packet on an SA at its hard limit")                      \
     X(DROP_OUT_TRANSPORT, "drop_out_transport",                                                                \
-      "outbound packet that transport mode can't carry: a fragment, or IP options in UDP")                     \
+      "outbound packet that transport mode can't carry: IP options or extension headers in UDP")               \
+    X(DROP_OUT_REASSEMBLY, "drop_out_reassembly",                                                              \
+      "outbound fragment in transport mode whose datagram did not become whole")                               \
     X(DROP_OUT_TOO_BIG, "drop_out_too_big", "outbound packet too big for the path")                            \
     X(DROP_OUT_FRAGMENT, "drop_out_fragment", "outbound fragment without ports, its first one not seen")       \
     X(DROP_OUT_NO_BUFFER, "drop_out_no_buffer", "outbound packet with all buffers in flight")                  \

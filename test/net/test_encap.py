@@ -129,7 +129,7 @@ def test_transport_mode_between_two_hosts(lab, encap, outer):
     source, target = OUTER[outer]
     assert (child(a)['mode'], child(a)['encap']) == ('transport', encap)
     capture = Capture(left)
-    exercise(left, right, target, source, (1, 56, 1000, 1300))  # whole datagrams: fragments are not carried
+    exercise(left, right, target, source)
     left.ping(target, 3)  # the source address is the route's choice
     a.command('rekey', 'other')
     a.command('rekey', 'other/other')
@@ -143,6 +143,45 @@ def test_transport_mode_between_two_hosts(lab, encap, outer):
     a.stop()
     b.stop()
     left.ping(target, 3)  # and nothing is left behind
+
+
+UDP_SINK = ('import socket, sys; s = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM); '
+            's.bind((sys.argv[1], 7000)); print("ready", flush=True); '
+            '[print(len(d), d == bytes(i % 251 for i in range(len(d))), flush=True) for d in iter(lambda: s.recv(65536), b"")]')
+UDP_SOURCE = ('import socket, sys; s = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM); '
+              '[s.sendto(bytes(i % 251 for i in range(20000)), (sys.argv[1], 7000)) for _ in range(10)]')
+
+
+@pytest.mark.parametrize('io', ['uring', 'epoll'])
+@pytest.mark.parametrize('outer', [4, 6])
+@pytest.mark.parametrize('encap', ['raw', 'udp'])
+def test_transport_mode_carries_what_the_host_fragments(lab, encap, outer, io):
+    """Datagrams of up to 64 KiB: the host cuts them up, they are sealed whole, and ESP leaves in fragments."""
+    left, right = lab.pair()
+    a, b = up(lab, *(f'[host]\nio = {io}\n' + hosts_ini(n, outer, f'mode = transport-only\nencap = {encap}') for n in (1, 2)))
+    source, target = OUTER[outer]
+    before = child(a)['out_packets']
+    capture = Capture(left)
+    left.ping(target, 3, 65000)
+    right.ping(source, 3, 30000)
+    assert child(a)['out_packets'] == before + 6  # whole
+    sink = right.spawn('/usr/bin/python3', '-c', UDP_SINK, target, log='sink.log')
+    sink.wait_text('ready')
+    left.run('/usr/bin/python3', '-c', UDP_SOURCE, target)
+    sink.wait_text('(20000 True\n){10}')
+    capture.done()
+    mine = f'ip.src == {source}' if outer == 4 else f'ipv6.src == {source}'
+    more = 'ip.flags.mf == 1' if outer == 4 else 'ipv6.fraghdr.more == 1'
+    assert capture.count(f'{mine} && {more}') > 3 * 40
+    if outer == 4 and encap == 'raw':
+        assert capture.count(f'{mine} && ip.proto != 50 && !udp') == 0
+    for x in (a, b):
+        counters = x.status()['counters']
+        assert [k for k, v in counters.items() if k.startswith('drop_out') and v] == []
+        assert counters['drop_in_auth'] == 0
+    # An IP packet has no room for so much, and what belongs to it.
+    assert left.ping(target, 1, 65507, check=False, timeout=1) == 0
+    assert a.status()['counters']['drop_out_too_big'] == 1
 
 
 def test_transport_mode_saves_a_header(lab):

@@ -10,7 +10,9 @@
 
 #include "test/unit/packets.h"
 #include "test/unit/rig.h"
+#include "tun/cut.h"
 #include "tun/offload.h"
+#include "tun/reassembly.h"
 
 static struct rig rig;
 static uint8_t frame[70000], payload[66000], taken[70000];
@@ -372,7 +374,7 @@ static void ipv4_options_stay_before_esp(void **state)
 static void what_transport_mode_cannot_carry_is_counted(void **state)
 {
     static const uint8_t hop[] = {HOP_BY_HOP(17)}, options[] = {1, 1, 1, 1};
-    static const uint8_t fragment[] = {17, 0, 0, 1, 1, 2, 3, 4}; /* the first of several */
+    static const uint8_t atomic[] = {ATOMIC_FRAGMENT(17)};
     (void)state;
     for (unsigned i = 0; i < 4; i++) {
         bool raw = i & 1, ipv6 = i >> 1;
@@ -381,17 +383,13 @@ static void what_transport_mode_cannot_carry_is_counted(void **state)
         rig_up(&rig);
         if (ipv6) {
             (void)send_inserted(hop, sizeof hop, 0);
-            (void)send_inserted(fragment, sizeof fragment, 44);
+            (void)send_inserted(atomic, sizeof atomic, 44);
         } else {
-            struct packet_spec s = packet_spec_udp(false);
             (void)send_inserted(options, sizeof options, 0);
-            s.fragment = 0x2000;
-            (void)send_packet(0, s, payload, 100);
         }
-        rig_run(&rig, 3 * NS_PER_MS);
         assert_int_equal(take(1) != 0, raw);
-        assert_int_equal(take(1), 0);
-        assert_int_equal(rig_stat(&rig, 0, STAT_DROP_OUT_TRANSPORT), raw ? 1 : 2);
+        assert_int_equal(take(1) != 0, raw && ipv6);
+        assert_int_equal(rig_stat(&rig, 0, STAT_DROP_OUT_TRANSPORT), raw ? 0 : 1 + ipv6);
         if (i < 3)
             rig_teardown(&rig);
     }
@@ -496,6 +494,202 @@ static void a_path_of_another_family_carries_nothing(void **state)
     }
 }
 
+/* -- datagrams that the host has fragmented -- */
+
+#define PIECES_MAX 64
+
+/* One of host 0's, as its kernel cuts it up for the TUN; in `frame` it stands whole. */
+struct pieces {
+    size_t len;
+    unsigned n;
+    uint8_t b[PIECES_MAX][TUN_HDR_LEN + RIG_MTU];
+    uint32_t size[PIECES_MAX];
+};
+static struct pieces pieces, others;
+
+static void fragments_of(struct pieces *p, size_t len, uint16_t id)
+{
+    bool ipv6 = rig.layout.ipv6;
+    struct packet_spec s = packet_spec_udp(ipv6);
+    struct cut c;
+    uint64_t random = id;
+    s.id = id;
+    s.fragment = 0;
+    between_hosts(&s, 0);
+    packet_fill(&random, payload, len);
+    memset(frame, 0, TUN_HDR_LEN);
+    p->len = packet_build(&s, payload, len, frame + TUN_HDR_LEN);
+    struct span whole = span_of(frame + TUN_HDR_LEN, p->len);
+    const struct ip_insertion at = {40, 6};
+    assert_int_equal(ipv6 ? cut_begin_ipv6(&c, whole, &at, RIG_MTU, id) : cut_begin(&c, whole, RIG_MTU), OK);
+    for (p->n = 0; (p->size[p->n] = cut_size(&c)) != 0; p->n++) {
+        assert_true(p->n + 1 < PIECES_MAX);
+        memset(p->b[p->n], 0, TUN_HDR_LEN);
+        cut_next(&c, p->b[p->n] + TUN_HDR_LEN);
+    }
+}
+
+static void inject(const struct pieces *p, unsigned i)
+{
+    rig_inject(&rig, 0, p->b[i], TUN_HDR_LEN + p->size[i]);
+}
+
+struct longest {
+    size_t len;
+    unsigned n;
+};
+
+static bool measure(void *ctx, const struct endpoint *from, const struct endpoint *to, const uint8_t *data, size_t len)
+{
+    struct longest *l = ctx;
+    (void)from;
+    if (to->port && !(len > 4 && get_be32(data))) /* IKE: long ones make it probe the path */
+        return true;
+    l->len = len > l->len ? len : l->len;
+    l->n++;
+    return true;
+}
+
+/* As ESP in UDP, as ESP and as AH, over both IP versions. */
+static void setup_transport(unsigned kind, const char *more)
+{
+    static const char *const how[] = {"", "encap = raw\n", "ah = default\n"};
+    char extra[256];
+    (void)snprintf(extra, sizeof extra, "mode = transport-only\n%s%s", how[kind / 2], more);
+    rig_setup_as(&rig, 30 + kind, extra, &(struct rig_layout){.ipv6 = kind & 1, .hosts = true});
+    rig_up(&rig);
+}
+
+/* RFC 4303 section 3.1.1: sealed whole; and RFC 791, 8200: in whatever order they come. */
+static void fragmented_datagrams_pass_whole(void **state)
+{
+    (void)state;
+    for (unsigned kind = 0; kind < 6; kind++) {
+        setup_transport(kind, "");
+        for (unsigned i = 0; i < 12; i++) {
+            struct longest l = {0};
+            fragments_of(&pieces, i == 0 ? 65000 : 1500 + i * 3000, (uint16_t)(i ? i : 0));
+            memory_net_tap(rig.net, measure, &l);
+            for (unsigned k = 0; k < pieces.n; k++)
+                inject(&pieces, i & 1 ? pieces.n - 1 - k : k);
+            rig_run(&rig, 3 * NS_PER_MS);
+            memory_net_tap(rig.net, NULL, NULL);
+            expect_packet(1, pieces.len, kind < 2 || i == 0); /* an Identification of 0 is made another one */
+            assert_int_equal(rig_stat(&rig, 0, STAT_OUT_PACKETS), i + 1);
+            assert_int_equal(rig_stat(&rig, 1, STAT_IN_PACKETS), i + 1);
+            if (kind < 2) { /* the kernel's part */
+                assert_int_equal(l.n, 1);
+                continue;
+            }
+            assert_true(l.n > 1 && l.n <= pieces.n + 1);
+            assert_true(l.len <= 1500 && l.len > RIG_MTU);
+        }
+        assert_int_equal(rig_stat(&rig, 0, STAT_DROP_OUT_REASSEMBLY), 0);
+        assert_int_equal(rig_stat(&rig, 0, STAT_OUT_BYTES), rig_stat(&rig, 1, STAT_IN_BYTES));
+        if (kind < 5)
+            rig_teardown(&rig);
+    }
+}
+
+/* The way takes less by now: so do the fragments. */
+static void outer_fragments_fit_the_path(void **state)
+{
+    (void)state;
+    for (unsigned kind = 2; kind < 6; kind++) {
+        struct longest l = {0};
+        setup_transport(kind, "");
+        atomic_store(&sa_of(0)->datagram_max, 900);
+        fragments_of(&pieces, 20000, 5);
+        memory_net_tap(rig.net, measure, &l);
+        for (unsigned k = 0; k < pieces.n; k++)
+            inject(&pieces, k);
+        rig_run(&rig, 3 * NS_PER_MS);
+        memory_net_tap(rig.net, NULL, NULL);
+        expect_packet(1, pieces.len, false);
+        assert_true(l.len > 880 && l.len <= 900);
+        if (kind < 5)
+            rig_teardown(&rig);
+    }
+}
+
+static void datagrams_may_be_mixed_with_others(void **state)
+{
+    (void)state;
+    setup_transport(0, "");
+    fragments_of(&others, 9000, 1);
+    fragments_of(&pieces, 9000, 2);
+    struct packet_spec s = packet_spec_udp(false);
+    assert_int_equal(others.n, pieces.n);
+    for (unsigned k = 0; k + 1 < pieces.n; k++) {
+        inject(&others, k);
+        inject(&pieces, k);
+        size_t n = send_packet(0, s, payload, 100);
+        rig_run(&rig, 3 * NS_PER_MS);
+        expect_packet(1, n, true);
+    }
+    for (unsigned k = 0; k < 2; k++) {
+        inject(k ? &pieces : &others, pieces.n - 1);
+        fragments_of(k ? &pieces : &others, 9000, (uint16_t)(1 + k));
+        rig_run(&rig, 3 * NS_PER_MS);
+        expect_packet(1, pieces.len, true);
+    }
+    assert_int_equal(take(1), 0);
+}
+
+static void what_does_not_become_whole_is_dropped(void **state)
+{
+    (void)state;
+    setup_transport(0, "");
+    fragments_of(&pieces, 9000, 1);
+    for (unsigned k = 0; k < pieces.n; k++)
+        if (k != 2)
+            inject(&pieces, k);
+    rig_run(&rig, REASSEMBLY_TIME - NS_PER_S);
+    assert_int_equal(rig_stat(&rig, 0, STAT_DROP_OUT_REASSEMBLY), 0);
+    rig_run(&rig, 2 * NS_PER_S);
+    assert_int_equal(rig_stat(&rig, 0, STAT_DROP_OUT_REASSEMBLY), pieces.n - 1);
+    inject(&pieces, 2); /* too late */
+    rig_run(&rig, 3 * NS_PER_MS);
+    assert_int_equal(take(1), 0);
+    /* Overlaps (RFC 5722). */
+    fragments_of(&pieces, 9000, 2);
+    inject(&pieces, 0);
+    pieces.b[1][TUN_HDR_LEN + 100] ^= 1;
+    inject(&pieces, 1);
+    pieces.b[1][TUN_HDR_LEN + 100] ^= 1;
+    for (unsigned k = 1; k < pieces.n; k++)
+        inject(&pieces, k);
+    rig_run(&rig, 3 * NS_PER_MS);
+    assert_int_equal(take(1), 0);
+    assert_int_equal(rig_stat(&rig, 0, STAT_DROP_OUT_REASSEMBLY), pieces.n - 1 + pieces.n + 1);
+}
+
+/*
+ * An IP packet has 65535 bytes. GCM: SPI, sequence number and IV, the trailer, the tag, to a multiple of four, behind the
+ * IP header (which IPv6's length leaves out) and in UDP behind that header.
+ */
+static void what_has_no_room_for_esp_is_dropped(void **state)
+{
+    (void)state;
+    for (unsigned kind = 0; kind < 4; kind++) {
+        bool udp = kind < 2, ipv6 = kind & 1;
+        size_t room = 65535 - (ipv6 ? 0u : 20u) - (udp ? 8u : 0u), most = (room - 16 - 16) / 4 * 4 - 2 - 8;
+        setup_transport(kind, "");
+        for (unsigned over = 0; over < 2; over++) {
+            fragments_of(&pieces, most + over, (uint16_t)(1 + over));
+            for (unsigned k = 0; k < pieces.n; k++)
+                inject(&pieces, k);
+            rig_run(&rig, 3 * NS_PER_MS);
+            assert_int_equal(rig_stat(&rig, 0, STAT_DROP_OUT_TOO_BIG), over);
+            if (!over)
+                expect_packet(1, pieces.len, udp);
+            assert_int_equal(take(1), 0);
+        }
+        if (kind < 3)
+            rig_teardown(&rig);
+    }
+}
+
 /* A superpacket's segments have one length, so in UDP they leave in few calls, in transport mode too. */
 static void batches_stay_contiguous(void **state)
 {
@@ -522,6 +716,11 @@ int main(void)
         TEST(checksums_survive_a_nat),
         TEST(transport_mode_never_cuts),
         TEST(a_path_of_another_family_carries_nothing),
+        TEST(fragmented_datagrams_pass_whole),
+        TEST(outer_fragments_fit_the_path),
+        TEST(datagrams_may_be_mixed_with_others),
+        TEST(what_does_not_become_whole_is_dropped),
+        TEST(what_has_no_room_for_esp_is_dropped),
         TEST(batches_stay_contiguous),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

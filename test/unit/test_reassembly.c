@@ -97,7 +97,7 @@ static void make(struct datagram *d, bool ipv6, size_t len, size_t room, uint32_
         (void)add_piece(d, at, all - at < room ? all - at : room, all - at > room, id);
 }
 
-static enum reassembly_result add_at(const struct piece *p, uint32_t tag, ns_t now, struct reassembled *out)
+static enum reassembly_result add_at(const struct piece *p, uint32_t tag, ns_t now, struct span *out)
 {
     /* Memory of its own size, so that a look beyond it is seen. */
     uint8_t copy[9100];
@@ -107,21 +107,20 @@ static enum reassembly_result add_at(const struct piece *p, uint32_t tag, ns_t n
 
 static enum reassembly_result add(const struct piece *p)
 {
-    struct reassembled out;
+    struct span out;
     return add_at(p, TAG, 1, &out);
 }
 
 /* The last one that was missing. */
-static void expect_whole(const struct piece *p, const struct datagram *d, uint32_t id)
+static void expect_whole(const struct piece *p, const struct datagram *d)
 {
     static const uint8_t nothing[TUN_HDR_LEN];
-    struct reassembled out = {.id = 0};
+    struct span out = {.data = NULL};
     assert_int_equal(add_at(p, TAG, 1, &out), REASSEMBLY_WHOLE);
-    assert_int_equal(out.frame.len, TUN_HDR_LEN + d->len);
-    assert_memory_equal(out.frame.data, nothing, TUN_HDR_LEN);
-    assert_memory_equal(out.frame.data + TUN_HDR_LEN, d->b, d->len);
-    assert_true(packet_sound(out.frame.data + TUN_HDR_LEN, d->len));
-    assert_int_equal(out.id, id);
+    assert_int_equal(out.len, TUN_HDR_LEN + d->len);
+    assert_memory_equal(out.data, nothing, TUN_HDR_LEN);
+    assert_memory_equal(out.data + TUN_HDR_LEN, d->b, d->len);
+    assert_true(packet_sound(out.data + TUN_HDR_LEN, d->len));
 }
 
 static void any_order_makes_the_datagram(void **state)
@@ -144,7 +143,7 @@ static void any_order_makes_the_datagram(void **state)
                 order[i] = one.n - 1 - i;
         for (unsigned i = 0; i + 1 < one.n; i++)
             assert_int_equal(add(&one.piece[order[i]]), REASSEMBLY_WAITS);
-        expect_whole(&one.piece[order[one.n - 1]], &one, id);
+        expect_whole(&one.piece[order[one.n - 1]], &one);
         assert_true(reassembly_deadline(table) == NS_NEVER);
     }
     assert_int_equal(lost, 0);
@@ -163,12 +162,12 @@ static void datagrams_do_not_mix(void **state)
                 if (what == 2)
                     other.piece[i].b[ipv6 ? 24 + 15 : 19] ^= 1; /* another destination */
             }
-            struct reassembled out;
+            struct span out;
             for (unsigned i = 0; i + 1 < one.n; i++) {
                 assert_int_equal(add(&one.piece[i]), REASSEMBLY_WAITS);
                 assert_int_equal(add_at(&other.piece[i], what == 3 ? TAG + 1 : TAG, 1, &out), REASSEMBLY_WAITS);
             }
-            expect_whole(&one.piece[one.n - 1], &one, 1);
+            expect_whole(&one.piece[one.n - 1], &one);
             assert_int_equal(add_at(&other.piece[one.n - 1], what == 3 ? TAG + 1 : TAG, 1, &out), REASSEMBLY_WHOLE);
         }
     make(&one, false, 4000, 2000, 9); /* IPv4: another protocol */
@@ -186,12 +185,12 @@ static void a_copy_does_no_harm(void **state)
     for (unsigned i = 0; i + 1 < one.n; i++)
         for (unsigned k = 0; k < 3; k++)
             assert_int_equal(add(&one.piece[i]), REASSEMBLY_WAITS);
-    expect_whole(&one.piece[one.n - 1], &one, 3);
+    expect_whole(&one.piece[one.n - 1], &one);
     /* The last one, too, while the first is missing. */
     for (unsigned k = 0; k < 3; k++)
         for (unsigned i = 1; i < one.n; i++)
             assert_int_equal(add(&one.piece[i]), REASSEMBLY_WAITS);
-    expect_whole(&one.piece[0], &one, 3);
+    expect_whole(&one.piece[0], &one);
     assert_int_equal(lost, 0);
 }
 
@@ -232,7 +231,7 @@ static void overlaps_spoil_the_datagram(void **state)
 
 static void what_is_missing_is_waited_for_in_bounds_of_time(void **state)
 {
-    struct reassembled out;
+    struct span out;
     (void)state;
     make(&one, false, 5000, 1480, 1);
     make(&other, true, 5000, 1480, 1);
@@ -255,7 +254,7 @@ static void what_is_missing_is_waited_for_in_bounds_of_time(void **state)
 
 static void the_oldest_makes_room(void **state)
 {
-    struct reassembled out;
+    struct span out;
     (void)state;
     for (unsigned i = 0; i < REASSEMBLY_MAX; i++) {
         make(&one, false, 5000, 1480, i);
@@ -287,7 +286,7 @@ static void senseless_fragments_are_dropped(void **state)
         assert_int_equal(lost, 3);
         for (unsigned i = 0; i + 1 < n; i++) /* and they spoil nothing */
             assert_int_equal(add(&one.piece[i]), REASSEMBLY_WAITS);
-        expect_whole(&one.piece[n - 1], &one, 4);
+        expect_whole(&one.piece[n - 1], &one);
     }
 }
 
@@ -312,7 +311,7 @@ static void too_long_with_its_header_is_dropped(void **state)
 static void ipv6_headers_are_those_of_the_first(void **state)
 {
     static const uint8_t hop[] = {44, 0, 1, 4, 0, 0, 0, 0};
-    struct reassembled out;
+    struct span out;
     (void)state;
     make(&one, true, 3000, 1480, 6);
     for (unsigned i = 0; i < one.n; i++) {
@@ -328,8 +327,8 @@ static void ipv6_headers_are_those_of_the_first(void **state)
     assert_int_equal(add(&one.piece[2]), REASSEMBLY_WAITS);
     assert_int_equal(add(&one.piece[0]), REASSEMBLY_WAITS);
     assert_int_equal(add_at(&one.piece[1], TAG, 1, &out), REASSEMBLY_WHOLE);
-    const uint8_t *p = out.frame.data + TUN_HDR_LEN;
-    assert_int_equal(out.frame.len, TUN_HDR_LEN + one.len + 8);
+    const uint8_t *p = out.data + TUN_HDR_LEN;
+    assert_int_equal(out.len, TUN_HDR_LEN + one.len + 8);
     assert_int_equal(get_be16(p + 4), one.len + 8 - 40);
     assert_int_equal(p[6], 0);
     assert_int_equal(p[40], 17);
