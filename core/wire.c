@@ -66,6 +66,7 @@ static void send_sealed(struct worker *w, struct batch *b, unsigned n)
             .len = bytes,
             .segment = run > 1 ? (uint16_t)b->v[i].len : 0,
             .tos = outer->tos,
+            .ttl = outer->ttl == OUTER_TTL ? 0 : outer->ttl,
             .df = outer->df,
             .to = b->path.remote,
             .from = b->path.local.ip,

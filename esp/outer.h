@@ -36,10 +36,10 @@ struct outer outer_of(const struct sa *sa, const uint8_t *inner);
 /* The one of a dummy, which has nothing inside: that of an ordinary packet, so that it looks like one from outside. */
 struct outer outer_of_dummy(const struct sa *sa);
 
-/* Packets that may go out in one segmented send: sockets have no say about the other fields. */
+/* Packets that may go out in one segmented send: of the other fields a UDP socket says nothing. */
 static inline bool outer_alike(const struct outer *a, const struct outer *b)
 {
-    return a->tos == b->tos && a->df == b->df;
+    return a->tos == b->tos && a->df == b->df && a->ttl == b->ttl;
 }
 
 #define OUTER_ECN 3 /* the ECN field of a tos; with 0, Not-ECT, nothing is to be done */

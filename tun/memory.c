@@ -501,7 +501,7 @@ static void memory_engine_send(struct loop *base, struct loop_io *io, const stru
     }
     struct item header = {.from = {tx->from.family ? tx->from : io->port->local.ip, io->port->local.port},
                           .to = tx->to,
-                          .header = {.tos = tx->tos, .df = tx->df}};
+                          .header = {.tos = tx->tos, .ttl = tx->ttl, .df = tx->df}};
     for (uint32_t at = 0; at < tx->len; at += size)
         wire_send(n, &header, tx->data + at, tx->len - at < size ? tx->len - at : size);
 }

@@ -30,7 +30,7 @@ void memory_net_tap(struct memory_net *n,
 
 /* What the outer header of a datagram says; the address family tells which kind of header it is. */
 struct memory_header {
-    uint8_t tos;
+    uint8_t tos, ttl; /* ttl: 0: the host's default; of UDP */
     bool df;
 };
 /* A router on the way: sees each datagram that the tap let pass, and may change what stands in its header. NULL: none. */

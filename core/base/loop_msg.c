@@ -44,12 +44,13 @@ void msg_route(struct msg_route *r, const struct loop_tx *tx, bool inet6)
     r->name_len = endpoint_to_sockaddr(&to, &r->name);
     r->control_len = 0;
     put_source(r, &tx->from);
-    if (tx->tos) {
-        int tos = tx->tos;
-        bool v4 = tx->to.ip.family == 4; /* also on an IPv6 socket: the packet that leaves decides */
-        put_control(r, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_TOS : IPV6_TCLASS, &tos, sizeof tos);
-    }
-    if (tx->df && tx->to.ip.family == 6) {
+    bool v4 = tx->to.ip.family == 4; /* also on an IPv6 socket: the packet that leaves decides */
+    int level = v4 ? IPPROTO_IP : IPPROTO_IPV6, tos = tx->tos, ttl = tx->ttl;
+    if (tos)
+        put_control(r, level, v4 ? IP_TOS : IPV6_TCLASS, &tos, sizeof tos);
+    if (ttl)
+        put_control(r, level, v4 ? IP_TTL : IPV6_HOPLIMIT, &ttl, sizeof ttl);
+    if (tx->df && !v4) {
         int yes = 1;
         put_control(r, IPPROTO_IPV6, IPV6_DONTFRAG, &yes, sizeof yes);
     }

@@ -184,6 +184,22 @@ def test_transport_mode_carries_what_the_host_fragments(lab, encap, outer, io):
     assert a.status()['counters']['drop_out_too_big'] == 1
 
 
+def test_transport_mode_keeps_the_ttl(lab):
+    """In UDP as well, where the kernel makes the header."""
+    left, _ = lab.pair()
+    for outer in (4, 6):
+        a, b = up(lab, *(hosts_ini(n, outer, 'mode = transport-only\nencap = udp') for n in (1, 2)))
+        capture = Capture(left)
+        left.run('ping', '-c', '1', '-W', '3', '-t', '7', OUTER[outer][1])
+        left.run('ping', '-c', '1', '-W', '3', OUTER[outer][1])
+        capture.done()
+        mine, ttl = (f'ip.src == {OUTER[4][0]}', 'ip.ttl') if outer == 4 else (f'ipv6.src == {OUTER[6][0]}', 'ipv6.hlim')
+        assert capture.count(f'{mine} && udpencap && esp && {ttl} == 7') == 1
+        assert capture.count(f'{mine} && udpencap && esp && {ttl} == 64') >= 1
+        a.stop()
+        b.stop()
+
+
 def test_transport_mode_saves_a_header(lab):
     """The same ping in a tunnel and without: 20 bytes less on the wire, by the same suite."""
     sizes = {}

@@ -690,6 +690,36 @@ static void what_has_no_room_for_esp_is_dropped(void **state)
     }
 }
 
+/* -- the hop limit in UDP -- */
+
+static void note_ttl(void *ctx, const struct endpoint *from, const struct endpoint *to, struct memory_header *header)
+{
+    (void)from;
+    (void)to;
+    *(unsigned *)ctx = header->ttl;
+}
+
+/* The packet's own header is the outer one, also where the kernel makes it. */
+static void the_ttl_is_the_packets_own(void **state)
+{
+    static const uint8_t ttls[] = {64, 1, 7, 255, 64};
+    (void)state;
+    for (unsigned ipv6 = 0; ipv6 < 2; ipv6++) {
+        unsigned seen = 99;
+        setup_transport(ipv6, "");
+        memory_net_router(rig.net, note_ttl, &seen);
+        for (unsigned i = 0; i < sizeof ttls; i++) {
+            struct packet_spec s = packet_spec_udp(ipv6);
+            s.ttl = ttls[i];
+            (void)send_packet(0, s, payload, 100);
+            rig_run(&rig, 3 * NS_PER_MS);
+            assert_int_equal(seen, ttls[i] == 64 ? 0 : ttls[i]); /* 0: the kernel's own, which is that */
+        }
+        if (!ipv6)
+            rig_teardown(&rig);
+    }
+}
+
 /* A superpacket's segments have one length, so in UDP they leave in few calls, in transport mode too. */
 static void batches_stay_contiguous(void **state)
 {
@@ -721,6 +751,7 @@ int main(void)
         TEST(datagrams_may_be_mixed_with_others),
         TEST(what_does_not_become_whole_is_dropped),
         TEST(what_has_no_room_for_esp_is_dropped),
+        TEST(the_ttl_is_the_packets_own),
         TEST(batches_stay_contiguous),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

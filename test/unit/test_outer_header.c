@@ -139,14 +139,16 @@ static void dummies_look_like_ordinary_packets(void **state)
     assert_true(dummy.tos == 0 && !dummy.df && dummy.flow == 0);
 }
 
-static void only_tos_and_df_part_a_segmented_send(void **state)
+static void what_a_socket_is_told_parts_a_segmented_send(void **state)
 {
     (void)state;
-    struct outer a = {.tos = 1, .ttl = 2, .flow = 3}, b = {.tos = 1, .ttl = 4, .flow = 5};
+    struct outer a = {.tos = 1, .ttl = 2, .flow = 3}, b = {.tos = 1, .ttl = 2, .flow = 5};
     assert_true(outer_alike(&a, &b));
     b.df = true;
     assert_false(outer_alike(&a, &b));
-    b = (struct outer){.tos = 2};
+    b = (struct outer){.tos = 2, .ttl = 2};
+    assert_false(outer_alike(&a, &b));
+    b = (struct outer){.tos = 1, .ttl = 3};
     assert_false(outer_alike(&a, &b));
 }
 
@@ -285,7 +287,7 @@ int main(void)
         cmocka_unit_test(ttl_and_flow_label_are_no_copies),
         cmocka_unit_test(transport_mode_keeps_the_packets_own_header),
         cmocka_unit_test(dummies_look_like_ordinary_packets),
-        cmocka_unit_test(only_tos_and_df_part_a_segmented_send),
+        cmocka_unit_test(what_a_socket_is_told_parts_a_segmented_send),
         cmocka_unit_test(ecn_of_all_combinations_follows_rfc_6040),
         cmocka_unit_test(inner_checksum_is_right_after_every_change),
         cmocka_unit_test(an_ipv4_header_is_complete),
