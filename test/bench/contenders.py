@@ -43,6 +43,7 @@ class Veth(Contender):
 
 class AditTunnel(Contender):
     io = 'auto'
+    binary: str | None = None
 
     def ini(self, me, you, local, remote):
         return (f'[host]\nio = {self.io}\n[peer other]\nendpoint = {you}\npsk = "{PSK}"\nlocal = {local}\nremote = {remote}\n'
@@ -50,14 +51,18 @@ class AditTunnel(Contender):
 
     def build(self):
         self.lans()
-        a = Adit(self.left, self.ini('192.0.2.1', '192.0.2.2', '10.1.0.0/24', '10.2.0.0/24')).start()
-        b = Adit(self.right, self.ini('192.0.2.2', '192.0.2.1', '10.2.0.0/24', '10.1.0.0/24')).start()
+        a = Adit(self.left, self.ini('192.0.2.1', '192.0.2.2', '10.1.0.0/24', '10.2.0.0/24'), binary=self.binary).start()
+        b = Adit(self.right, self.ini('192.0.2.2', '192.0.2.1', '10.2.0.0/24', '10.1.0.0/24'), binary=self.binary).start()
         a.up('other')
         self.processes = [a.process, b.process]
 
 
 class AditUring(AditTunnel):
     name, io = 'adit, io_uring', 'uring'
+
+
+class AditBefore(AditTunnel):
+    name, io = 'before, io_uring', 'uring'
 
 
 class AditEpoll(AditTunnel):

@@ -242,19 +242,19 @@ class Lab:
 class Adit:
     """A real daemon in a host."""
 
-    def __init__(self, host, ini, name='adit'):
-        self.host, self.name = host, name
+    def __init__(self, host, ini, name='adit', binary=None):
+        self.host, self.name, self.binary = host, name, binary or ADIT
         self.ini = ini if os.path.exists(ini) else host.write(f'{name}.ini', ini)
         self.process = None
 
     def start(self, wait=True):
-        self.process = self.host.spawn(ADIT, 'run', self.ini, log=f'{self.name}.log')
+        self.process = self.host.spawn(self.binary, 'run', self.ini, log=f'{self.name}.log')
         if wait:
             self.process.wait_text('ready')
         return self
 
     def command(self, *argv, check=True, timeout=90):
-        return self.host.run(ADIT, *argv, check=check, timeout=timeout)
+        return self.host.run(self.binary, *argv, check=check, timeout=timeout)
 
     def status(self):
         return json.loads(self.command('status', '--json').stdout)
