@@ -99,8 +99,8 @@ uint16_t frame_mss(const struct worker *w, const struct sa *sa, bool ipv6)
 }
 
 /*
- * The framing stage of plain tunnel mode: each inner packet becomes one outer packet. Each segment is written where it
- * will be sealed in place, so that the sealed batch is contiguous: a segmented send as it stands.
+ * In tunnel mode each inner packet becomes one outer packet, if it fits the path. Each segment is written where it will
+ * be sealed in place, so that the sealed batch is contiguous: a segmented send as it stands.
  */
 void frame_packet(struct worker *w, struct sa *sa, struct segments *s)
 {

@@ -441,6 +441,23 @@ void rig_send_udp(struct rig *r, unsigned from, bool ipv6, const uint8_t *data, 
     rig_inject(r, from, frame, TUN_HDR_LEN + n);
 }
 
+void rig_inject_udp(struct rig *r, uint8_t net)
+{
+    static const uint8_t payload[100];
+    uint8_t frame[TUN_HDR_LEN + 28 + sizeof payload] = {0};
+    struct packet_spec s = packet_spec_udp(false);
+    size_t n = packet_build(&s, payload, sizeof payload, frame + TUN_HDR_LEN);
+    frame[TUN_HDR_LEN + 17] = net; /* of the destination */
+    rig_inject(r, 0, frame, TUN_HDR_LEN + n);
+}
+
+struct sa *rig_out_sa(const struct rig *r, unsigned host)
+{
+    struct sa *sa = sad_find_out(r->host[host].shared.sad, 0, 0);
+    assert_non_null(sa);
+    return sa;
+}
+
 uint64_t rig_stat(const struct rig *r, unsigned host, enum stat_id s)
 {
     return stat_get(worker_stats(r->host[host].worker), s);

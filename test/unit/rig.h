@@ -84,6 +84,10 @@ void rig_up(struct rig *r);
 void rig_inject(struct rig *r, unsigned host, const uint8_t *frame, size_t len);
 void rig_send_udp(struct rig *r, unsigned from, bool ipv6, const uint8_t *data, size_t len);
 
+/* A UDP packet of 128 bytes from host 0, to an address of 10.net.0.0/16. */
+void rig_inject_udp(struct rig *r, uint8_t net);
+/* The SA by which a host sends for its first policy; it is there. */
+struct sa *rig_out_sa(const struct rig *r, unsigned host);
 uint64_t rig_stat(const struct rig *r, unsigned host, enum stat_id s);
 
 #endif

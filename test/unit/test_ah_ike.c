@@ -144,11 +144,9 @@ static void rekeys_of_both_at_once_settle(void **state)
     }
 }
 
-/* RFC 4302 section 2.4: AH and ESP need not share their SPIs, so a Delete counts for its own protocol alone. */
-static void both_protocols_live_side_by_side(void **state)
+/* A second policy at both ends; the one of that number is for AH, the other for ESP. */
+static void two_policies(struct sim *s, unsigned which)
 {
-    (void)state;
-    struct sim *s = sim_new(30);
     for (unsigned k = 0; k < 2; k++) {
         struct sim_node *n = &s->node[k];
         n->policies[1] = n->policies[0];
@@ -157,8 +155,16 @@ static void both_protocols_live_side_by_side(void **state)
         snprintf(n->policies[1].name, sizeof n->policies[1].name, "second");
         sim_selectors(&n->policies[1].local, k ? "10.8.0.0/16" : "10.7.0.0/16");
         sim_selectors(&n->policies[1].remote, k ? "10.7.0.0/16" : "10.8.0.0/16");
-        ah(n, 1, "sha256");
+        ah(n, which, "sha256");
     }
+}
+
+/* RFC 4302 section 2.4: AH and ESP need not share their SPIs, so a Delete counts for its own protocol alone. */
+static void both_protocols_live_side_by_side(void **state)
+{
+    (void)state;
+    struct sim *s = sim_new(30);
+    two_policies(s, 1);
     start(s);
     assert_sim(sim_children(A) == 2 && sim_agree(s));
     assert_int_equal(sim_sending(A, &A->policies[0])->protocol, PROTOCOL_ESP);
@@ -286,16 +292,7 @@ static void a_nat_stops_nothing_else(void **state)
 {
     (void)state;
     struct sim *s = sim_new(61);
-    for (unsigned k = 0; k < 2; k++) {
-        struct sim_node *n = &s->node[k];
-        n->policies[1] = n->policies[0];
-        n->policy_list[1] = &n->policies[1];
-        n->config.policy_count = 2;
-        snprintf(n->policies[1].name, sizeof n->policies[1].name, "second");
-        sim_selectors(&n->policies[1].local, k ? "10.8.0.0/16" : "10.7.0.0/16");
-        sim_selectors(&n->policies[1].remote, k ? "10.7.0.0/16" : "10.8.0.0/16");
-        ah(n, 0, "sha256");
-    }
+    two_policies(s, 0);
     A->nat_ip = (struct ip){.family = 4, .b = {192, 0, 2, 1}};
     B->peers[0].endpoint_any = true;
     B->peers[0].endpoint_count = 0;

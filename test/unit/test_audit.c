@@ -22,19 +22,9 @@ static int teardown(void **state)
     return 0;
 }
 
-static void inject_udp(uint8_t net)
-{
-    static const uint8_t payload[100];
-    struct packet_spec s = packet_spec_udp(false);
-    memset(frame, 0, TUN_HDR_LEN);
-    size_t n = packet_build(&s, payload, sizeof payload, frame + TUN_HDR_LEN);
-    frame[TUN_HDR_LEN + 17] = net;
-    assert_int_equal(memory_tun_inject(rig.net, rig.host[0].tun, frame, TUN_HDR_LEN + n), OK);
-}
-
 static void send_udp(uint8_t net)
 {
-    inject_udp(net);
+    rig_inject_udp(&rig, net);
     rig_run(&rig, 2 * NS_PER_MS);
 }
 
@@ -130,7 +120,7 @@ static void what_the_tun_brings_is_reported(void **state)
     assert_int_equal(last(0)->inner.dst.b[1], 77);
     assert_int_equal(last(0)->inner.proto, 17);
     for (unsigned i = 0; i < 6; i++) /* at once: before anybody hears of the limit */
-        inject_udp(2);
+        rig_inject_udp(&rig, 2);
     rig_run(&rig, NS_PER_MS);
     assert_int_equal(last(0)->reason, STAT_DROP_OUT_EXPIRED);
     assert_int_equal(last(0)->seq, 5);

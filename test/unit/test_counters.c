@@ -12,7 +12,6 @@
 #include "tun/offload.h"
 
 static struct rig rig;
-static uint8_t frame[2048];
 
 static int teardown(void **state)
 {
@@ -21,15 +20,9 @@ static int teardown(void **state)
     return 0;
 }
 
-/* A packet of 128 bytes from host 0, to 10.2.0.x or to another network. */
 static void send_udp(uint8_t net)
 {
-    static const uint8_t payload[100];
-    struct packet_spec s = packet_spec_udp(false);
-    memset(frame, 0, TUN_HDR_LEN);
-    size_t n = packet_build(&s, payload, sizeof payload, frame + TUN_HDR_LEN);
-    frame[TUN_HDR_LEN + 17] = net;
-    assert_int_equal(memory_tun_inject(rig.net, rig.host[0].tun, frame, TUN_HDR_LEN + n), OK);
+    rig_inject_udp(&rig, net);
     rig_run(&rig, 2 * NS_PER_MS);
 }
 

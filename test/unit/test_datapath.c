@@ -27,17 +27,10 @@ static int teardown(void **state)
     return 0;
 }
 
-static struct sa *out_sa(unsigned host)
-{
-    struct sa *sa = sad_find_out(rig.host[host].shared.sad, 0, 0);
-    assert_non_null(sa);
-    return sa;
-}
-
 /* Where the packets of that outbound SA arrive. */
 static struct sa *in_sa(unsigned host)
 {
-    struct sa *sa = sad_find_in(rig.host[host].shared.sad, out_sa(!host)->params.spi);
+    struct sa *sa = sad_find_in(rig.host[host].shared.sad, rig_out_sa(&rig, !host)->params.spi);
     assert_non_null(sa);
     return sa;
 }
@@ -62,7 +55,7 @@ static void wire_in(const uint8_t *data, size_t len)
  */
 static void wire_in_sealed(const uint8_t *text, uint32_t len)
 {
-    struct sa *sa = out_sa(0);
+    struct sa *sa = rig_out_sa(&rig, 0);
     uint8_t packet[2048];
     uint64_t seq = ++sa->seq;
     assert_true(sa->params.suite.aead && !sa->params.esn && sa->params.suite.iv_len == 8);
@@ -246,7 +239,7 @@ static void policies_come_go_and_come_again_under_traffic(void **state)
     static const char *const more = "[policy no]\naction = discard\nlocal = 10.1.0.0/24\nremote = 10.3.0.0/24\n";
     rig_setup(&rig, 4, "");
     rig_up(&rig);
-    struct sa *sa = out_sa(0);
+    struct sa *sa = rig_out_sa(&rig, 0);
     uint64_t discarded = 0, none = 0;
     for (unsigned i = 0; i < 6; i++) {
         rig_reload(&rig, 0, i & 1 ? more : "");
@@ -259,7 +252,7 @@ static void policies_come_go_and_come_again_under_traffic(void **state)
         expect_totals(0, STAT_DROP_IN_SPI, 0, i + 1);
         assert_int_equal(rig_stat(&rig, 0, STAT_DROP_OUT_DISCARD), discarded);
         assert_int_equal(rig_stat(&rig, 0, STAT_DROP_OUT_NO_POLICY), none);
-        assert_ptr_equal(out_sa(0), sa); /* whom it doesn't concern */
+        assert_ptr_equal(rig_out_sa(&rig, 0), sa); /* whom it doesn't concern */
     }
     assert_int_equal(rig.host[0].down, 0);
 
@@ -349,8 +342,8 @@ static void parallel_sas_all_deliver(void **state)
     static uint8_t key[64] = {1, 2, 3};
     rig_setup(&rig, 6, "");
     rig_up(&rig);
-    const struct suite *suite = &out_sa(0)->params.suite;
-    uint64_t first = out_sa(0)->params.child;
+    const struct suite *suite = &rig_out_sa(&rig, 0)->params.suite;
+    uint64_t first = rig_out_sa(&rig, 0)->params.child;
     struct ike_child c[2];
     for (unsigned i = 2; i-- > 0;) { /* the receiver first: it says where to send */
         struct rig_host *h = &rig.host[i];
@@ -360,7 +353,7 @@ static void parallel_sas_all_deliver(void **state)
                                   .suite = *suite,
                                   .local = h->config->policies[0]->local,
                                   .remote = h->config->policies[0]->remote,
-                                  .path = sa_path(out_sa(i))};
+                                  .path = sa_path(rig_out_sa(&rig, i))};
         c[i].key_in = c[i].key_out = span_of(key, suite->encr_key_len);
         c[i].spi_out = i ? 0x1000 : c[1].spi_in;
         assert_int_equal(dataplane_reserve(h->dataplane, &c[i].spi_in), OK);
@@ -368,7 +361,7 @@ static void parallel_sas_all_deliver(void **state)
     }
     for (unsigned i = 0; i < 20; i++) { /* a packet of each in turn */
         dataplane_activate(rig.host[0].dataplane, i & 1 ? 1000 : first);
-        assert_true((out_sa(0)->params.spi == c[1].spi_in) == (i & 1));
+        assert_true((rig_out_sa(&rig, 0)->params.spi == c[1].spi_in) == (i & 1));
         rig_send_udp(&rig, 0, i & 2, payload, 100);
         expect_totals(1, STAT_DROP_IN_SPI, 0, i + 1);
     }
@@ -526,7 +519,7 @@ static void of_eight_duplicates_one_is_delivered(void **state)
     rig_setup(&rig, 13, "");
     rig_up(&rig);
     uint8_t copy[200];
-    struct sa *sa = out_sa(0);
+    struct sa *sa = rig_out_sa(&rig, 0);
     struct esp_packet p = {.data = copy + 64, .len = inner_packet(copy + 64, false, 60), .next_header = 4};
     unsigned sealed, events;
     assert_int_equal(esp_seal(sa, &p, 1, rig.now, &sealed, &events), OK);
@@ -574,7 +567,7 @@ static void esn_goes_on_across_2_32_on_a_bad_wire(void **state)
         rig_setup(&rig, 15, extras[k]);
         rig_up(&rig);
         for (unsigned i = 0; i < 2; i++)
-            in_sa(!i)->replay.top = out_sa(i)->seq = UINT32_MAX - 150;
+            in_sa(!i)->replay.top = rig_out_sa(&rig, i)->seq = UINT32_MAX - 150;
         memory_net_faults(rig.net, &(struct memory_faults){.duplicate = 300, .reorder = 300, .delay = NS_PER_MS});
         for (unsigned i = 0; i < 600; i++) {
             rig_send_udp(&rig, i & 1, i & 2, payload, 64);
@@ -595,7 +588,7 @@ static void without_esn_the_last_numbers_bring_a_rekey(void **state)
     (void)state;
     rig_setup(&rig, 16, "esp = chacha20poly1305-noesn\n");
     rig_up(&rig);
-    struct sa *sa = out_sa(0);
+    struct sa *sa = rig_out_sa(&rig, 0);
     sa->seq = sa->seq_soft - 5;
     in_sa(1)->replay.top = sa->seq;
     for (unsigned i = 0; i < 100; i++) {
@@ -604,7 +597,7 @@ static void without_esn_the_last_numbers_bring_a_rekey(void **state)
     }
     expect_totals(1, STAT_DROP_IN_REPLAY, 0, 100);
     assert_int_equal(rig.host[0].rekeyed, 1);
-    assert_in_range(out_sa(0)->seq, 80, 95);
+    assert_in_range(rig_out_sa(&rig, 0)->seq, 80, 95);
 }
 
 /* All packets of the wire go to rig.wire, but none of IKE arrives. */
@@ -627,7 +620,7 @@ static void without_esn_and_without_a_rekey_nothing_wraps(void **state)
     rig_up(&rig);
     highest = packets_seen = 0;
     memory_net_tap(rig.net, note_numbers, NULL);
-    out_sa(0)->seq = UINT32_MAX - 3;
+    rig_out_sa(&rig, 0)->seq = UINT32_MAX - 3;
     in_sa(1)->replay.top = UINT32_MAX - 3;
     for (unsigned i = 0; i < 10; i++)
         rig_send_udp(&rig, 0, i & 1, payload, 64);
@@ -649,7 +642,7 @@ static void runts_are_dropped_and_counted(void **state)
     rig_setup(&rig, 18, "esp = aes128gcm16\n");
     rig_up(&rig);
     uint8_t packet[64] = {0};
-    put_be32(packet, out_sa(0)->params.spi);
+    put_be32(packet, rig_out_sa(&rig, 0)->params.spi);
     uint64_t runts = 0;
     for (uint32_t len = 2; len < 8 + 8 + 4 + 16; len++) { /* 0 and 1: nothing, and a keepalive of another kind */
         wire_in(packet, len);

@@ -26,19 +26,12 @@ static int teardown(void **state)
     return 0;
 }
 
-static struct sa *out_sa(unsigned host)
-{
-    struct sa *sa = sad_find_out(rig.host[host].shared.sad, 0, 0);
-    assert_non_null(sa);
-    return sa;
-}
-
 /* A tunnel whose path carries inner packets of that size. */
 static void tunnel(const char *extra, unsigned inner_max)
 {
     rig_setup(&rig, 5, extra);
     rig_up(&rig);
-    atomic_store(&out_sa(0)->inner_max, inner_max);
+    atomic_store(&rig_out_sa(&rig, 0)->inner_max, inner_max);
 }
 
 static void inject(unsigned host, size_t len)
@@ -93,7 +86,7 @@ static void ipv6_is_told_packet_too_big_and_never_less_than_1280(void **state)
     assert_int_equal(take(0), 1280);
     assert_int_equal(taken[TUN_HDR_LEN + 40], 2);
     assert_int_equal(get_be32(taken + TUN_HDR_LEN + 44), 1300);
-    atomic_store(&out_sa(0)->inner_max, 1200);
+    atomic_store(&rig_out_sa(&rig, 0)->inner_max, 1200);
     send_udp(true, 0, 1280 - 48); /* nobody has to send less */
     assert_int_equal(take(1), 1280);
     send_udp(true, 0, 1281 - 48);
@@ -245,7 +238,7 @@ static ns_t time_to_heal(unsigned size, ns_t patience)
 
 static unsigned inner_max(void)
 {
-    return atomic_load(&out_sa(0)->inner_max);
+    return atomic_load(&rig_out_sa(&rig, 0)->inner_max);
 }
 
 static void a_path_smaller_than_its_link_heals(void **state)
@@ -263,10 +256,10 @@ static void a_path_smaller_than_its_link_heals(void **state)
     assert_int_equal(inner_max(), link - 100); /* to the byte: a common size */
     /* A rekey is the same path. */
     unsigned probes = rig.probes;
-    struct sa *before = out_sa(0);
+    struct sa *before = rig_out_sa(&rig, 0);
     ike_rekey(rig.host[0].engine, rig.host[0].config->peers[0], rig.host[0].config->policies[0], 9, rig.now);
     rig_run(&rig, 2 * NS_PER_S);
-    assert_ptr_not_equal(before, out_sa(0));
+    assert_ptr_not_equal(before, rig_out_sa(&rig, 0));
     assert_int_equal(inner_max(), link - 100);
     assert_int_equal(rig.probes, probes);
 }
@@ -309,14 +302,14 @@ static void a_quiet_tunnel_sends_no_probes(void **state)
 
 static struct icmp_error too_big(unsigned mtu)
 {
-    struct path path = sa_path(out_sa(0));
+    struct path path = sa_path(rig_out_sa(&rig, 0));
     return (struct icmp_error){.too_big = true,
                                .mtu = mtu,
                                .proto = 17,
                                .local = path.local,
                                .remote = path.remote,
                                .esp = true,
-                               .spi = out_sa(0)->params.spi};
+                               .spi = rig_out_sa(&rig, 0)->params.spi};
 }
 
 static bool told(const struct icmp_error *e)
@@ -458,7 +451,7 @@ static void the_receiver_checks_fragments_by_itself(void **state)
 {
     (void)state;
     ports_tunnel();
-    struct sa *sa = out_sa(0), *in = sad_find_in(rig.host[1].shared.sad, sa->params.spi);
+    struct sa *sa = rig_out_sa(&rig, 0), *in = sad_find_in(rig.host[1].shared.sad, sa->params.spi);
     assert_non_null(in);
     send_fragment(1, 5201, 0x2000);
     assert_int_equal(take(1), 428);
@@ -523,7 +516,7 @@ static void the_receiver_checks_what_errors_quote(void **state)
     static const uint8_t router[4] = {172, 16, 0, 1};
     ports_tunnel();
     /* The second host's own policy is made wider, as one that misbehaves has it. */
-    struct sa *sa = out_sa(1);
+    struct sa *sa = rig_out_sa(&rig, 1);
     sa->params.local.v[0].port_first = 0;
     sa->params.local.v[0].port_last = UINT16_MAX;
     struct spd *wide, *spd = atomic_load(&rig.host[1].shared.spd);
