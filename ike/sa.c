@@ -217,7 +217,6 @@ void sa_leave(struct ike_sa *sa)
             child_activate(heir);
     }
     sa->successor = true; /* nothing is lost with it */
-    sa->rekey_at = sa->reauth_at = 0;
     sa->leave_at = sa->e->now + LEAVE_AFTER;
     sa_arm(sa);
 }
@@ -227,8 +226,13 @@ static void unyield(struct ike_sa *sa, const struct ike_sa *gone)
     if (sa->yields_to != gone)
         return;
     sa->yields_to = NULL;
+    if (!sa->leave_at || sa->state != SA_UP)
+        return;
     sa->leave_at = 0;
     sa->successor = false;
+    if (passed(sa->rekey_at, sa->e->now)) /* it was not looked at meanwhile */
+        sa->rekey_at = sa->e->now + 1;
+    sa_arm(sa);
 }
 
 void sa_unrelate(struct ike_sa *gone)
@@ -456,10 +460,12 @@ enum err sa_derive(struct ike_sa *sa, const struct ike_sa *old, const struct kex
 void sa_arm(struct ike_sa *sa)
 {
     ns_t now = sa->e->now, next = NS_NEVER;
-    const ns_t at[] = {sa->rekey_at > now ? sa->rekey_at : 0, sa->hard_at, sa->reauth_at, sa->reauth_end, sa->leave_at};
+    const ns_t at[] = {sa->rekey_at > now ? sa->rekey_at : 0, sa->hard_at, sa->reauth_at, sa->reauth_end};
     for (unsigned i = 0; i < sizeof at / sizeof *at; i++)
         if (at[i] && at[i] < next)
             next = at[i];
+    if (sa->leave_at) /* before that nothing else is worth an exchange */
+        next = sa->leave_at;
     if (next == NS_NEVER)
         timer_cancel(&sa->e->timers, &sa->life);
     else

@@ -276,6 +276,39 @@ static unsigned up_count(struct sim_node *n)
     return sim_ike_sas(n, IKE_ESTABLISHED) + sim_ike_sas(n, IKE_REKEYING);
 }
 
+/* The peer closes the new SA at once: the old one takes its place again, and is rekeyed and renewed when that is due. */
+static void the_old_one_stays_if_the_new_one_goes(void **state)
+{
+    (void)state;
+    for (unsigned rekey = 0; rekey < 2; rekey++) {
+        struct sim *s = sim_new(91 + rekey);
+        A->peers[0].reauth = 1000 * NS_PER_S;
+        A->peers[0].rekey = rekey ? 1200 * NS_PER_S : 0;
+        A->peers[0].start = START_YES;
+        sim_start_engines(s, NULL);
+        ike_start(A->e, s->now);
+        sim_for(s, 2 * NS_PER_S);
+        struct ike_sa *old = A->e->sas;
+        s->traffic = 100 * NS_PER_MS;
+        while (!old->leave_at)
+            sim_for(s, 50 * NS_PER_MS);
+        B->e->now = s->now;
+        sa_delete(B->e->sas_last, false);
+        sim_for(s, NS_PER_S);
+        assert_true(A->e->sas == old && A->e->sas_last == old && !old->yields_to && !old->leave_at);
+        assert_true(sim_both(s) && sim_agree(s) && !s->esp_lost);
+        if (rekey) /* nothing else that could save it */
+            old->reauth_at = old->reauth_end = 0;
+        sa_arm(old);
+        sim_for(s, rekey ? 350 * NS_PER_S : 65 * NS_PER_S);
+        assert_int_equal(sim_count(A, IKE_EVENT_IKE_REKEYED), rekey);
+        assert_int_equal(sim_count(A, IKE_EVENT_IKE_UP), rekey ? 2 : 3);
+        assert_null(sim_find(A, IKE_EVENT_NOTICE, "end of its life"));
+        assert_true(sim_both(s) && sim_agree(s) && !s->esp_lost);
+        close_all(s);
+    }
+}
+
 /* Both ends have called, too far apart to notice. Each end's SAs are renewed by it, one way or the other. */
 static void two_that_each_renews_become_one(void **state)
 {
@@ -343,6 +376,7 @@ int main(void)
         cmocka_unit_test(two_that_each_renews_become_one),
         cmocka_unit_test(two_that_share_the_work_stay_two),
         cmocka_unit_test(a_lifetime_of_nothing_is_bounded),
+        cmocka_unit_test(the_old_one_stays_if_the_new_one_goes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
