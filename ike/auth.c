@@ -267,8 +267,11 @@ void auth_call_off(struct ike_sa *sa)
 void auth_response(struct ike_sa *sa, const struct ike_message *m)
 {
     const struct ike_notify *error = ike_find_error(m);
-    if (!sa->run) {
-        auth_call_off(sa);
+    if (!sa->run) { /* called off; refused, there is nothing at the peer that could be deleted */
+        if (error && !m->auth_data.data)
+            sa_kill(sa);
+        else
+            auth_call_off(sa);
         return;
     }
     const struct peer *peer = sa->run->peer;

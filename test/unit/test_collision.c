@@ -510,6 +510,38 @@ static void reload_calls_off_what_another_yields_to(void **state)
     assert_in_range(yielded, 1, 31);
 }
 
+/* The same, and the peer refuses: it has nothing that could be deleted there, so no Delete is sent again and again. */
+static void a_refusal_ends_what_a_reload_called_off(void **state)
+{
+    (void)state;
+    for (unsigned refused = 0; refused < 2; refused++) {
+        struct sim *s = sim_new(130);
+        struct config config;
+        struct policy *list = NULL;
+        uint64_t first = 0;
+        s->hook = lose_auth_of_first;
+        s->hook_ctx = &first;
+        A->peers[0].start = START_YES;
+        B->peers[0].start = START_NO;
+        B->peers[0].psk.b[0] ^= refused;
+        sim_start_engines(s, NULL);
+        ike_start(A->e, s->now);
+        sim_for(s, NS_PER_S / 2);
+        struct ike_sa *called_off = A->e->sas;
+        assert_true(called_off->spi_i == first && called_off->state == SA_AUTH_SENT);
+        config = A->config;
+        config.policies = &list;
+        config.policy_count = 0;
+        assert_int_equal(reload(A->e, &config, s->now), OK);
+        s->hook = NULL;
+        sim_for(s, 3 * NS_PER_S);
+        assert_sim(!A->e->sas);
+        sim_for(s, 20 * NS_PER_S); /* the peer answers retransmissions of what it has refused for a while */
+        assert_sim(sim_empty(s));
+        sim_free(s);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -523,6 +555,7 @@ int main(void)
         cmocka_unit_test(kept_links_come_back),
         cmocka_unit_test(stop_during_ike_auth_leaves_nothing_behind),
         cmocka_unit_test(reload_calls_off_what_another_yields_to),
+        cmocka_unit_test(a_refusal_ends_what_a_reload_called_off),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
