@@ -8,8 +8,6 @@
 
 #define IPV4_HEADER 20
 #define IPV6_HEADER 40
-/* Enough for a transport header behind extension headers, when the ports of a transport mode packet decide. */
-#define TRANSPORT_LOOK 128
 
 /* One batch on its way: the packets that passed the screening, at[k] being the place of the k-th of them in v. */
 struct batch {
@@ -147,57 +145,39 @@ static bool quote_selected(const struct sa *sa, struct span packet, const struct
     return flow_of_quoted(packet, f, &quoted) == OK && matches(sa, &quoted);
 }
 
-/* RFC 4301 section 5.2 step 4 by the packet's flow. Errors: SYNTAX (no flow to be seen), MISMATCH, STATE (a fragment
- * that would need the ports of its first one: section 7.3). */
-static enum err flow_selected(const struct sa *sa, struct span packet, ns_t now)
+/* RFC 4301 section 5.2 step 4 by the packet's flow. Errors: MISMATCH, STATE (a fragment that would need the ports of its
+ * first one: section 7.3). */
+static enum err flow_selected(const struct sa *sa, struct span packet, struct flow *f, ns_t now)
 {
-    struct flow f;
-    if (flow_of(packet, &f) != OK)
-        return ERR_SYNTAX;
-    bool later = fragment_later(&f), ok = matches(sa, &f);
-    if (!ok && later && sa->fragments && fragment_table_fill(sa->fragments, &f, now))
-        ok = matches(sa, &f);
-    else if (ok && f.fragment && !later && sa->fragments)
-        fragment_table_note(sa->fragments, &f, now);
-    if (ok || quote_selected(sa, packet, &f))
+    bool later = fragment_later(f), ok = matches(sa, f);
+    if (!ok && later && sa->fragments && fragment_table_fill(sa->fragments, f, now))
+        ok = matches(sa, f);
+    else if (ok && f->fragment && !later && sa->fragments)
+        fragment_table_note(sa->fragments, f, now);
+    if (ok || quote_selected(sa, packet, f))
         return OK;
-    return later && sa->fragments && !f.ports_known ? ERR_STATE : ERR_MISMATCH;
+    return later && sa->fragments && !f->ports_known ? ERR_STATE : ERR_MISMATCH;
 }
 
-/* Tunnel mode: an inner packet whose header was found sound. */
+/* Tunnel mode: an inner packet whose header was found sound. Errors: SYNTAX (no flow to be seen); as flow_selected. */
 static enum err tunnel_selected(struct sa *sa, struct span inner, uint8_t family, ns_t now)
 {
+    struct flow f;
     if (sa->address_only && addresses_selected(sa, inner.data + (family == 4 ? 12 : 8), family))
         return OK;
-    return flow_selected(sa, inner, now);
+    return flow_of(inner, &f) == OK ? flow_selected(sa, inner, &f, now) : ERR_SYNTAX;
 }
 
-/* Transport mode: the header that the payload would have had on the path is put before its beginning. */
+/* Transport mode: with the addresses that the header has had on the path. Errors: as tunnel_selected. */
 static enum err transport_selected(const struct sa *sa, struct span payload, uint8_t next_header, ns_t now)
 {
-    uint8_t packet[TRANSPORT_LOOK] = {0};
     struct path path = sa_path(sa);
-    uint8_t family = path.remote.ip.family;
-    if (ip_len(family) == 0)
+    struct flow f;
+    if (ip_len(path.remote.ip.family) == 0)
         return ERR_MISMATCH;
-    size_t header = family == 4 ? IPV4_HEADER : IPV6_HEADER, look = sizeof packet - header;
-    if (look > payload.len)
-        look = payload.len;
-    if (family == 4) {
-        packet[0] = 4 << 4 | IPV4_HEADER / 4;
-        put_be16(packet + 2, (uint16_t)(header + look));
-        packet[9] = next_header;
-    } else {
-        packet[0] = 6 << 4;
-        put_be16(packet + 4, (uint16_t)look);
-        packet[6] = next_header;
-    }
-    unsigned len = ip_len(family);
-    memcpy(packet + header - 2 * len, path.remote.ip.b, len);
-    memcpy(packet + header - len, path.local.ip.b, len);
-    if (look > 0)
-        memcpy(packet + header, payload.data, look);
-    return flow_selected(sa, span_of(packet, header + look), now);
+    if (flow_of_payload(&path.remote.ip, &path.local.ip, next_header, payload, &f) != OK)
+        return ERR_SYNTAX;
+    return flow_selected(sa, payload, &f, now);
 }
 
 /* -- what was decrypted -- */

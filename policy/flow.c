@@ -81,38 +81,42 @@ static enum err flow_ipv4(struct reader r, struct flow *f)
     return offset == 0 ? read_ports(r, f) : OK;
 }
 
-/* Walks from the extension header `next` to the transport header; *fragment: a non-first one, so there is none. */
-static enum err walk_extensions(struct reader *r, uint8_t next, struct flow *f, bool *fragment)
+/*
+ * Walks from the extension header `next`, which has `before` bytes in front, to the transport header; *later: of a fragment
+ * that is not the first, so there is none.
+ */
+static enum err walk_extensions(struct reader *r, uint8_t next, size_t before, struct flow *f, bool *later)
 {
-    size_t start = reader_left(r);
-    for (unsigned i = 0; i <= EXTENSION_HEADERS_MAX && !*fragment; i++) {
+    size_t all = before + reader_left(r);
+    for (unsigned i = 0; i <= EXTENSION_HEADERS_MAX && !*later; i++) {
         f->proto = next;
-        f->header_len = (uint16_t)(IPV6_HEADER + start - reader_left(r));
+        f->header_len = (uint16_t)(all - reader_left(r));
         if (next != NEXT_HOP_BY_HOP && next != NEXT_ROUTING && next != NEXT_FRAGMENT && next != NEXT_DESTINATION)
             return OK;
         bool is_fragment = next == NEXT_FRAGMENT;
         next = read_u8(r);
         size_t len = read_u8(r);
         if (is_fragment) {
-            f->fragment = true;
-            f->fragment_offset = read_u16(r) & 0xfff8;
+            unsigned field = read_u16(r);
             f->fragment_id = read_u32(r);
-            *fragment = f->fragment_offset != 0;
+            f->fragment_offset = field & 0xfff8;
+            f->fragment = field & 0xfff9; /* else it is the whole of its packet (RFC 6946) */
+            *later = f->fragment_offset != 0;
         }
         read_span(r, is_fragment ? 0 : 6 + len * 8);
         if (r->failed)
             return ERR_TRUNCATED;
     }
-    if (!*fragment)
+    if (!*later)
         return ERR_SYNTAX;
     f->proto = next;
-    f->header_len = (uint16_t)(IPV6_HEADER + start - reader_left(r));
+    f->header_len = (uint16_t)(all - reader_left(r));
     return OK;
 }
 
 static enum err flow_ipv6(struct reader r, struct flow *f)
 {
-    bool fragment = false;
+    bool later = false;
     f->dscp_ecn = (uint8_t)(read_u32(&r) >> 20);
     unsigned payload = read_u16(&r);
     uint8_t next = read_u8(&r);
@@ -124,8 +128,8 @@ static enum err flow_ipv6(struct reader r, struct flow *f)
     f->dst = ip_from_bytes(6, dst.data);
     f->packet_len = payload ? payload + IPV6_HEADER : 0; /* RFC 2675 section 3: jumbograms say 0 */
     confine(&r, f->packet_len, IPV6_HEADER);
-    TRY(walk_extensions(&r, next, f, &fragment));
-    return fragment ? OK : read_ports(r, f);
+    TRY(walk_extensions(&r, next, IPV6_HEADER, f, &later));
+    return later ? OK : read_ports(r, f);
 }
 
 enum err flow_of(struct span packet, struct flow *out)
@@ -144,6 +148,20 @@ enum err flow_of(struct span packet, struct flow *out)
     default:
         return ERR_SYNTAX;
     }
+    *out = f;
+    return OK;
+}
+
+enum err flow_of_payload(const struct ip *src, const struct ip *dst, uint8_t next_header, struct span payload,
+                         struct flow *out)
+{
+    struct flow f = {.src = *src, .dst = *dst, .proto = next_header};
+    struct reader r = reader_of(payload);
+    bool later = false;
+    if (src->family == 6)
+        TRY(walk_extensions(&r, next_header, 0, &f, &later));
+    if (!later)
+        TRY(read_ports(r, &f));
     *out = f;
     return OK;
 }

@@ -34,7 +34,7 @@ struct flow {
     uint16_t src_port, dst_port; /* host order; ICMP: type << 8 | code in both */
     uint8_t proto;
     bool ports_known;
-    bool fragment;            /* one of several, or the only one (RFC 6946) */
+    bool fragment;            /* one of several */
     uint16_t fragment_offset; /* where its payload begins in the whole packet's: 0 in the first */
     uint32_t fragment_id;
     uint8_t dscp_ecn;    /* TOS / traffic class byte */
@@ -48,6 +48,13 @@ struct flow {
  * looked at. Errors: TRUNCATED, SYNTAX (version, lengths, too many headers).
  */
 MUST_USE enum err flow_of(struct span packet, struct flow *out);
+
+/*
+ * The same of what an IP header is followed by, of which only these fields are known: header_len counts from there on, and
+ * the whole of the payload is looked at. What flow_of_quoted is given besides is then the payload. Errors: as flow_of.
+ */
+MUST_USE enum err flow_of_payload(const struct ip *src, const struct ip *dst, uint8_t next_header, struct span payload,
+                                  struct flow *out);
 
 /*
  * Of an ICMP or ICMPv6 error: the flow that would answer the packet it quotes, addresses and ports reversed, whose SA it

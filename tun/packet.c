@@ -44,6 +44,12 @@ enum err ip_view_parse(struct ip_view *v, struct span packet)
     }
 }
 
+/* A fragment header before the whole of a packet (RFC 6946). */
+static bool atomic(const struct ip_view *v, const uint8_t *packet, uint32_t at)
+{
+    return at + 8 <= v->len && (get_be16(packet + at + 2) & 0xfff9) == 0;
+}
+
 enum err ip_view_transport(const struct ip_view *v, const uint8_t *packet, uint8_t *protocol, uint32_t *offset)
 {
     uint8_t next = v->protocol;
@@ -51,12 +57,14 @@ enum err ip_view_transport(const struct ip_view *v, const uint8_t *packet, uint8
 
     while (v->ipv6 && (next == PROTO_HOPOPT || next == PROTO_ROUTING || next == PROTO_DSTOPTS || next == PROTO_AH ||
                        next == PROTO_FRAGMENT)) {
-        if (next == PROTO_FRAGMENT)
-            return ERR_UNSUPPORTED;
         if (at + 8 > v->len)
             return ERR_SYNTAX;
-        /* AH counts 4-byte units less 2 (RFC 4302 section 2.2), the others 8-byte units less 1. */
-        uint32_t len = next == PROTO_AH ? (packet[at + 1] + 2u) * 4 : (packet[at + 1] + 1u) * 8;
+        if (next == PROTO_FRAGMENT && !atomic(v, packet, at))
+            return ERR_UNSUPPORTED;
+        /* AH counts 4-byte units less 2 (RFC 4302 section 2.2), others but the fragment header 8-byte units less 1. */
+        uint32_t len = next == PROTO_FRAGMENT ? 8
+                       : next == PROTO_AH     ? (packet[at + 1] + 2u) * 4
+                                              : (packet[at + 1] + 1u) * 8;
         next = packet[at];
         at += len;
     }
@@ -82,12 +90,6 @@ static bool pass(const struct ip_view *v, const uint8_t *packet, uint8_t *next, 
 static struct ip_insertion behind_header(const struct ip_view *v)
 {
     return (struct ip_insertion){.offset = v->header_len, .next_at = v->ipv6 ? IPV6_NEXT : IPV4_PROTOCOL};
-}
-
-/* A fragment header before the whole of a packet (RFC 6946). */
-static bool atomic(const struct ip_view *v, const uint8_t *packet, uint32_t at)
-{
-    return at + 8 <= v->len && (get_be16(packet + at + 2) & 0xfff9) == 0;
 }
 
 enum err ip_view_find(const struct ip_view *v, const uint8_t *packet, uint8_t protocol, struct ip_insertion *out)

@@ -71,7 +71,7 @@ MUST_USE enum err ip_view_parse(struct ip_view *v, struct span packet);
 
 /*
  * Walks IPv6 extension headers to the transport header (RFC 8200 section 4.1). packet: of v->len bytes.
- * Errors: SYNTAX (chain runs out of the packet), UNSUPPORTED (a fragment header: what follows may be no header at all).
+ * Errors: SYNTAX (chain runs out of the packet), UNSUPPORTED (a fragment: what follows may be no header at all).
  */
 MUST_USE enum err ip_view_transport(const struct ip_view *v, const uint8_t *packet, uint8_t *protocol,
                                     uint32_t *offset);

@@ -330,16 +330,14 @@ static void extension_headers_stay_on_their_side(void **state)
                          both[] = {HOP_BY_HOP(60), FOR_DESTINATION(17, 0xaa)},
                          all[] = {HOP_BY_HOP(60), FOR_DESTINATION(43, 0xbb), ROUTING(60), FOR_DESTINATION(17, 0xaa)};
     static const uint8_t atomic[] = {HOP_BY_HOP(44), ATOMIC_FRAGMENT(17)};
+    static const uint8_t longest[800] = {17, 99, 0x1e, 253, [257] = 0x1e, 253, [512] = 0x1e, 253, [767] = 0x1e, 31};
     static const struct {
         const uint8_t *bytes;
         size_t n;
         uint8_t first;
         unsigned before; /* bytes of them before ESP */
-    } cases[] = {{hop, sizeof hop, 0, 8},
-                 {last, sizeof last, 60, 0},
-                 {both, sizeof both, 0, 8},
-                 {all, sizeof all, 0, 24},
-                 {atomic, sizeof atomic, 0, 16}};
+    } cases[] = {{hop, sizeof hop, 0, 8},   {longest, sizeof longest, 60, 0}, {last, sizeof last, 60, 0},
+                 {both, sizeof both, 0, 8}, {all, sizeof all, 0, 24},         {atomic, sizeof atomic, 0, 16}};
     (void)state;
     rig_setup_as(&rig, 20, "mode = transport-only\nencap = raw\n", &(struct rig_layout){.ipv6 = true, .hosts = true});
     rig_up(&rig);

@@ -160,6 +160,89 @@ static void transport_mode_over_ipv6_is_checked_likewise(void **state)
     sa_free(in);
 }
 
+/* Extension headers of so many bytes, the last of them around a whole packet (RFC 6946), and UDP. Returns their length. */
+static uint32_t load_behind_headers(unsigned i, uint32_t options, bool atomic, uint16_t port)
+{
+    uint8_t *p = w.inner[i];
+    uint32_t at = options;
+    memset(p, 0, options + 8);
+    p[0] = atomic ? 44 : 17;
+    p[1] = (uint8_t)(options / 8 - 1);
+    for (uint32_t k = 2; k < options; k += 2u + p[k + 1]) { /* PadN */
+        p[k] = 1;
+        p[k + 1] = (uint8_t)(options - k - 2 > 255 ? options - k - 2 == 256 ? 200 : 255 : options - k - 2);
+    }
+    if (atomic) {
+        put_be32(p + at, 17u << 24);
+        put_be32(p + at + 4, 7);
+        at += 8;
+    }
+    put_be16(p + at, 1234);
+    put_be16(p + at + 2, port);
+    put_be32(p + at + 4, 8u << 16);
+    load(i, at + 8, 60);
+    return at + 8;
+}
+
+/* RFC 8200 lets destination options have 2,048 bytes: there is no length from which on they hide the ports. */
+static void transport_mode_looks_behind_all_extension_headers(void **state)
+{
+    (void)state;
+    struct sa_params p = params_of(GCM256);
+    p.mode = MODE_TRANSPORT;
+    assert_int_equal(ip_parse("2001:db8:1::1", &p.path.remote.ip), OK);
+    assert_int_equal(ip_parse("2001:db8:2::1", &p.path.local.ip), OK);
+    selector_of(&p.local, "2001:db8:2::1[udp/53]");
+    selector_of(&p.remote, "2001:db8:1::1");
+    struct sa *out = sa_of(p, SA_OUT), *in = sa_of(p, SA_IN);
+    for (uint32_t options = 8; options <= 1800; options += 8)
+        for (unsigned atomic = 0; atomic < 2; atomic++) {
+            (void)load_behind_headers(0, options, atomic, 53);
+            uint32_t len = load_behind_headers(1, options, atomic, 54);
+            (void)load_behind_headers(2, options, atomic, 53);
+            w.v[2].len = len - 5; /* no whole port */
+            assert_int_equal(seal_all(out, 3), 3);
+            assert_int_equal(open_all(in, 3), 1);
+            expect_delivered(0);
+            expect_drop(1, STAT_DROP_IN_SELECTOR);
+            expect_drop(2, STAT_DROP_IN_MALFORMED);
+        }
+    sa_free(out);
+    sa_free(in);
+}
+
+/* RFC 4301 section 6.2: a router's word about a packet that this SA could have answered. */
+static void transport_mode_lets_errors_through_by_what_they_quote(void **state)
+{
+    (void)state;
+    struct sa_params p = params_of(GCM256);
+    p.mode = MODE_TRANSPORT;
+    assert_int_equal(ip_parse("2001:db8:1::1", &p.path.remote.ip), OK);
+    assert_int_equal(ip_parse("2001:db8:2::1", &p.path.local.ip), OK);
+    selector_of(&p.local, "2001:db8:2::1[udp/53]");
+    selector_of(&p.remote, "2001:db8:1::1");
+    struct sa *out = sa_of(p, SA_OUT), *in = sa_of(p, SA_IN);
+    for (unsigned i = 0; i < 3; i++) {
+        uint8_t *e = w.inner[i], *quote = e + 16; /* destination options, ICMPv6, an IPv6 header, UDP */
+        static const uint8_t head[] = {58, 0, 1, 4, 0, 0, 0, 0, 1, 4, 0, 0, 0, 0, 0, 0, 0x60, 0, 0, 0, 0, 8, 17, 64};
+        memcpy(e, head, sizeof head);
+        e[8] = i == 2 ? 129 : 1; /* an echo reply quotes nothing */
+        memcpy(quote + 8, p.path.local.ip.b, 16);
+        memcpy(quote + 24, p.path.remote.ip.b, 16);
+        put_be16(quote + 40, i == 1 ? 54 : 53);
+        put_be16(quote + 42, 1234);
+        put_be32(quote + 44, 8u << 16);
+        load(i, 16 + 48, 60);
+    }
+    assert_int_equal(seal_all(out, 3), 3);
+    assert_int_equal(open_all(in, 3), 1);
+    expect_delivered(0);
+    expect_drop(1, STAT_DROP_IN_SELECTOR);
+    expect_drop(2, STAT_DROP_IN_SELECTOR);
+    sa_free(out);
+    sa_free(in);
+}
+
 /* -- known packets -- */
 
 static void rfc_7634_appendix_a_opens(void **state)
@@ -586,6 +669,8 @@ int main(void)
         cmocka_unit_test(lengths_agree_with_the_room_they_need),
         cmocka_unit_test(transport_mode_carries_the_payload_and_its_protocol),
         cmocka_unit_test(transport_mode_over_ipv6_is_checked_likewise),
+        cmocka_unit_test(transport_mode_looks_behind_all_extension_headers),
+        cmocka_unit_test(transport_mode_lets_errors_through_by_what_they_quote),
         cmocka_unit_test(rfc_7634_appendix_a_opens),
         cmocka_unit_test(packets_of_other_implementations_seal_and_open_exactly),
         cmocka_unit_test(first_number_is_one),

@@ -406,6 +406,22 @@ static void mss_of_a_syn_is_lowered_with_its_checksum(void **state)
         }
 }
 
+/* Behind a fragment header that stands before all of its packet (RFC 6946), and not behind one that doesn't. */
+static void mss_is_lowered_in_an_atomic_fragment(void **state)
+{
+    (void)state;
+    for (unsigned more = 0; more < 2; more++) {
+        uint8_t p[100];
+        size_t len = build_syn(true, 0x02, (const uint8_t[]){2, 4, 5, 0xb4}, 4, p);
+        memmove(p + 48, p + 40, len - 40);
+        memcpy(p + 40, (const uint8_t[]){6, 0, 0, (uint8_t)more, 0, 0, 0, 9}, 8);
+        p[6] = 44;
+        put_be16(p + 4, (uint16_t)(len + 8 - 40));
+        clamp_mss(p, len + 8, 1300);
+        assert_int_equal(get_be16(p + 48 + 22), more ? 0x5b4 : 1300);
+    }
+}
+
 static void assert_clamp_leaves(uint8_t *p, size_t len)
 {
     uint8_t before[100];
@@ -461,6 +477,7 @@ int main(void)
         cmocka_unit_test(lies_in_the_packet_are_refused),
         cmocka_unit_test(every_truncation_is_refused_or_within_bounds),
         cmocka_unit_test(mss_of_a_syn_is_lowered_with_its_checksum),
+        cmocka_unit_test(mss_is_lowered_in_an_atomic_fragment),
         cmocka_unit_test(what_is_not_to_be_clamped_is_left_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

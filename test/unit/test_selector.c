@@ -388,6 +388,51 @@ static void ipv6_fragments_hide_their_ports(void **state)
     assert_false(f.ports_known);
 }
 
+/* RFC 6946: a fragment header around a whole packet makes it none of several. */
+static void an_atomic_fragment_is_a_whole_packet(void **state)
+{
+    (void)state;
+    static const uint8_t headers[] = {60, 44, 60};
+    uint8_t p[256];
+    struct flow f;
+    size_t len = build_ipv6(p, headers, 3, 6); /* reserved bits say nothing */
+    assert_int_equal(flow_of(span_of(p, len), &f), OK);
+    assert_false(f.fragment);
+    assert_true(f.ports_known && f.dst_port == 54);
+    len = build_ipv6(p, headers, 3, 1);
+    assert_int_equal(flow_of(span_of(p, len), &f), OK);
+    assert_true(f.fragment && f.ports_known);
+}
+
+static void payloads_show_the_flow_of_their_packet(void **state)
+{
+    (void)state;
+    static const uint8_t headers[] = {60, 43, 44, 60};
+    uint8_t p[256];
+    struct flow f, whole;
+    for (unsigned n = 0; n <= 4; n++)
+        for (uint16_t offset = 0; offset <= 8; offset += 8) {
+            size_t len = build_ipv6(p, headers, n, offset);
+            assert_int_equal(flow_of(span_of(p, len), &whole), OK);
+            assert_int_equal(flow_of_payload(&whole.src, &whole.dst, p[6], span_of(p + 40, len - 40), &f), OK);
+            whole.packet_len = 0;
+            whole.dscp_ecn = 0;
+            whole.header_len -= 40;
+            assert_memory_equal(&f, &whole, sizeof f);
+            for (size_t cut = 0; n < 3 && cut < len - 44; cut++)
+                assert_int_equal(flow_of_payload(&whole.src, &whole.dst, p[6], span_of(p + 40, cut), &f),
+                                 ERR_TRUNCATED);
+        }
+    static const uint8_t tcp[] = {0, 80, 1, 0};
+    struct ip a, b;
+    assert_int_equal(ip_parse("192.0.2.1", &a), OK);
+    assert_int_equal(ip_parse("192.0.2.2", &b), OK);
+    assert_int_equal(flow_of_payload(&a, &b, 6, span_of(tcp, 4), &f), OK);
+    assert_true(f.ports_known && f.src_port == 80 && f.dst_port == 256 && f.proto == 6 && !f.fragment);
+    assert_int_equal(flow_of_payload(&a, &b, 60, span_of(tcp, 4), &f), OK); /* no such headers in IPv4 */
+    assert_int_equal(f.proto, 60);
+}
+
 static void mobility_type_is_the_third_byte(void **state)
 {
     (void)state;
@@ -419,6 +464,8 @@ int main(void)
         cmocka_unit_test(bad_ipv4_is_refused),
         cmocka_unit_test(ipv6_extension_headers_are_walked),
         cmocka_unit_test(ipv6_fragments_hide_their_ports),
+        cmocka_unit_test(an_atomic_fragment_is_a_whole_packet),
+        cmocka_unit_test(payloads_show_the_flow_of_their_packet),
         cmocka_unit_test(mobility_type_is_the_third_byte),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
