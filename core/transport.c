@@ -120,7 +120,7 @@ void frame_transport(struct worker *w, struct sa *sa, struct segments *s, const 
     while (drop == STAT_COUNT && segment_more(s))
         drop = frame_one(w, sa, s, &f);
     if (drop != STAT_COUNT)
-        worker_count(w, drop, s->count - s->next);
+        worker_sa_drop(w, drop, s->count - s->next, sa);
 }
 
 /* -- inbound -- */

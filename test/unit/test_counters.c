@@ -101,9 +101,34 @@ static void what_an_sa_drops_counts_with_it_and_its_policy(void **state)
     assert_int_equal(rig_stat(&rig, 1, STAT_DROP_IN_REPLAY), 2);
 }
 
+/* The framing stage of transport mode drops what it can't carry. */
+static void what_an_sa_can_not_carry_counts_with_it_and_its_policy(void **state)
+{
+    uint8_t frame[TUN_HDR_LEN + 64] = {0}, *p = frame + TUN_HDR_LEN;
+    (void)state;
+    rig_setup_as(&rig, 4, "mode = transport-only\n", &(struct rig_layout){.hosts = true});
+    rig_up(&rig);
+    struct packet_spec s = packet_spec_udp(false);
+    s.from = rig.host[0].at.ip.b;
+    s.to = rig.host[1].at.ip.b;
+    size_t n = packet_build(&s, frame, 8, p);
+    p[0] = 0x46;
+    memmove(p + 24, p + 20, n - 20);
+    memset(p + 20, 1, 4);
+    put_be16(p + 2, (uint16_t)(n + 4));
+    put_be16(p + 10, 0);
+    put_be16(p + 10, (uint16_t)~packet_naive_sum(0, p, 24));
+    rig_inject(&rig, 0, frame, TUN_HDR_LEN + n + 4);
+    rig_run(&rig, 2 * NS_PER_MS);
+    assert_int_equal(rig_stat(&rig, 0, STAT_DROP_OUT_TRANSPORT), 1);
+    assert_int_equal(policy_drops(0, "other", STAT_DROP_OUT_TRANSPORT), 1);
+    assert_int_equal(atomic_load(&rig_out_sa(&rig, 0)->drops.n[STAT_DROP_OUT_TRANSPORT - STAT_DROP_FIRST]), 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_teardown(what_an_sa_can_not_carry_counts_with_it_and_its_policy, teardown),
         cmocka_unit_test_teardown(each_policy_counts_its_own, teardown),
         cmocka_unit_test_teardown(padding_is_not_traffic, teardown),
         cmocka_unit_test_teardown(what_an_sa_drops_counts_with_it_and_its_policy, teardown),
