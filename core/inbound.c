@@ -94,6 +94,9 @@ static bool keep_early(struct worker *w, const struct bound_socket *s, const str
     return fits && hold_put(w->early, spi, span_of(record, sizeof e + packet.len), 1, EARLY_MAX, worker_now(w)) == OK;
 }
 
+_Static_assert(COALESCE_HEADROOM + 2 * LOOP_HEAD_MAX + UINT16_MAX + 64 <= LOOP_SLOT_SIZE,
+               "any packet fits an empty slot");
+
 /* What stands before a packet in its slot: a frame's header and, in transport mode, the IP header that it gets back. */
 static uint32_t lead(const struct sa *sa, const struct loop_rx *rx, uint32_t head)
 {
@@ -195,8 +198,13 @@ static void take_packet(struct worker *w, struct bound_socket *s, const struct l
     struct ip_view v;
     struct ip_insertion in;
     bool ah = s->s.kind == SOCKET_AH;
+    if (rx->cut) {
+        worker_count(w, STAT_DROP_IN_CUT, 1);
+        return;
+    }
     if (ip_view_parse(&v, span_of(rx->data, rx->len)) != OK ||
-        ip_view_find(&v, rx->data, ah ? RAW_AH : RAW_ESP, &in) != OK || v.len < in.offset + PACKET_MIN) {
+        ip_view_find(&v, rx->data, ah ? RAW_AH : RAW_ESP, &in) != OK || in.offset > LOOP_HEAD_MAX ||
+        v.len < in.offset + PACKET_MIN) {
         worker_count(w, STAT_DROP_IN_RUNT, 1);
         return;
     }
@@ -209,6 +217,10 @@ void inbound_received(void *ctx, struct loop_rx *rx, unsigned n)
     struct worker *w = s->worker;
     uint64_t datagrams = 0;
     for (unsigned i = 0; i < n; i++) {
+        if (rx[i].cut) {
+            worker_count(w, STAT_DROP_IN_CUT, 1);
+            continue;
+        }
         uint32_t size = rx[i].segment && rx[i].segment < rx[i].len ? rx[i].segment : rx[i].len;
         uint32_t at = 0;
         do {

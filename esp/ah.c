@@ -95,7 +95,7 @@ static bool lengths_agree(const uint8_t *headers, uint32_t head, uint32_t len)
 bool ah_sound(const struct sa *sa, const struct esp_packet *p)
 {
     const uint8_t *headers = p->data - p->head;
-    if (p->head > AH_HEAD_MAX || p->len < AH_FIXED || !lengths_agree(headers, p->head, p->len))
+    if (p->head > UINT16_MAX - AH_FIXED || p->len < AH_FIXED || !lengths_agree(headers, p->head, p->len))
         return false;
     /* Neither a shorter ICV than was negotiated nor more padding than is due (sections 2.6, 3.3.3.2.1). */
     uint32_t more = ah_len(&sa->params.suite, family_of(headers));

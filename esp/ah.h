@@ -11,7 +11,7 @@
 
 #define AH_PROTOCOL 51
 #define AH_FIXED 12      /* before the IV of AES-GMAC, or the ICV */
-#define AH_HEAD_MAX 256u /* bytes of IP headers in front of AH; real ones have a tenth of that */
+#define AH_HEAD_MAX 256u /* bytes of IP headers in front of AH that we seal; real ones have a tenth of that */
 #define AH_SCRATCH 4u /* writable bytes behind a packet: the high half of its sequence number stands there a moment */
 
 /* Bytes of the header with its ICV and padding (section 2.6): it is a multiple of 4 behind IPv4, of 8 behind IPv6. */

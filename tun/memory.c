@@ -411,6 +411,7 @@ static bool take_rx(struct queue *q, enum loop_io_kind kind, struct loop_rx *rx)
         .len = total,
         .segment = n > 1 ? (uint16_t)q->head->len : 0,
         .tos = q->head->header.tos,
+        .cut = q->head->header.cut,
         .from = q->head->from,
         .to = q->head->to.ip,
     };

@@ -24,9 +24,10 @@
 #define LOOP_SLOTS 96              /* slots of one loop */
 #define LOOP_BATCH 64              /* most items that one callback hands over */
 #define LOOP_RX_SIZE (65536 + 512) /* whole GRO datagram or TUN superpacket, with headers */
-#define LOOP_SEGMENTS 63           /* most datagrams of one segmented send: kernels before 6.9 refuse 64 */
-#define LOOP_SEND_MAX 65000        /* most bytes of one segmented send */
-#define LOOP_IOV_MAX 72            /* most pieces of one TUN write */
+#define LOOP_HEAD_MAX 8232  /* IPv6 header, and hop-by-hop, routing and twice destination options of 2,048 bytes */
+#define LOOP_SEGMENTS 63    /* most datagrams of one segmented send: kernels before 6.9 refuse 64 */
+#define LOOP_SEND_MAX 65000 /* most bytes of one segmented send */
+#define LOOP_IOV_MAX 72     /* most pieces of one TUN write */
 
 struct loop;
 struct loop_io;    /* a packet descriptor: a TUN queue, or a UDP or raw socket */
@@ -44,7 +45,8 @@ enum loop_io_kind {
     /*
      * A raw IP socket (tun/raw.h): each item is one whole IP packet with its header, both ways, one by one. The kernel
      * fills in an IPv4 header's length and checksum, and its Identification if that is 0; it sends none that is longer
-     * than the device's MTU (EMSGSIZE). What the IPv6 header of a received packet said is put together again.
+     * than the device's MTU (EMSGSIZE). What the IPv6 header of a received packet said is put together again, with extension
+     * headers (but for a fragment header) up to LOOP_HEAD_MAX.
      */
     LOOP_RAW,
 };
@@ -54,6 +56,7 @@ struct loop_rx {
     uint32_t len;
     uint16_t segment;     /* UDP: size of each coalesced datagram but the last; 0: a single one */
     uint8_t tos;          /* UDP, raw: outer TOS or traffic class; 0 where the socket does not tell */
+    bool cut;             /* UDP, raw: some of it, or of what the socket told about it, is missing: of no use */
     struct endpoint from; /* UDP, raw: sender; raw: port 0 */
     struct ip to;         /* UDP, raw: address it was sent to; family 0 where unknown */
 };

@@ -160,6 +160,7 @@ void msg_received(struct msghdr *hdr, struct loop_rx *rx)
     size_t len = hdr->msg_namelen < MSG_RX_NAME ? hdr->msg_namelen : MSG_RX_NAME;
     rx->segment = 0;
     rx->tos = 0;
+    rx->cut = hdr->msg_flags & (MSG_TRUNC | MSG_CTRUNC);
     rx->from = (struct endpoint){.port = 0};
     rx->to = (struct ip){.family = 0};
     if (len) {

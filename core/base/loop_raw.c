@@ -12,10 +12,10 @@
 #define IPV6_FLOWINFO 11 /* linux/in6.h, which can't stand beside netinet/in.h */
 #endif
 
-#define MESSAGES 32       /* of one recvmmsg */
-#define CONTROL 1024      /* PKTINFO, TOS, hop limit, flow label and extension headers */
-#define HEADERS 1024      /* room before the payload for the IPv6 header and what of extension headers fits CONTROL */
-#define PAYLOAD_MAX 65536 /* more than any IP packet has, or any IPv6 payload */
+#define MESSAGES 32             /* of one recvmmsg */
+#define CONTROL (HEADERS + 256) /* extension headers, PKTINFO, TOS, hop limit, flow label */
+#define HEADERS LOOP_HEAD_MAX   /* room before the payload for the IPv6 header and what belongs to it */
+#define PAYLOAD_MAX 65536       /* more than any IP packet has, or any IPv6 payload */
 #define IPV6_HEADER 40
 #define MEMORY ((size_t)MESSAGES * (HEADERS + PAYLOAD_MAX))
 
@@ -75,57 +75,60 @@ struct raw_socket raw_socket_of(int fd)
 /* -- the header that IPv6 sockets keep back (RFC 3542 sections 6 to 9) -- */
 
 /* An extension header goes where the chain ends, in the order in which they are told: that of the packet. */
-static void add_extension(struct headers *h, uint8_t type, const uint8_t *data, size_t len)
+static bool add_extension(struct headers *h, uint8_t type, const uint8_t *data, size_t len)
 {
     if (len < 8 || len % 8 || len > HEADERS - h->len)
-        return;
+        return false;
     memcpy(h->b + h->len, data, len);
     h->b[h->next] = type;
     h->next = h->len;
     h->len += (uint32_t)len;
+    return true;
 }
 
-static void add_control(struct headers *h, const struct cmsghdr *c)
+/* False: an extension header that there is no room for. */
+static bool add_control(struct headers *h, const struct cmsghdr *c)
 {
     const uint8_t *data = CMSG_DATA(c);
     size_t len = c->cmsg_len - CMSG_LEN(0);
     int value;
     if (c->cmsg_level != IPPROTO_IPV6)
-        return;
+        return true;
     switch (c->cmsg_type) {
     case IPV6_FLOWINFO: /* traffic class and flow label, as they stand in the header */
         if (len >= 4)
             put_be32(h->b, UINT32_C(6) << 28 | (get_be32(data) & 0xfffffff));
-        break;
+        return true;
     case IPV6_HOPLIMIT:
         if (len >= sizeof value) {
             memcpy(&value, data, sizeof value);
             h->b[7] = (uint8_t)value;
         }
-        break;
+        return true;
     case IPV6_HOPOPTS:
-        add_extension(h, IPPROTO_HOPOPTS, data, len);
-        break;
+        return add_extension(h, IPPROTO_HOPOPTS, data, len);
     case IPV6_RTHDR:
-        add_extension(h, IPPROTO_ROUTING, data, len);
-        break;
+        return add_extension(h, IPPROTO_ROUTING, data, len);
     case IPV6_DSTOPTS:
-        add_extension(h, IPPROTO_DSTOPTS, data, len);
-        break;
+        return add_extension(h, IPPROTO_DSTOPTS, data, len);
     default:
-        break;
+        return true;
     }
 }
 
-/* Puts the header before the payload; false: it would be none (no address was told, or the length has no room). */
+/* Puts the header before the payload; false: it would be none (no address was told, or something has no room). */
 static bool put_header(struct loop_rx *rx, struct msghdr *hdr, uint8_t protocol)
 {
-    struct headers h = {.len = IPV6_HEADER, .next = 6};
+    struct headers h; /* its bytes are written as they become more */
+    bool fits = !rx->cut;
+    h.len = IPV6_HEADER;
+    h.next = 6;
+    memset(h.b, 0, IPV6_HEADER);
     put_be32(h.b, UINT32_C(6) << 28 | (uint32_t)rx->tos << 20);
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(hdr); c; c = CMSG_NXTHDR(hdr, c))
-        add_control(&h, c);
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(hdr); c && fits; c = CMSG_NXTHDR(hdr, c))
+        fits = add_control(&h, c);
     uint32_t payload = h.len - IPV6_HEADER + rx->len;
-    if (payload > UINT16_MAX || rx->from.ip.family != 6 || rx->to.family != 6)
+    if (!fits || payload > UINT16_MAX || rx->from.ip.family != 6 || rx->to.family != 6)
         return false;
     h.b[h.next] = protocol;
     put_be16(h.b + 4, (uint16_t)payload);
@@ -149,13 +152,12 @@ unsigned raw_read(struct raw_reader *r, const struct raw_socket *s, struct loop_
         *error = errno == EAGAIN || errno == EINTR ? 0 : errno;
         return 0;
     }
-    unsigned n = 0;
     for (int i = 0; i < got; i++) {
-        rx[n] = (struct loop_rx){.data = r->iov[i].iov_base, .len = r->msg[i].msg_len};
-        msg_received(&r->msg[i].msg_hdr, &rx[n]);
-        rx[n].from.port = 0; /* there are none; the kernel may have put the protocol there */
-        if (!s->inet6 || put_header(&rx[n], &r->msg[i].msg_hdr, s->protocol))
-            n++;
+        rx[i] = (struct loop_rx){.data = r->iov[i].iov_base, .len = r->msg[i].msg_len};
+        msg_received(&r->msg[i].msg_hdr, &rx[i]);
+        rx[i].from.port = 0; /* there are none; the kernel may have put the protocol there */
+        if (s->inet6 && !put_header(&rx[i], &r->msg[i].msg_hdr, s->protocol))
+            rx[i].cut = true;
     }
-    return n;
+    return (unsigned)got;
 }

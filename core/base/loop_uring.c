@@ -350,6 +350,7 @@ static bool rx_message(const struct uring_loop *u, struct loop_rx *rx)
         .msg_namelen = o->namelen,
         .msg_control = (uint8_t *)io_uring_recvmsg_name(o) + MSG_RX_NAME,
         .msg_controllen = o->controllen,
+        .msg_flags = (int)o->flags,
     };
     uint32_t len = io_uring_recvmsg_payload_length(o, (int)rx->len, &layout);
     rx->data = io_uring_recvmsg_payload(o, &layout);

@@ -53,6 +53,7 @@
     X(DROP_OUT_CRYPTO, "drop_out_crypto", "outbound packet that the crypto engine refused")                    \
     /* drops: what came from the wire */                                                                       \
     X(DROP_IN_RUNT, "drop_in_runt", "datagram too short for ESP or IKE")                                       \
+    X(DROP_IN_CUT, "drop_in_cut", "datagram of which, or of whose IP header, the kernel told only a part")     \
     X(DROP_IN_SPI, "drop_in_spi", "ESP packet with an unknown SPI")                                            \
     X(DROP_IN_REPLAY, "drop_in_replay", "ESP packet replayed or left of the window")                           \
     X(DROP_IN_AUTH, "drop_in_auth", "ESP packet whose integrity check failed")                                 \

@@ -135,6 +135,63 @@ static void packets_of_an_independent_program(void **state)
     }
 }
 
+/* Three times 2,048 bytes of destination options, which routers must leave alone, in front of AH. */
+static uint32_t headers_of_many_options(uint8_t *p)
+{
+    uint32_t at = 40;
+    for (unsigned i = 0; i < 3; i++) {
+        memset(p + at, 0x66, 2048);
+        p[at] = i < 2 ? 60 : AH_PROTOCOL;
+        p[at + 1] = 255;
+        for (uint32_t k = at + 2; k < at + 2048; k += 2u + p[k + 1]) {
+            p[k] = 0x1e;
+            p[k + 1] = k + 256 < at + 2048 ? 254 : 252;
+        }
+        at += 2048;
+    }
+    return at;
+}
+
+/* As long as they may be in what others send. The ICV is that of Python's hmac module. */
+static void headers_of_any_length_may_stand_in_front(void **state)
+{
+    static uint8_t packet[7000], dst[7000];
+    static const uint8_t udp[] = {0x04, 0xd2, 0, 53, 0, 8, 0, 0};
+    (void)state;
+    struct sa_params params = ah_params("sha256", false, true);
+    assert_int_equal(ip_parse("2001:db8:1::5", &params.path.remote.ip), OK);
+    assert_int_equal(ip_parse("2001:db8:2::7", &params.path.local.ip), OK);
+    for (unsigned e = 0; engine_name(e); e++) {
+        params.engine = engine_name(e);
+        if (!engine_has(params.engine, &params.suite))
+            continue;
+        struct sa *in = sa_of(params, SA_IN);
+        memset(packet, 0, sizeof packet);
+        uint32_t head = headers_of_many_options(packet), len = 32 + sizeof udp;
+        uint8_t *ah = packet + head;
+        put_be32(packet, UINT32_C(6) << 28);
+        put_be16(packet + 4, (uint16_t)(head - 40 + len));
+        packet[6] = 60;
+        packet[7] = 64;
+        memcpy(packet + 8, params.path.remote.ip.b, 16);
+        memcpy(packet + 24, params.path.local.ip.b, 16);
+        put_be32(ah, 17u << 24 | 6 << 16);
+        put_be32(ah + 4, SPI);
+        put_be32(ah + 8, 9);
+        (void)bytes_of("2a22a7d0eb1bd3609c7bb498fe3b13ec", ah + 12);
+        memcpy(ah + 32, udp, sizeof udp);
+        for (unsigned whole = 0; whole < 2; whole++) { /* first with a bit that is another one */
+            unsigned events;
+            packet[3000] = whole ? 0x66 : 0x67;
+            packet[7] = whole ? 7 : 64; /* that may change on the way */
+            struct esp_packet p = {.data = ah, .len = len, .head = (uint16_t)head, .dst = dst};
+            assert_int_equal(esp_open(in, &p, 1, 2, &events), whole);
+            assert_int_equal(p.verdict, whole ? OK : ERR_AUTH);
+        }
+        sa_free(in);
+    }
+}
+
 static const struct ah_vector *vector(const char *name)
 {
     for (size_t i = 0; i < sizeof ah_vectors / sizeof ah_vectors[0]; i++)
@@ -476,6 +533,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(packets_of_an_independent_program),
+        cmocka_unit_test(headers_of_any_length_may_stand_in_front),
         cmocka_unit_test(what_changes_on_the_way_may_and_nothing_else),
         cmocka_unit_test(lengths_that_lie_are_refused),
         cmocka_unit_test(fragments_are_refused),

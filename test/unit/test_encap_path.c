@@ -688,6 +688,30 @@ static void what_has_no_room_for_esp_is_dropped(void **state)
     }
 }
 
+static void cut_off(void *ctx, const struct endpoint *from, const struct endpoint *to, struct memory_header *header)
+{
+    (void)ctx;
+    (void)from;
+    (void)to;
+    header->cut = true;
+}
+
+/* Of a header that is known in part another one would be made, and of a datagram another end. */
+static void what_the_kernel_tells_in_part_is_dropped(void **state)
+{
+    (void)state;
+    for (unsigned kind = 0; kind < 6; kind++) {
+        setup_transport(kind, "");
+        memory_net_router(rig.net, cut_off, NULL);
+        (void)send_packet(0, packet_spec_udp(kind & 1), payload, 100);
+        rig_run(&rig, 3 * NS_PER_MS);
+        assert_int_equal(take(1), 0);
+        assert_int_equal(rig_stat(&rig, 1, STAT_DROP_IN_CUT), 1);
+        if (kind < 5)
+            rig_teardown(&rig);
+    }
+}
+
 /* -- the hop limit in UDP -- */
 
 static void note_ttl(void *ctx, const struct endpoint *from, const struct endpoint *to, struct memory_header *header)
@@ -749,6 +773,7 @@ int main(void)
         TEST(datagrams_may_be_mixed_with_others),
         TEST(what_does_not_become_whole_is_dropped),
         TEST(what_has_no_room_for_esp_is_dropped),
+        TEST(what_the_kernel_tells_in_part_is_dropped),
         TEST(the_ttl_is_the_packets_own),
         TEST(batches_stay_contiguous),
     };

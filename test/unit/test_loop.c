@@ -307,6 +307,28 @@ static void test_sends_with_chosen_source_and_tos(void **state)
     close(tx);
 }
 
+/* More is told about each datagram than there is room for: who gets it has to know that something is missing. */
+static void test_what_is_cut_off_is_said(void **state)
+{
+    struct bench *t = bench(state);
+    int rx = udp("127.0.0.1", 0), tx = udp("127.0.0.1", 0), one = 1;
+    struct loop_io *in = open_io(t, rx, LOOP_UDP, &t->a);
+    struct endpoint to = local(rx);
+    send_to(tx, &to, "whole", 5);
+    turn_until(t, &t->a, 5);
+    assert_int_equal(setsockopt(rx, SOL_SOCKET, SO_TIMESTAMPNS, &one, sizeof one), 0);
+    assert_int_equal(setsockopt(rx, IPPROTO_IP, IP_RECVORIGDSTADDR, &one, sizeof one), 0);
+    assert_int_equal(setsockopt(rx, IPPROTO_IP, IP_RECVTTL, &one, sizeof one), 0);
+    send_to(tx, &to, "part", 4);
+    turn_until(t, &t->a, 9);
+    assert_int_equal(t->a.count, 2);
+    assert_false(t->a.item[0].cut);
+    assert_true(t->a.item[1].cut);
+    loop_io_close(t->loop, in);
+    close(rx);
+    close(tx);
+}
+
 static void test_ipv6_and_mapped_addresses(void **state)
 {
     struct bench *t = bench(state);
@@ -860,6 +882,7 @@ int main(void)
         BOTH(test_segmented_send_arrives_whole_and_in_order),
         BOTH(test_refused_segmentation_is_sent_singly),
         BOTH(test_sends_with_chosen_source_and_tos),
+        BOTH(test_what_is_cut_off_is_said),
         BOTH(test_ipv6_and_mapped_addresses),
         BOTH(test_refused_sends_are_reported),
         BOTH(test_slot_is_held_until_the_kernel_is_done),

@@ -51,6 +51,8 @@ struct inbox {
         struct ip to;
         uint8_t tos;
     } item[ITEMS];
+    bool cut; /* the last one */
+    uint8_t last[2 * LOOP_HEAD_MAX];
 };
 
 static void received(void *ctx, struct loop_rx *rx, unsigned n)
@@ -65,6 +67,8 @@ static void received(void *ctx, struct loop_rx *rx, unsigned n)
         in->item[k].to = rx[i].to;
         in->item[k].tos = rx[i].tos;
         assert_int_equal(rx[i].segment, 0);
+        in->cut = rx[i].cut;
+        memcpy(in->last, rx[i].data, rx[i].len < sizeof in->last ? rx[i].len : sizeof in->last);
         rx[i].data[0] = 0; /* it may be changed */
     }
 }
@@ -237,6 +241,80 @@ static void ipv6_headers_are_put_together_again(void **state)
     }
 }
 
+/* Options that are to be skipped by who does not know them, 2,048 bytes of them: as many as one header can have. */
+static void put_options(uint8_t *header, uint8_t next)
+{
+    uint32_t at = 2;
+    memset(header, 0x66, 2048);
+    header[0] = next;
+    header[1] = 255;
+    for (unsigned i = 0; i < 8; i++) {
+        header[at] = 0x1e;
+        header[at + 1] = i < 7 ? 254 : 252;
+        at += 2u + header[at + 1];
+    }
+    assert_int_equal(at, 2048);
+}
+
+/* All that RFC 8200 has in one packet, as long as it can be; what is more comes with the word that it is not whole. */
+static void extension_headers_of_any_length_are_there_or_said_to_be_missing(void **state)
+{
+    static uint8_t extensions[5 * 2048], packet[2 * LOOP_HEAD_MAX];
+    (void)state;
+    if (why_not)
+        skip();
+    for (unsigned k = 0; k < 2; k++)
+        for (unsigned headers = 1; headers <= 5; headers++) {
+            struct engine t;
+            if (!engine_new(&t, kinds[k]))
+                continue;
+            int fd = raw("::1", RAW_ESP);
+            struct loop_io *io = open_io(&t, fd);
+            for (unsigned i = 0; i < headers; i++)
+                put_options(extensions + i * 2048ul, i + 1 < headers ? 60 : 50);
+            size_t len = ipv6(packet, extensions, headers * 2048ul, 60, "::1", "::1", 0x10000001, 60);
+            send_one(t.loop, io, packet, len, "::1");
+            turns(t.loop, &t.in, 1);
+            assert_int_equal(t.in.count, 1);
+            assert_int_equal(t.in.cut, headers > 4);
+            if (headers <= 4) {
+                assert_int_equal(t.in.item[0].len, len);
+                assert_memory_equal(t.in.last + 1, packet + 1, len - 1);
+            }
+            loop_io_close(t.loop, io);
+            loop_free(t.loop);
+            close(fd);
+        }
+}
+
+/* RFC 6946: the kernel takes a fragment header off that stands before all of its packet. */
+static void atomic_fragments_come_as_whole_packets(void **state)
+{
+    static const uint8_t fragment[] = {60, 0, 1, 4, 0, 0, 0, 0, 44, 0, 1, 4, 0, 0, 0, 0, 50, 0, 0, 0, 1, 2, 3, 4};
+    static const uint8_t left[] = {60, 0, 1, 4, 0, 0, 0, 0, 50, 0, 1, 4, 0, 0, 0, 0};
+    (void)state;
+    if (why_not)
+        skip();
+    for (unsigned k = 0; k < 2; k++) {
+        struct engine t;
+        uint8_t packet[256];
+        if (!engine_new(&t, kinds[k]))
+            continue;
+        int fd = raw("::1", RAW_ESP);
+        struct loop_io *io = open_io(&t, fd);
+        send_one(t.loop, io, packet, ipv6(packet, fragment, sizeof fragment, 0, "::1", "::1", 1u << 28, 60), "::1");
+        turns(t.loop, &t.in, 1);
+        size_t len = ipv6(packet, left, sizeof left, 0, "::1", "::1", 1u << 28, 60);
+        assert_int_equal(t.in.count, 1);
+        assert_false(t.in.cut);
+        assert_int_equal(t.in.item[0].len, len);
+        assert_memory_equal(t.in.last + 1, packet + 1, len - 1);
+        loop_io_close(t.loop, io);
+        loop_free(t.loop);
+        close(fd);
+    }
+}
+
 static void many_arrive_in_order_and_long_ones_fail(void **state)
 {
     (void)state;
@@ -374,6 +452,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ipv4_packets_pass_with_their_header),
         cmocka_unit_test(ipv6_headers_are_put_together_again),
+        cmocka_unit_test(extension_headers_of_any_length_are_there_or_said_to_be_missing),
+        cmocka_unit_test(atomic_fragments_come_as_whole_packets),
         cmocka_unit_test(many_arrive_in_order_and_long_ones_fail),
         cmocka_unit_test(each_worker_gets_its_own),
         cmocka_unit_test(memory_carries_the_same),
