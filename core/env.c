@@ -89,6 +89,8 @@ void daemon_workers_call(struct daemon *d)
 static enum err env_child_install(void *ctx, const struct ike_child *c, bool sending)
 {
     struct daemon *d = ctx;
+    if (c->mode == MODE_TRANSPORT) /* the header that a packet gets back has it */
+        host_tell_ttl(d->host);
     enum err e = dataplane_install(d->dataplane, c, d->config->host.crypto, sending, clock_now());
     if (e == OK)
         keylog_child(&d->keylog, c);

@@ -33,6 +33,7 @@ struct host_state {
     unsigned address_count;
     struct socket_slot sockets[SOCKETS];
     unsigned socket_count, workers, mtu;
+    bool ttl;          /* the UDP sockets tell TTLs */
     bool raw;          /* the sockets for protocols 50 and 51 are there */
     char raw_why[256]; /* or why not */
     char why[256];
@@ -353,6 +354,14 @@ void host_worker(const struct host_state *h, unsigned i, struct worker_params *p
 static bool listens(const struct socket_slot *s)
 {
     return s->s.kind == SOCKET_UDP && !s->s.df;
+}
+
+void host_tell_ttl(struct host_state *h)
+{
+    for (unsigned i = 0; i < h->socket_count && !h->ttl; i++)
+        if (listens(&h->sockets[i]) && udp_tell_ttl(h->sockets[i].s.fd, h->sockets[i].s.local.ip.family) != OK)
+            log_line(LOG_WARN, "core", "transport mode in UDP: TTLs of packets can't be seen: %s", strerror(errno));
+    h->ttl = true;
 }
 
 static int socket_at(const struct host_state *h, const struct path *path, bool df)

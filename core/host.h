@@ -22,6 +22,9 @@ void host_down(struct host_state *h); /* workers have been freed; NULL is fine *
 /* The TUN queue and the sockets of worker i. */
 void host_worker(const struct host_state *h, unsigned i, struct worker_params *p);
 
+/* Workers shall see the TTLs of what comes in UDP, which costs a little for each datagram. */
+void host_tell_ttl(struct host_state *h);
+
 /* The UDP socket that fits path->local, or -1. */
 int host_socket(const struct host_state *h, const struct path *path);
 /*

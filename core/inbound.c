@@ -61,7 +61,7 @@ static void flush(struct worker *w)
  */
 struct early {
     struct endpoint from;
-    uint8_t tos;
+    uint8_t tos, ttl;
     unsigned socket; /* which of the worker's */
 };
 
@@ -84,7 +84,7 @@ static void unknown_spi(struct worker *w, const struct bound_socket *s, const st
 static bool keep_early(struct worker *w, const struct bound_socket *s, const struct loop_rx *rx, uint32_t spi,
                        struct span packet)
 {
-    struct early e = {.from = rx->from, .tos = rx->tos, .socket = (unsigned)(s - w->sockets)};
+    struct early e = {.from = rx->from, .tos = rx->tos, .ttl = rx->ttl, .socket = (unsigned)(s - w->sockets)};
     uint8_t record[sizeof e + EARLY_LEN];
     bool fits = packet.len <= EARLY_LEN && sad_expects_in(w->p.shared->sad, spi);
     if (fits) {
@@ -158,8 +158,8 @@ static void take_esp(struct worker *w, struct bound_socket *s, const struct loop
     if (b->sa->params.mode == MODE_TRANSPORT)
         transport_keep(b, data, dst, head);
     b->used += room_for(b->sa, rx, len, head);
-    b->v[b->n++] =
-        (struct esp_packet){.data = data, .len = len, .dst = dst, .head = (uint16_t)head, .outer = {.tos = rx->tos}};
+    b->v[b->n++] = (struct esp_packet){
+        .data = data, .len = len, .dst = dst, .head = (uint16_t)head, .outer = {.tos = rx->tos, .ttl = rx->ttl}};
 }
 
 static void take_ike(struct worker *w, const struct bound_socket *s, const struct loop_rx *rx, struct span message)
@@ -271,7 +271,7 @@ void inbound_held(struct worker *w)
         memcpy(&e, raw.data, sizeof e);
         uint32_t len = (uint32_t)(raw.len - sizeof e);
         memcpy(packet, raw.data + sizeof e, len);
-        struct loop_rx rx = {.data = packet, .len = len, .tos = e.tos, .from = e.from};
+        struct loop_rx rx = {.data = packet, .len = len, .tos = e.tos, .ttl = e.ttl, .from = e.from};
         struct bound_socket *s = &w->sockets[e.socket];
         if (s->s.kind == SOCKET_UDP)
             take_esp(w, s, &rx, packet, len, 0);

@@ -166,11 +166,11 @@ static bool restore_header(uint8_t *header, uint32_t head, uint8_t protocol, con
     return true;
 }
 
-/* A header of the SA's own addresses. DF, so that packets of a flow need no Identifications that count up. */
+/* A header of the SA's own addresses, with what came in the one of UDP. DF, so that packets of a flow need no Identifications that count up. */
 static bool make_header(uint8_t *header, uint32_t head, const struct esp_packet *p, const struct path *path)
 {
     struct writer w = writer_of(header, head);
-    const struct outer outer = {.tos = p->outer.tos, .df = true};
+    const struct outer outer = {.tos = p->outer.tos, .ttl = p->outer.ttl, .df = true};
     return head == outer_len(path->remote.ip.family) &&
            outer_put(&w, &outer, &path->remote.ip, &path->local.ip, p->next_header, p->len, 0) == OK;
 }

@@ -37,7 +37,7 @@ struct esp_packet {
     uint16_t head;      /* AH: their bytes */
     uint64_t seq;       /* open: out, also of most that are dropped: its number, 0 if that could not be told */
     uint16_t tfc;       /* seal: how many bytes of len are TFC padding */
-    struct outer outer; /* the header around it, of no concern to seal and open; received: only its tos is known */
+    struct outer outer; /* the header around it, of no concern to seal and open; received: only tos and ttl are known */
     enum err verdict;   /* OK, or why it is dropped … */
     enum stat_id drop;  /* … and the counter for it, set only then */
 };

@@ -380,7 +380,8 @@ static void wire_arrive(struct memory_net *n)
 static bool joins(const struct item *first, const struct item *it)
 {
     return it->len <= first->len && it->len > 0 && it->header.tos == first->header.tos &&
-           endpoint_equal(&it->from, &first->from) && ip_equal(&it->to.ip, &first->to.ip);
+           it->header.ttl == first->header.ttl && endpoint_equal(&it->from, &first->from) &&
+           ip_equal(&it->to.ip, &first->to.ip);
 }
 
 /* How many datagrams at the head of the queue the kernel's UDP_GRO would hand over as one, and their bytes. */
@@ -411,6 +412,7 @@ static bool take_rx(struct queue *q, enum loop_io_kind kind, struct loop_rx *rx)
         .len = total,
         .segment = n > 1 ? (uint16_t)q->head->len : 0,
         .tos = q->head->header.tos,
+        .ttl = q->head->header.ttl,
         .cut = q->head->header.cut,
         .from = q->head->from,
         .to = q->head->to.ip,

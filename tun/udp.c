@@ -106,6 +106,12 @@ enum err udp_open(const struct udp_options *o, int *fd, char *why, size_t why_si
     return OK;
 }
 
+enum err udp_tell_ttl(int fd, uint8_t family)
+{
+    bool ok = family == 6 ? set_int(fd, IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 1) : set_int(fd, IPPROTO_IP, IP_RECVTTL, 1);
+    return ok ? OK : ERR_SYSTEM;
+}
+
 /* Sockets share a port without steering only while all of them say that they would (SO_REUSEADDR). */
 static bool set_shared(const int *fds, unsigned n, bool shared)
 {

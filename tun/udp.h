@@ -30,6 +30,9 @@ struct udp_options {
  */
 MUST_USE enum err udp_open(const struct udp_options *o, int *fd, char *why, size_t why_size);
 
+/* From now on the loops are told the TTL or hop limit of what such a socket receives. Errors: SYSTEM. */
+MUST_USE enum err udp_tell_ttl(int fd, uint8_t family);
+
 /*
  * One more socket for an IPv4 address and port that we hold already, to send with DF from it. IPv4 has that choice for a
  * socket as a whole and not for a datagram; here it is IP_PMTUDISC_PROBE: what the kernel has learned about the path

@@ -56,6 +56,7 @@ struct loop_rx {
     uint32_t len;
     uint16_t segment;     /* UDP: size of each coalesced datagram but the last; 0: a single one */
     uint8_t tos;          /* UDP, raw: outer TOS or traffic class; 0 where the socket does not tell */
+    uint8_t ttl;          /* UDP: TTL or hop limit; 0 likewise */
     bool cut;             /* UDP, raw: some of it, or of what the socket told about it, is missing: of no use */
     struct endpoint from; /* UDP, raw: sender; raw: port 0 */
     struct ip to;         /* UDP, raw: address it was sent to; family 0 where unknown */

@@ -11,9 +11,9 @@
 
 #include "core/base/loop.h"
 
-/* Room for the sender's address and for the control data of a received message: UDP_GRO, PKTINFO, TOS. */
+/* Room for the sender's address and for the control data of a received message: PKTINFO; UDP_GRO, TOS, TTL. */
 #define MSG_RX_NAME 32
-#define MSG_RX_CONTROL 96
+#define MSG_RX_CONTROL (CMSG_SPACE(sizeof(struct in6_pktinfo)) + 3 * CMSG_SPACE(sizeof(int)))
 
 #define MSG_FAULTS_MAX 8                 /* receive errors in a row before an io is left alone for a while */
 #define MSG_FAULT_PAUSE (10 * NS_PER_MS) /* for that long: a device that is gone must not keep the thread busy */

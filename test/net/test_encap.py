@@ -185,17 +185,20 @@ def test_transport_mode_carries_what_the_host_fragments(lab, encap, outer, io):
 
 
 def test_transport_mode_keeps_the_ttl(lab):
-    """In UDP as well, where the kernel makes the header."""
-    left, _ = lab.pair()
+    """In UDP as well, where the kernels make the header and take it off."""
+    left, right = lab.pair()
     for outer in (4, 6):
         a, b = up(lab, *(hosts_ini(n, outer, 'mode = transport-only\nencap = udp') for n in (1, 2)))
-        capture = Capture(left)
+        capture, arrived = Capture(left), Capture(right, 'adit0')
         left.run('ping', '-c', '1', '-W', '3', '-t', '7', OUTER[outer][1])
         left.run('ping', '-c', '1', '-W', '3', OUTER[outer][1])
         capture.done()
+        arrived.done()
         mine, ttl = (f'ip.src == {OUTER[4][0]}', 'ip.ttl') if outer == 4 else (f'ipv6.src == {OUTER[6][0]}', 'ipv6.hlim')
         assert capture.count(f'{mine} && udpencap && esp && {ttl} == 7') == 1
         assert capture.count(f'{mine} && udpencap && esp && {ttl} == 64') >= 1
+        assert arrived.count(f'{mine} && (icmp || icmpv6) && {ttl} == 7') == 1
+        assert arrived.count(f'{mine} && (icmp || icmpv6) && {ttl} == 64') == 1
         a.stop()
         b.stop()
 

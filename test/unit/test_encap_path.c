@@ -714,17 +714,20 @@ static void what_the_kernel_tells_in_part_is_dropped(void **state)
 
 /* -- the hop limit in UDP -- */
 
+/* A router: the lowest that may come to it is 2. */
 static void note_ttl(void *ctx, const struct endpoint *from, const struct endpoint *to, struct memory_header *header)
 {
     (void)from;
     (void)to;
     *(unsigned *)ctx = header->ttl;
+    if (header->ttl)
+        header->ttl--;
 }
 
-/* The packet's own header is the outer one, also where the kernel makes it. */
+/* The packet's own header is the outer one, also where the kernel makes it; and what routers take off is gone. */
 static void the_ttl_is_the_packets_own(void **state)
 {
-    static const uint8_t ttls[] = {64, 1, 7, 255, 64};
+    static const uint8_t ttls[] = {64, 2, 7, 255, 64};
     (void)state;
     for (unsigned ipv6 = 0; ipv6 < 2; ipv6++) {
         unsigned seen = 99;
@@ -736,6 +739,8 @@ static void the_ttl_is_the_packets_own(void **state)
             (void)send_packet(0, s, payload, 100);
             rig_run(&rig, 3 * NS_PER_MS);
             assert_int_equal(seen, ttls[i] == 64 ? 0 : ttls[i]); /* 0: the kernel's own, which is that */
+            assert_true(take(1) > TUN_HDR_LEN + 40);
+            assert_int_equal(taken[TUN_HDR_LEN + (ipv6 ? 7 : 8)], ttls[i] == 64 ? 64 : ttls[i] - 1);
         }
         if (!ipv6)
             rig_teardown(&rig);

@@ -161,9 +161,11 @@ static int udp(const char *address, int protocol)
     (void)setsockopt(fd, SOL_UDP, UDP_GRO, &one, sizeof one);
     (void)setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &one, sizeof one);
     (void)setsockopt(fd, IPPROTO_IP, IP_RECVTOS, &one, sizeof one);
+    (void)setsockopt(fd, IPPROTO_IP, IP_RECVTTL, &one, sizeof one);
     if (e.ip.family == 6) {
         (void)setsockopt(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, &one, sizeof one);
         (void)setsockopt(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, &one, sizeof one);
+        (void)setsockopt(fd, IPPROTO_IPV6, IPV6_RECVHOPLIMIT, &one, sizeof one);
     }
     socklen_t len = endpoint_to_sockaddr(&e, &ss);
     if (bind(fd, (struct sockaddr *)&ss, len) != 0) {
@@ -279,17 +281,17 @@ static void test_refused_segmentation_is_sent_singly(void **state)
     assert_int_equal(t->a.count, 400);
 }
 
-static void test_sends_with_chosen_source_and_tos(void **state)
+static void test_sends_with_chosen_source_tos_and_ttl(void **state)
 {
     struct bench *t = bench(state);
     int rx = udp("127.0.0.1", 0), tx = udp("0.0.0.0", 0);
     struct loop_io *in = open_io(t, rx, LOOP_UDP, &t->a), *out = open_io(t, tx, LOOP_UDP, &t->b);
     struct loop_slot *slot = loop_slot_get(t->loop);
     memcpy(slot->data, "abcdef", 6);
-    struct loop_tx send = {.slot = slot, .data = slot->data + 2, .len = 3, .tos = 0xb8, .to = local(rx)};
+    struct loop_tx send = {.slot = slot, .data = slot->data + 2, .len = 3, .tos = 0xb8, .ttl = 7, .to = local(rx)};
     assert_int_equal(ip_parse("127.0.0.2", &send.from), OK);
     loop_send(t->loop, out, &send);
-    send.tos = 0;
+    send.tos = send.ttl = 0;
     send.from.family = 0;
     loop_send(t->loop, out, &send);
     loop_slot_put(t->loop, slot);
@@ -298,9 +300,11 @@ static void test_sends_with_chosen_source_and_tos(void **state)
     char text[IP_TEXT];
     assert_string_equal(ip_format(&t->a.item[0].from.ip, text), "127.0.0.2");
     assert_int_equal(t->a.item[0].tos, 0xb8);
+    assert_int_equal(t->a.item[0].ttl, 7);
     assert_memory_equal(t->a.item[0].data, "cde", 3);
     assert_string_equal(ip_format(&t->a.item[1].from.ip, text), "127.0.0.1");
     assert_int_equal(t->a.item[1].tos, 0);
+    assert_true(t->a.item[1].ttl > 7); /* the host's default */
     loop_io_close(t->loop, in);
     loop_io_close(t->loop, out);
     close(rx);
@@ -318,7 +322,6 @@ static void test_what_is_cut_off_is_said(void **state)
     turn_until(t, &t->a, 5);
     assert_int_equal(setsockopt(rx, SOL_SOCKET, SO_TIMESTAMPNS, &one, sizeof one), 0);
     assert_int_equal(setsockopt(rx, IPPROTO_IP, IP_RECVORIGDSTADDR, &one, sizeof one), 0);
-    assert_int_equal(setsockopt(rx, IPPROTO_IP, IP_RECVTTL, &one, sizeof one), 0);
     send_to(tx, &to, "part", 4);
     turn_until(t, &t->a, 9);
     assert_int_equal(t->a.count, 2);
@@ -339,12 +342,14 @@ static void test_ipv6_and_mapped_addresses(void **state)
     struct loop_slot *slot = loop_slot_get(t->loop);
     fill(slot->data, 3000, 1);
     struct loop_tx send = {
-        .slot = slot, .data = slot->data, .len = 3000, .segment = 1000, .tos = 0x28, .to = local(rx)};
+        .slot = slot, .data = slot->data, .len = 3000, .segment = 1000, .tos = 0x28, .ttl = 9, .to = local(rx)};
     send.from = send.to.ip;
     loop_send(t->loop, out, &send);
     turn_until(t, &t->a, 3000);
     assert_int_equal(t->a.used, 3000);
     assert_int_equal(t->a.item[0].tos, 0x28);
+    assert_int_equal(t->a.item[0].ttl, 9);
+    assert_false(t->a.item[0].cut); /* with all that may be told of it */
     assert_true(ip_equal(&t->a.item[0].to, &send.to.ip));
     assert_true(ip_equal(&t->a.item[0].from.ip, &send.from));
     /* The same IPv6 socket talks to an IPv4 one and is answered. */
@@ -881,7 +886,7 @@ int main(void)
         BOTH(test_receives_datagrams_as_one_vector),
         BOTH(test_segmented_send_arrives_whole_and_in_order),
         BOTH(test_refused_segmentation_is_sent_singly),
-        BOTH(test_sends_with_chosen_source_and_tos),
+        BOTH(test_sends_with_chosen_source_tos_and_ttl),
         BOTH(test_what_is_cut_off_is_said),
         BOTH(test_ipv6_and_mapped_addresses),
         BOTH(test_refused_sends_are_reported),
