@@ -8,6 +8,8 @@
 struct record {
     uint32_t policy_id;
     uint32_t packets; /* 0: taken already */
+    bool joined;      /* fragment of a datagram that is among the others: counts with that */
+    uint64_t datagram;
     uint32_t offset, len;
     ns_t at;
 };
@@ -53,26 +55,41 @@ static uint32_t place(struct hold *h, uint32_t need)
     return need <= oldest ? 0 : HOLD_BYTES;
 }
 
-static unsigned packets_of(struct hold *h, uint32_t policy_id)
+/* What a policy has here: packets in all, and fragments of that datagram. */
+struct held {
+    unsigned packets, fragments;
+};
+
+static struct held held_of(struct hold *h, uint32_t policy_id, uint64_t datagram)
 {
-    unsigned n = 0;
+    struct held n = {0};
     for (uint32_t i = 0; i < h->count; i++) {
         const struct record *r = record_at(h, i);
-        n += r->policy_id == policy_id ? r->packets : 0;
+        if (r->policy_id != policy_id || r->packets == 0)
+            continue;
+        n.packets += r->joined ? 0 : r->packets;
+        n.fragments += datagram && r->datagram == datagram;
     }
     return n;
 }
 
-enum err hold_put(struct hold *h, uint32_t policy_id, struct span raw, unsigned packets, unsigned limit, ns_t now)
+enum err hold_put(struct hold *h, const struct hold_item *item, unsigned limit, ns_t now)
 {
-    unsigned held = packets_of(h, policy_id);
-    if (held && (held >= limit || packets > limit - held))
-        return ERR_FULL;
-    uint32_t at = raw.len && raw.len <= HOLD_BYTES ? place(h, (uint32_t)raw.len) : HOLD_BYTES;
+    struct held n = held_of(h, item->policy_id, item->datagram);
+    bool full = n.fragments ? n.fragments >= HOLD_FRAGMENTS
+                            : n.packets && (n.packets >= limit || item->packets > limit - n.packets);
+    size_t len = item->raw.len;
+    uint32_t at = !full && len && len <= HOLD_BYTES ? place(h, (uint32_t)len) : HOLD_BYTES;
     if (h->count == HOLD_RECORDS || at == HOLD_BYTES)
         return ERR_FULL;
-    memcpy(h->bytes + at, raw.data, raw.len);
-    *record_at(h, h->count++) = (struct record){policy_id, packets, at, (uint32_t)raw.len, now};
+    memcpy(h->bytes + at, item->raw.data, len);
+    *record_at(h, h->count++) = (struct record){.policy_id = item->policy_id,
+                                                .packets = item->packets,
+                                                .joined = n.fragments,
+                                                .datagram = item->datagram,
+                                                .offset = at,
+                                                .len = (uint32_t)len,
+                                                .at = now};
     return OK;
 }
 

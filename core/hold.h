@@ -13,18 +13,25 @@
 #define HOLD_TIME (5 * NS_PER_S)
 #define HOLD_BYTES (512u * 1024)
 #define HOLD_RECORDS 1024u
+#define HOLD_FRAGMENTS 128u /* of one datagram: 64 KiB in pieces of an MTU of 576 */
 
 struct hold;
 
 MUST_USE enum err hold_new(struct hold **out); /* Errors: NOMEM */
 void hold_free(struct hold *h);                /* NULL is fine */
 
+struct hold_item {
+    uint32_t policy_id;
+    unsigned packets;  /* how many it will become on the wire (a merged one stands for several) */
+    uint64_t datagram; /* of which it is a fragment; 0: none */
+    struct span raw;
+};
+
 /*
- * Keeps a copy. packets: how many it will become on the wire (a merged one stands for several); limit: the most of one
- * policy, but a merged one is kept also when it alone is more. Errors: FULL.
+ * Keeps a copy. limit: the most packets of one policy, but a merged one is kept also when it alone is more, and the
+ * fragments of a datagram, whose loss would be that of the others, count as one. Errors: FULL.
  */
-MUST_USE enum err hold_put(struct hold *h, uint32_t policy_id, struct span raw, unsigned packets, unsigned limit,
-                           ns_t now);
+MUST_USE enum err hold_put(struct hold *h, const struct hold_item *item, unsigned limit, ns_t now);
 /*
  * Takes out the oldest record whose policy is ready. raw points into the area: used before the next call of anything
  * here. False: there is none.

@@ -91,7 +91,8 @@ static bool keep_early(struct worker *w, const struct bound_socket *s, const str
         memcpy(record, &e, sizeof e);
         memcpy(record + sizeof e, packet.data, packet.len);
     }
-    return fits && hold_put(w->early, spi, span_of(record, sizeof e + packet.len), 1, EARLY_MAX, worker_now(w)) == OK;
+    const struct hold_item item = {.policy_id = spi, .packets = 1, .raw = span_of(record, sizeof e + packet.len)};
+    return fits && hold_put(w->early, &item, EARLY_MAX, worker_now(w)) == OK;
 }
 
 _Static_assert(COALESCE_HEADROOM + 2 * LOOP_HEAD_MAX + UINT16_MAX + 64 <= LOOP_SLOT_SIZE,

@@ -102,7 +102,11 @@ static bool await(struct worker *w, const struct spd_entry *entry, struct span r
     const struct policy *p = entry->policy;
     acquire(w, entry->id, f);
     enum stat_id drop = again || !p->hold || p->peer->start == START_NO ? STAT_DROP_OUT_NO_SA : STAT_DROP_OUT_HOLD_FULL;
-    if (drop == STAT_DROP_OUT_HOLD_FULL && hold_put(w->hold, entry->id, raw, packets, p->hold, worker_now(w)) == OK) {
+    const struct hold_item item = {.policy_id = entry->id,
+                                   .packets = packets,
+                                   .datagram = f->fragment ? UINT64_C(1) << 32 | f->fragment_id : 0,
+                                   .raw = raw};
+    if (drop == STAT_DROP_OUT_HOLD_FULL && hold_put(w->hold, &item, p->hold, worker_now(w)) == OK) {
         worker_count(w, STAT_OUT_HELD, packets);
         return true;
     }

@@ -589,6 +589,26 @@ static void fragmented_datagrams_pass_whole(void **state)
     }
 }
 
+/* More fragments than packets are held: of what asked for the SA all have to wait for it. */
+static void the_first_datagram_waits_whole_for_its_sa(void **state)
+{
+    (void)state;
+    for (unsigned ipv6 = 0; ipv6 < 2; ipv6++) {
+        rig_setup_as(&rig, 28, "mode = transport-only\nstart = on-demand\nhold = 1\n",
+                     &(struct rig_layout){.ipv6 = ipv6, .hosts = true});
+        fragments_of(&pieces, 65000, 7);
+        assert_true(pieces.n > 45);
+        for (unsigned k = 0; k < pieces.n; k++)
+            inject(&pieces, k);
+        rig_run(&rig, 200 * NS_PER_MS);
+        expect_packet(1, pieces.len, true);
+        assert_int_equal(rig_stat(&rig, 0, STAT_OUT_HELD), pieces.n);
+        assert_int_equal(rig_stat(&rig, 0, STAT_DROP_OUT_HOLD_FULL), 0);
+        if (!ipv6)
+            rig_teardown(&rig);
+    }
+}
+
 /* The way takes less by now: so do the fragments. */
 static void outer_fragments_fit_the_path(void **state)
 {
@@ -774,6 +794,7 @@ int main(void)
         TEST(transport_mode_never_cuts),
         TEST(a_path_of_another_family_carries_nothing),
         TEST(fragmented_datagrams_pass_whole),
+        TEST(the_first_datagram_waits_whole_for_its_sa),
         TEST(outer_fragments_fit_the_path),
         TEST(datagrams_may_be_mixed_with_others),
         TEST(what_does_not_become_whole_is_dropped),

@@ -35,7 +35,13 @@ static bool ready(void *ctx, uint32_t policy_id)
 static enum err put(struct hold *h, uint32_t policy, uint8_t fill, size_t len, ns_t now)
 {
     memset(bytes, fill, len);
-    return hold_put(h, policy, span_of(bytes, len), 1, 256, now);
+    return hold_put(h, &(struct hold_item){policy, 1, 0, span_of(bytes, len)}, 256, now);
+}
+
+/* Of 60 bytes, of a policy that may have 16 packets. */
+static enum err put_one(struct hold *h, uint32_t policy, unsigned packets, uint64_t datagram)
+{
+    return hold_put(h, &(struct hold_item){policy, packets, datagram, span_of(bytes, 60)}, 16, 1);
 }
 
 static bool take(struct hold *h, uint32_t policy, uint8_t fill, size_t len)
@@ -70,12 +76,12 @@ static void the_bounds_hold(void **state)
     struct hold *h;
     (void)state;
     assert_int_equal(hold_new(&h), OK);
-    assert_int_equal(hold_put(h, 1, span_of(bytes, 60), 40, 16, 1), OK); /* one merged packet, more than the limit */
-    assert_int_equal(hold_put(h, 1, span_of(bytes, 60), 1, 16, 1), ERR_FULL);
+    assert_int_equal(put_one(h, 1, 40, 0), OK); /* one merged packet, more than the limit */
+    assert_int_equal(put_one(h, 1, 1, 0), ERR_FULL);
     for (unsigned i = 0; i < 16; i++)
-        assert_int_equal(hold_put(h, 2, span_of(bytes, 60), 1, 16, 1), OK);
-    assert_int_equal(hold_put(h, 2, span_of(bytes, 60), 1, 16, 1), ERR_FULL);
-    assert_int_equal(hold_put(h, 3, span_of(bytes, 60), 1, 16, 1), OK); /* another policy's room is its own */
+        assert_int_equal(put_one(h, 2, 1, 0), OK);
+    assert_int_equal(put_one(h, 2, 1, 0), ERR_FULL);
+    assert_int_equal(put_one(h, 3, 1, 0), OK); /* another policy's room is its own */
     assert_int_equal(expire(h, HOLD_TIME), 0);
     assert_int_equal(expire(h, HOLD_TIME + 1), 57);
     unsigned n = 0;
@@ -86,6 +92,25 @@ static void the_bounds_hold(void **state)
     for (n = 0; put(h, n, 'y', 65000, 3) == OK; n++)
         ;
     assert_int_equal(n, HOLD_BYTES / 65008);
+    hold_free(h);
+}
+
+static void fragments_of_a_datagram_count_once(void **state)
+{
+    struct hold *h;
+    (void)state;
+    assert_int_equal(hold_new(&h), OK);
+    for (uint64_t datagram = 1; datagram <= 16; datagram++)
+        for (unsigned i = 0; i < 40; i++)
+            assert_int_equal(put_one(h, 1, 1, datagram), OK);
+    assert_int_equal(put_one(h, 1, 1, 17), ERR_FULL);
+    assert_int_equal(put_one(h, 1, 1, 0), ERR_FULL);
+    for (unsigned i = 40; i < HOLD_FRAGMENTS; i++)
+        assert_int_equal(put_one(h, 1, 1, 3), OK);
+    assert_int_equal(put_one(h, 1, 1, 3), ERR_FULL);
+    assert_int_equal(put_one(h, 2, 16, 0), OK);
+    assert_int_equal(put_one(h, 2, 1, 3), ERR_FULL); /* another policy's */
+    assert_int_equal(expire(h, HOLD_TIME + 1), 16 * 40 + HOLD_FRAGMENTS - 40 + 16);
     hold_free(h);
 }
 
@@ -237,6 +262,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(packets_leave_in_order_for_the_policy_that_is_ready),
         cmocka_unit_test(the_bounds_hold),
+        cmocka_unit_test(fragments_of_a_datagram_count_once),
         cmocka_unit_test(the_area_is_used_round_and_round),
         RIG_TEST(the_first_packets_of_a_tunnel_on_demand_arrive),
         RIG_TEST(what_comes_before_its_sa_waits_for_it),
