@@ -16,10 +16,12 @@
 #define COVER_LOOKS 10000000ull /* at whether a policy covers a peer; beyond that it is taken for granted */
 #define PROTO_ICMP 1
 #define PROTO_UDP 17
+#define PROTO_FRAGMENT 44
 #define PROTO_ESP 50
 #define PROTO_AH 51
 #define PROTO_ICMPV6 58
 #define PROTO_MH 135
+#define ICMP_HEADER 8
 
 struct firewall {
     char tun[16], table[NFT_TABLE_TEXT];
@@ -452,28 +454,78 @@ static void protocol_between(struct rules *w, uint8_t first, uint8_t last)
     }
 }
 
-/* RFC 4301 section 6.1.1 leaves these to whoever knows the SA: the kernel, and we, look at what they quote. */
-static void icmp_errors_pass(struct rules *w, uint8_t family, uint8_t first, uint8_t last, uint16_t port)
+/* Of an ICMP error: which ones, and the protocol of what they quote, at that offset behind the ICMP header. */
+static void icmp_error_begin(struct rules *w, uint8_t family, uint8_t first, uint8_t last, unsigned protocol_at)
 {
-    const uint8_t plain_header = 0x45; /* IPv4 without options: we send none */
-    const uint8_t protocols[2] = {PROTO_ESP, PROTO_AH}, udp = PROTO_UDP;
-    const uint8_t ours[2] = {(uint8_t)(port >> 8), (uint8_t)port};
     rule(w, "input");
     nft_fact_byte(w->b, NFT_IS_PROTOCOL, family == 4 ? PROTO_ICMP : PROTO_ICMPV6);
     nft_field(w->b, NFT_TRANSPORT, 0, 1);
     between(w, &first, &last, 1);
-    nft_field(w->b, NFT_TRANSPORT, family == 4 ? 8 + 9 : 8 + 6, 1);
+    nft_field(w->b, NFT_TRANSPORT, ICMP_HEADER + protocol_at, 1);
+}
+
+static void quotes_from_port(struct rules *w, unsigned at, uint16_t port)
+{
+    const uint8_t udp = PROTO_UDP, ours[2] = {(uint8_t)(port >> 8), (uint8_t)port};
+    nft_compare(w->b, NFT_EQUAL, &udp, 1);
+    nft_field(w->b, NFT_TRANSPORT, ICMP_HEADER + at, 2);
+    nft_compare(w->b, NFT_EQUAL, ours, 2);
+}
+
+static void quotes_esp_or_ah(struct rules *w)
+{
+    const uint8_t protocols[2] = {PROTO_ESP, PROTO_AH};
+    between(w, &protocols[0], &protocols[1], 1);
+}
+
+/* RFC 4301 section 6.1.1 leaves these to whoever knows the SA: the kernel, and we, look at what they quote. */
+static void icmp_errors_pass(struct rules *w, uint8_t family, uint8_t first, uint8_t last, uint16_t port)
+{
+    const uint8_t plain_header = 0x45; /* IPv4 without options: we send none */
+    icmp_error_begin(w, family, first, last, family == 4 ? 9 : 6);
     if (port) {
-        nft_compare(w->b, NFT_EQUAL, &udp, 1);
+        quotes_from_port(w, family == 4 ? 20 : 40, port);
         if (family == 4) {
-            nft_field(w->b, NFT_TRANSPORT, 8, 1);
+            nft_field(w->b, NFT_TRANSPORT, ICMP_HEADER, 1);
             nft_compare(w->b, NFT_EQUAL, &plain_header, 1);
         }
-        nft_field(w->b, NFT_TRANSPORT, family == 4 ? 8 + 20 : 8 + 40, 2);
-        nft_compare(w->b, NFT_EQUAL, ours, 2);
     } else {
-        between(w, &protocols[0], &protocols[1], 1);
+        quotes_esp_or_ah(w);
     }
+    accept_rule(w);
+}
+
+static void quotes_fragment_of(struct rules *w, uint8_t first, uint8_t last)
+{
+    const uint8_t fragment = PROTO_FRAGMENT;
+    icmp_error_begin(w, 6, first, last, 6);
+    nft_compare(w->b, NFT_EQUAL, &fragment, 1);
+    nft_field(w->b, NFT_TRANSPORT, ICMP_HEADER + 40, 1);
+}
+
+/*
+ * The same about what this host has sent in fragments (IPv6: routers cut up nothing, they say Packet Too Big). A later
+ * fragment (offset, in units of 8 above three other bits) shows no port.
+ */
+static void icmp_errors_about_fragments_pass(struct rules *w, uint8_t first, uint8_t last, const uint16_t ports[2])
+{
+    const uint8_t udp = PROTO_UDP, first_bits[2] = {0, 7}, later[2] = {0, 8};
+    for (unsigned i = 0; i < 2; i++) {
+        if (!ports[i])
+            continue;
+        quotes_fragment_of(w, first, last);
+        quotes_from_port(w, 40 + 8, ports[i]);
+        nft_field(w->b, NFT_TRANSPORT, ICMP_HEADER + 40 + 2, 2);
+        nft_compare(w->b, NFT_AT_MOST, first_bits, 2);
+        accept_rule(w);
+    }
+    quotes_fragment_of(w, first, last);
+    nft_compare(w->b, NFT_EQUAL, &udp, 1);
+    nft_field(w->b, NFT_TRANSPORT, ICMP_HEADER + 40 + 2, 2);
+    nft_compare(w->b, NFT_AT_LEAST, later, 2);
+    accept_rule(w);
+    quotes_fragment_of(w, first, last);
+    quotes_esp_or_ah(w);
     accept_rule(w);
 }
 
@@ -524,6 +576,7 @@ static void ours_pass(struct rules *w)
         icmp_errors_pass(w, 4, 11, 12, ports[i]); /* time exceeded, parameter problem */
         icmp_errors_pass(w, 6, 1, 4, ports[i]);
     }
+    icmp_errors_about_fragments_pass(w, 1, 4, ports);
     neighbours_pass(w, "input");
     interface_passes(w, "forward", NFT_IS_IN, w->tun);
     interface_passes(w, "forward", NFT_IS_OUT, w->tun);

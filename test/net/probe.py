@@ -2,7 +2,8 @@
 
 probe.py send: reads a JSON list of [NAME, SOURCE, DESTINATION, PROTOCOL, more...] and sends them past all filters of this
 host: "udp", "tcp" and "fragments" (UDP in IPv6, cut up) with SOURCE-PORT, DESTINATION-PORT; "icmp" and "icmpv6" with TYPE, CODE; "quote" and "quote6", an
-ICMP error that quotes a UDP packet with SOURCE-PORT, DESTINATION-PORT; any other is a protocol's number.
+ICMP error that quotes a UDP packet with SOURCE-PORT, DESTINATION-PORT; "too-big", one that quotes an IPv6 fragment of
+PROTOCOL-NUMBER, OFFSET, SOURCE-PORT, DESTINATION-PORT; any other is a protocol's number.
 probe.py watch: prints "NAME" for each one that gets past this host's filters.
 probe.py sniff DEVICE MARKER: prints each address pair between which the marker is seen on the wire in the clear.
 probe.py without-netfilter PROGRAM...: runs it where the kernel knows no netfilter, as far as it can tell.
@@ -23,7 +24,7 @@ MARK = b'probe:%s;'
 
 def built(name, source, destination, protocol, *more):
     from scapy.all import ICMP, IP, IPv6, TCP, UDP, Raw, raw
-    from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6Unknown
+    from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6PacketTooBig, ICMPv6Unknown, IPv6ExtHdrFragment
     six = ':' in source
     payload = Raw(MARK % name.encode())
     if protocol in ('udp', 'tcp'):
@@ -36,6 +37,9 @@ def built(name, source, destination, protocol, *more):
         inner = ICMP(type=3, code=4) / IP(src=destination, dst=source) / UDP(sport=more[0], dport=more[1]) / payload
     elif protocol == 'quote6':
         inner = ICMPv6DestUnreach() / IPv6(src=destination, dst=source) / UDP(sport=more[0], dport=more[1]) / payload
+    elif protocol == 'too-big':
+        cut_up = IPv6ExtHdrFragment(nh=more[0], offset=more[1], m=1)
+        inner = ICMPv6PacketTooBig() / IPv6(src=destination, dst=source) / cut_up / Raw(struct.pack('>HH', *more[2:])) / payload
     else:
         return raw((IPv6(src=source, dst=destination, nh=int(protocol)) if six else
                     IP(src=source, dst=destination, proto=int(protocol))) / payload)

@@ -116,6 +116,10 @@ def test_peer_within_its_own_policy(lab):
         ['error', '192.0.2.2', '192.0.2.1', 'quote', 4500, 4500],
         ['error 6', '2001:db8::2', '2001:db8::1', 'quote6', 500, 500],
         ['fragments', '2001:db8::2', '2001:db8::1', 'fragments', 500, 500],
+        ['too big', '2001:db8::2', '2001:db8::1', 'too-big', 17, 0, 4500, 4500],
+        ['too big later', '2001:db8::2', '2001:db8::1', 'too-big', 17, 9, 0x4711, 0],
+        ['too big ESP', '2001:db8::2', '2001:db8::1', 'too-big', 50, 0, 1, 2],
+        ['too big AH later', '2001:db8::2', '2001:db8::1', 'too-big', 51, 1, 1, 2],
         ['neighbour', '2001:db8::2', '2001:db8::1', 'icmpv6', 136, 0],
     ]
     stays = [
@@ -125,6 +129,8 @@ def test_peer_within_its_own_policy(lab):
         ['ping', '2001:db8::2', '2001:db8::1', 'icmpv6', 128, 0],
         ['other error', '192.0.2.2', '192.0.2.1', 'quote', 5000, 4500],
         ['other error 6', '2001:db8::2', '2001:db8::1', 'quote6', 5000, 4500],
+        ['other too big', '2001:db8::2', '2001:db8::1', 'too-big', 17, 0, 5000, 4500],
+        ['other too big later', '2001:db8::2', '2001:db8::1', 'too-big', 6, 9, 5000, 4500],
     ]
     witness = Witness(left)
     # What tells that all have come is from the peer, too: a port of IKE lets it pass.
