@@ -20,7 +20,7 @@
 #define UNREACHABLE_METRIC 4278198272u
 #define THROW_METRIC (UNREACHABLE_METRIC - 1) /* a route to the TUN wins over it, an unreachable leftover does not */
 
-enum rule_preference { RULE_SOURCE = 5189, RULE_SPECIFIC = 5190, RULE_MAIN = 5191, RULE_ALL = 5192 };
+enum rule_preference { RULE_SEALED = 5188, RULE_SOURCE, RULE_SPECIFIC, RULE_MAIN, RULE_ALL };
 
 enum change_kind {
     CHANGE_LINK,
@@ -428,11 +428,12 @@ enum err netlink_throw_del(struct netlink *n, const struct netlink_prefix *p)
 
 static enum err rule_request(struct netlink *n, const struct change *c, uint16_t type, uint16_t flags)
 {
-    bool ours = c->preference != RULE_MAIN, source = c->preference == RULE_SOURCE;
+    bool source = c->preference == RULE_SOURCE, sealed = c->preference == RULE_SEALED;
+    bool ours = c->preference != RULE_MAIN && !sealed;
     struct fib_rule_hdr rule = {
         .family = (uint8_t)family_of(c->prefix.ip.family),
-        .table = ours ? RT_TABLE_UNSPEC : RT_TABLE_MAIN,
-        .action = FR_ACT_TO_TBL,
+        .table = ours || sealed ? RT_TABLE_UNSPEC : RT_TABLE_MAIN,
+        .action = sealed ? FR_ACT_GOTO : FR_ACT_TO_TBL,
         .flags = ours && !source ? FIB_RULE_INVERT : 0,
         .src_len = c->prefix.bits,
     };
@@ -441,11 +442,14 @@ static enum err rule_request(struct netlink *n, const struct change *c, uint16_t
 
     rtnl_begin(&q, type, flags, &rule, sizeof rule);
     rtnl_attr_u32(&q, FRA_PRIORITY, c->preference);
-    rtnl_attr_u32(&q, FRA_TABLE, ours ? ROUTE_TABLE : RT_TABLE_MAIN);
     rtnl_attr(&q, FRA_PROTOCOL, &protocol, sizeof protocol);
+    if (sealed)
+        rtnl_attr_u32(&q, FRA_GOTO, RULE_ALL);
+    else
+        rtnl_attr_u32(&q, FRA_TABLE, ours ? ROUTE_TABLE : RT_TABLE_MAIN);
     if (source)
         rtnl_attr(&q, FRA_SRC, c->prefix.ip.b, ip_len(c->prefix.ip.family));
-    if (ours && !source) {
+    if (sealed || (ours && !source)) {
         rtnl_attr_u32(&q, FRA_FWMARK, TUN_FWMARK);
         rtnl_attr_u32(&q, FRA_FWMASK, UINT32_MAX);
     }
@@ -500,12 +504,13 @@ enum err netlink_address_add(struct netlink *n, int ifindex, const struct netlin
     struct change c = {.kind = CHANGE_ADDRESS, .ifindex = ifindex, .prefix = *p};
     TRY(remember(n, &c));
     enum err e = address_request(n, &c, RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE);
-    if (e == OK) {
-        struct change rule = source_rule(p);
-        return rule_put(n, &rule);
+    if (e != OK) {
+        forget(n, &c);
+        return e;
     }
-    forget(n, &c);
-    return e;
+    struct change sealed = main_rule(p->ip.family, RULE_SEALED), rule = source_rule(p);
+    TRY(rule_put(n, &sealed));
+    return rule_put(n, &rule);
 }
 
 enum err netlink_address_del(struct netlink *n, int ifindex, const struct netlink_prefix *p)
@@ -527,7 +532,7 @@ static bool rule_again(struct netlink *n, const struct change *c)
 unsigned netlink_rules_keep(struct netlink *n, const struct netlink_prefix *addresses, unsigned count)
 {
     unsigned gone = 0;
-    for (uint32_t preference = RULE_SPECIFIC; preference <= RULE_ALL; preference++)
+    for (uint32_t preference = RULE_SEALED; preference <= RULE_ALL; preference++)
         for (uint8_t family = 4; family <= 6; family += 2) {
             struct change c = main_rule(family, preference);
             gone += rule_again(n, &c);
@@ -633,7 +638,7 @@ static bool rule_of_ours(struct span message, struct change *c)
     };
     if (from.len == ip_len(family))
         c->prefix = (struct netlink_prefix){ip_from_bytes(family, from.data), body.src_len};
-    return protocol.len == 1 && protocol.data[0] == ROUTE_PROTOCOL && c->preference >= RULE_SOURCE &&
+    return protocol.len == 1 && protocol.data[0] == ROUTE_PROTOCOL && c->preference >= RULE_SEALED &&
            c->preference <= RULE_ALL;
 }
 

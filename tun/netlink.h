@@ -3,6 +3,7 @@
  * undone by netlink_undo, in reverse order. (DESIGN: decisions 5 and 6.)
  *
  * Routes of protected prefixes stand in a table of our own (ROUTE_TABLE). Rules, for each IP version:
+ *   pref 5188: what has our mark goes on behind all of these, since it may come from an address of the TUN too
  *   pref 5189: what comes from an address of the TUN looks there, before all other networks of this host
  *   pref 5190: everything without our mark looks there, routes with a prefix length over 0 only
  *   pref 5191: the main table, prefix lengths over 0 only          (these two only if a default route is protected)

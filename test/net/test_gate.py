@@ -390,6 +390,23 @@ def test_where_nftables_is_missing_the_log_says_what_stands_in(lab):
     assert 'has to be loose for these policies' in a.log()
 
 
+def test_the_tunnels_address_may_be_the_outer_one(lab):
+    """What is sealed leaves from that address too: the rule that leads what has it into the tunnel leaves it alone."""
+    left, right = lab.pair()
+    right.address('lo', '10.2.0.1/32')
+    inner = {1: ('local = 192.0.2.1', 'remote = 0.0.0.0/0'), 2: ('local = 0.0.0.0/0', 'remote = 192.0.2.1')}
+    a, b = (Adit(host, f'[host]\n{"address = 192.0.2.1/32" if number == 1 else ""}\n[peer other]\nendpoint = 192.0.2.{3 - number}\n'
+                       f'{PEER}' + '\n'.join(inner[number]) + '\n').start() for host, number in ((left, 1), (right, 2)))
+    a.up('other')
+    left.ping('10.2.0.1', 3, source='192.0.2.1')
+    counters = a.status()['counters']
+    assert (counters['tun_reads'], counters['in_packets']) == (3, 3), 'nothing that is sealed comes to the TUN again'
+    left.run('ip rule del pref 5188')
+    wait_for('the rule', lambda: 'removed 1 of the routing rules' in a.log(), 20)
+    left.ping('10.2.0.1', 3, source='192.0.2.1')
+    assert a.stop() == 0 and '51' not in left.run('ip rule').stdout and b.stop() == 0
+
+
 def bypassing(number, host='', policy=''):
     """The configuration of host 1 or 2, with two bypasses that name ports."""
     other = 3 - number

@@ -283,6 +283,7 @@ static void addresses_routes_and_rules_come_and_go(void **state)
     assert_non_null(strstr(s, "fd00:2::/32 dev adit-t4 proto 90 src fd00:9::1"));
     assert_non_null(strstr(s, "unreachable fd00:2::/32 dev lo proto 90 metric 4278198272"));
     s = ip_says("ip -4 rule");
+    assert_non_null(strstr(s, "5188:\tfrom all fwmark 0x41444954 goto 5192 proto 90"));
     assert_non_null(strstr(s, "5189:\tfrom 10.9.0.1 lookup 5190 proto 90"));
     assert_non_null(strstr(s, "5190:\tnot from all fwmark 0x41444954 lookup 5190 suppress_prefixlength 0 proto 90"));
     assert_non_null(strstr(s, "5191:\tfrom all lookup main suppress_prefixlength 0 proto 90"));
