@@ -11,6 +11,7 @@
 
 #define TABLE_PREFIX "adit-"    /* and the name of the device */
 #define RULES_MAX 8192          /* of a table: those of one chain are walked */
+#define OTHERS 16               /* tables of others that the log tells of */
 #define FEW 4                   /* pairs that are rules of their own rather than sets */
 #define GROUPS 64               /* sets of one run of policies */
 #define COVER_LOOKS 10000000ull /* at whether a policy covers a peer; beyond that it is taken for granted */
@@ -639,9 +640,14 @@ void firewall_remove(struct firewall *f)
     f->on = false;
 }
 
-void firewall_sweep(void)
+void firewall_note_others(void)
 {
-    nft_sweep(TABLE_PREFIX);
+    char names[OTHERS][NFT_TABLE_TEXT];
+    for (unsigned n = nft_orphans(TABLE_PREFIX, names, OTHERS); n--;)
+        log_line(LOG_WARN, "core",
+                 "firewall: table inet %s is that of a daemon that has crashed: what it protects stays closed until "
+                 "it runs again; if it never will: nft delete table inet %s",
+                 names[n], names[n]);
 }
 
 static bool same(const struct buf *a, const struct buf *b)

@@ -32,8 +32,11 @@ MUST_USE enum err firewall_apply(struct firewall *f, const struct config *c, cha
 /* Was that one the last that was put in force? Only of one that is still there. */
 bool firewall_is_of(const struct firewall *f, const struct config *c);
 void firewall_remove(struct firewall *f);
-/* Removes what daemons left that crashed, with other TUN devices: it would drop what comes out of this one. */
-void firewall_sweep(void);
+/*
+ * Says in the log what daemons left that crashed, with other TUN devices: it stands for what they protect until they are
+ * there again, and may drop what comes out of this one.
+ */
+void firewall_note_others(void);
 /* Puts it back if another program has removed it: whoever loads rules of his own mostly begins with an empty set. */
 void firewall_keep(struct firewall *f);
 

@@ -289,7 +289,7 @@ static enum err link_up(struct host_state *h, const struct config *c)
 
 static enum err host_steps(struct host_state *h, const struct config *c)
 {
-    enum err e = netlink_open(&h->netlink);
+    enum err e = netlink_open(&h->netlink, c->host.tun);
     if (e != OK) {
         snprintf(h->why, sizeof h->why, "netlink: %s", err_text(e));
         return e;
@@ -301,7 +301,7 @@ static enum err host_steps(struct host_state *h, const struct config *c)
     TRY(firewall_up(h, c));
     TRY(link_up(h, c));
     netlink_sweep(h->netlink);
-    firewall_sweep();
+    firewall_note_others();
     return OK;
 }
 

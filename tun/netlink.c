@@ -16,9 +16,13 @@
 #include "tun/rtnl.h"
 #include "tun/udp.h"
 
-/* Worse than what people give to routes by hand, and the same at every start, so that leftovers are found again. */
-#define UNREACHABLE_METRIC 4278198272u
-#define THROW_METRIC (UNREACHABLE_METRIC - 1) /* a route to the TUN wins over it, an unreachable leftover does not */
+/*
+ * Worse than what people give to routes by hand. The lower half says whose they are, and is the same at every start of
+ * that daemon, so that it finds what a crash has left; an unreachable leftover does not win over a throw route.
+ */
+#define UNREACHABLE_METRIC 0xff000000u
+#define THROW_METRIC 0xfe000000u
+#define OWNERS 0x10000u
 
 enum rule_preference { RULE_SEALED = 5188, RULE_SOURCE, RULE_SPECIFIC, RULE_MAIN, RULE_ALL };
 
@@ -36,7 +40,7 @@ struct change {
     enum change_kind kind;
     int ifindex;
     struct netlink_prefix prefix; /* CHANGE_RULE: the source, or family only */
-    uint32_t preference;          /* CHANGE_RULE */
+    uint32_t preference;          /* CHANGE_RULE; CHANGE_UNREACHABLE, CHANGE_THROW: the metric */
 };
 
 struct entry {
@@ -47,6 +51,7 @@ struct entry {
 
 struct netlink {
     struct rtnl rtnl;
+    uint32_t owner; /* below OWNERS */
     struct rp_filter rp_filter;
     bool keep_strict;    /* reverse-path filters */
     struct hash changes; /* routes come by the ten thousand */
@@ -120,11 +125,21 @@ static void forget(struct netlink *n, const struct change *c)
 
 /* -- the handle -- */
 
-enum err netlink_open(struct netlink **out)
+/* FNV-1a, folded: with two names for the same number one daemon sweeps what the other's crash has left. */
+static uint32_t owner_of(const char *name)
+{
+    uint32_t h = 2166136261u;
+    for (; *name; name++)
+        h = (h ^ (uint8_t)*name) * 16777619u;
+    return (h ^ h >> 16) % OWNERS;
+}
+
+enum err netlink_open(struct netlink **out, const char *owner)
 {
     struct netlink *n = calloc(1, sizeof *n);
     if (!n)
         return ERR_NOMEM;
+    n->owner = owner_of(owner);
     enum err e = rtnl_open(&n->rtnl);
     if (e != OK) {
         free(n);
@@ -360,7 +375,17 @@ static void route_begin(struct rtnl_request *q, const struct change *c, uint16_t
     if (to_tun)
         rtnl_attr_u32(q, RTA_OIF, (uint32_t)c->ifindex);
     else
-        rtnl_attr_u32(q, RTA_PRIORITY, c->kind == CHANGE_THROW ? THROW_METRIC : UNREACHABLE_METRIC);
+        rtnl_attr_u32(q, RTA_PRIORITY, c->preference);
+}
+
+static struct change beneath(const struct netlink *n, const struct netlink_prefix *p)
+{
+    return (struct change){.kind = CHANGE_UNREACHABLE, .prefix = *p, .preference = UNREACHABLE_METRIC + n->owner};
+}
+
+static struct change thrown(const struct netlink *n, const struct netlink_prefix *p)
+{
+    return (struct change){.kind = CHANGE_THROW, .prefix = *p, .preference = THROW_METRIC + n->owner};
 }
 
 static enum err route_put(struct netlink *n, const struct change *c, const struct ip *src)
@@ -385,41 +410,41 @@ static enum err route_drop(struct netlink *n, const struct change *c)
 
 enum err netlink_route_add(struct netlink *n, int ifindex, const struct netlink_prefix *p, const struct ip *src)
 {
-    struct change beneath = {.kind = CHANGE_UNREACHABLE, .prefix = *p};
+    struct change below = beneath(n, p);
     struct change route = {.kind = CHANGE_ROUTE, .ifindex = ifindex, .prefix = *p};
     /* The unreachable one first: at no time is the prefix without either. */
-    TRY(route_put(n, &beneath, NULL));
+    TRY(route_put(n, &below, NULL));
     return route_put(n, &route, src);
 }
 
 enum err netlink_route_open(struct netlink *n, const struct netlink_prefix *p)
 {
-    struct change beneath = {.kind = CHANGE_UNREACHABLE, .prefix = *p};
-    forget(n, &beneath);
-    enum err e = route_drop(n, &beneath);
+    struct change below = beneath(n, p);
+    forget(n, &below);
+    enum err e = route_drop(n, &below);
     return e == ERR_NOTFOUND ? OK : e;
 }
 
 enum err netlink_route_del(struct netlink *n, int ifindex, const struct netlink_prefix *p)
 {
-    struct change beneath = {.kind = CHANGE_UNREACHABLE, .prefix = *p};
+    struct change below = beneath(n, p);
     struct change route = {.kind = CHANGE_ROUTE, .ifindex = ifindex, .prefix = *p};
     forget(n, &route);
-    forget(n, &beneath);
+    forget(n, &below);
     enum err first = route_drop(n, &route);
-    enum err second = route_drop(n, &beneath);
+    enum err second = route_drop(n, &below);
     return first != OK ? first : second;
 }
 
 enum err netlink_throw_add(struct netlink *n, const struct netlink_prefix *p)
 {
-    struct change c = {.kind = CHANGE_THROW, .prefix = *p};
+    struct change c = thrown(n, p);
     return route_put(n, &c, NULL);
 }
 
 enum err netlink_throw_del(struct netlink *n, const struct netlink_prefix *p)
 {
-    struct change c = {.kind = CHANGE_THROW, .prefix = *p};
+    struct change c = thrown(n, p);
     forget(n, &c);
     return route_drop(n, &c);
 }
@@ -570,38 +595,22 @@ static bool route_of_ours(struct span message, struct change *c)
     };
     if (c->kind == CHANGE_ROUTE)
         c->ifindex = (int)rtnl_find_u32(message, sizeof body, RTA_OIF, 0);
+    else
+        c->preference = rtnl_find_u32(message, sizeof body, RTA_PRIORITY, 0);
     return true;
 }
 
-static bool prefix_within(const struct netlink_prefix *inner, const struct netlink_prefix *outer)
+/* Left by one with our name: it is no other's, however it is called now. */
+static bool leftover(const struct netlink *n, const struct change *c)
 {
-    unsigned whole = outer->bits / 8u, rest = outer->bits % 8u;
-    if (inner->ip.family != outer->ip.family || inner->bits < outer->bits)
-        return false;
-    return memcmp(inner->ip.b, outer->ip.b, whole) == 0 &&
-           (rest == 0 || (inner->ip.b[whole] ^ outer->ip.b[whole]) >> (8 - rest) == 0);
+    return c->kind == CHANGE_ROUTE ? false : c->preference % OWNERS == n->owner;
 }
 
 /*
- * Another daemon's route to its TUN means that it uses the unreachable one of the same prefix, and the throw ones
- * within.
+ * Looks for routes in our table that this handle did not add: leftovers are taken away if asked for. True: it holds
+ * routes of another daemon, which may be running, or have crashed and keep closed what it protected.
  */
-static bool others_use(const struct netlink *n, struct span dump, const struct change *c)
-{
-    struct span message;
-    struct change route;
-    while (rtnl_next(&dump, &message)) {
-        if (!route_of_ours(message, &route) || route.kind != CHANGE_ROUTE || find_change(n, &route))
-            continue;
-        if (c->kind == CHANGE_THROW ? prefix_within(&c->prefix, &route.prefix)
-                                    : netlink_prefix_equal(&c->prefix, &route.prefix))
-            return true;
-    }
-    return false;
-}
-
-/* Returns whether the table holds routes of another daemon. */
-static bool sweep_routes(struct netlink *n, uint8_t family)
+static bool look_at_routes(struct netlink *n, uint8_t family, bool sweep)
 {
     struct rtmsg body = {.rtm_family = (uint8_t)family_of(family)};
     struct rtnl_request q;
@@ -615,8 +624,7 @@ static bool sweep_routes(struct netlink *n, uint8_t family)
         while (rtnl_next(&all, &message)) {
             if (!route_of_ours(message, &c) || find_change(n, &c))
                 continue;
-            bool leftover = c.kind != CHANGE_ROUTE && !others_use(n, buf_span(&dump), &c);
-            others |= !leftover || rtnl_resend(&n->rtnl, message, RTM_DELROUTE) != OK;
+            others |= !sweep || !leftover(n, &c) || rtnl_resend(&n->rtnl, message, RTM_DELROUTE) != OK;
         }
     }
     buf_free(&dump);
@@ -662,7 +670,7 @@ static void sweep_rules(struct netlink *n, uint8_t family)
 void netlink_sweep(struct netlink *n)
 {
     for (uint8_t family = 4; family <= 6; family += 2)
-        if (!sweep_routes(n, family))
+        if (!look_at_routes(n, family, true))
             sweep_rules(n, family);
 }
 
@@ -693,10 +701,27 @@ static void undo_one(struct netlink *n, const struct change *c)
     (void)e; /* what is gone already (a device taken away by hand takes its routes along) is what was wanted */
 }
 
+/* All of one IP version use these; what they lead to must be closed as long as any of them needs it. */
+static bool shared(const struct change *c)
+{
+    return c->kind == CHANGE_RULE && c->preference != RULE_SOURCE;
+}
+
 void netlink_undo(struct netlink *n)
 {
+    for (struct entry *e = n->last, *before; e; e = before) {
+        before = e->before;
+        if (shared(&e->change))
+            continue;
+        undo_one(n, &e->change);
+        entry_free(n, e);
+    }
+    if (!n->last)
+        return;
+    const bool others[2] = {look_at_routes(n, 4, false), look_at_routes(n, 6, false)};
     while (n->last) {
-        undo_one(n, &n->last->change);
+        if (!others[n->last->change.prefix.ip.family == 6])
+            undo_one(n, &n->last->change);
         entry_free(n, n->last);
     }
 }

@@ -31,7 +31,8 @@ struct netlink_prefix {
 bool netlink_prefix_equal(const struct netlink_prefix *a, const struct netlink_prefix *b);
 uint64_t netlink_prefix_key(const struct netlink_prefix *p); /* for core/base/hash.h */
 
-MUST_USE enum err netlink_open(struct netlink **out);
+/* owner: the name of the TUN, by which leftovers of a crash are known to be its own. */
+MUST_USE enum err netlink_open(struct netlink **out, const char *owner);
 void netlink_close(struct netlink *n); /* does not undo */
 
 /* Errors of all: PERM, EXISTS, NOTFOUND, SYSTEM; netlink_why has the kernel's words for the last failure. */
@@ -60,8 +61,9 @@ void netlink_keep_strict(struct netlink *n, bool keep);
 const char *netlink_why(const struct netlink *n);
 
 /*
- * Removes leftovers of a crash: unreachable and throw routes and rules that are tagged as ours, that this handle did not add, and
- * that no other daemon uses. To be called when what is wanted has been added, so that it is adopted without a gap.
+ * Removes leftovers of a crash of this owner: unreachable and throw routes that this handle did not add, and rules if no
+ * other daemon has routes, or has left some. To be called when what is wanted has been added, so that it is adopted
+ * without a gap. netlink_undo, too, leaves the rules to others if there are any.
  */
 void netlink_sweep(struct netlink *n);
 void netlink_undo(struct netlink *n);

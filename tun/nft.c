@@ -497,19 +497,17 @@ void nft_remove(const char *name)
 
 /* -- what a crash has left -- */
 
-#define SWEEP_MAX 16 /* tables a time */
-
 struct leftovers {
     const char *prefix;
-    char names[SWEEP_MAX][NFT_TABLE_TEXT];
-    unsigned n;
+    char (*names)[NFT_TABLE_TEXT];
+    unsigned n, cap;
 };
 
 static void look_at_table(struct leftovers *l, struct span message)
 {
     struct span name = rtnl_find(message, sizeof(struct nfgenmsg), NFTA_TABLE_NAME);
     size_t prefix = strlen(l->prefix);
-    if (l->n == SWEEP_MAX || name.len <= prefix || name.len > NFT_TABLE_TEXT || name.data[name.len - 1] != 0 ||
+    if (l->n == l->cap || name.len <= prefix || name.len > NFT_TABLE_TEXT || name.data[name.len - 1] != 0 ||
         memcmp(name.data, l->prefix, prefix) != 0 || if_nametoindex((const char *)name.data + prefix))
         return;
     memcpy(l->names[l->n++], name.data, name.len);
@@ -536,10 +534,10 @@ static void list_tables(int fd, struct leftovers *l)
     }
 }
 
-void nft_sweep(const char *prefix)
+unsigned nft_orphans(const char *prefix, char (*names)[NFT_TABLE_TEXT], unsigned cap)
 {
     struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
-    struct leftovers l = {.prefix = prefix};
+    struct leftovers l = {.prefix = prefix, .names = names, .cap = cap};
     struct nft_batch b = {0};
     int fd = open_socket(RTNL_RECEIVE_SIZE);
     table_message(&b, NFT_MSG_GETTABLE, NLM_F_DUMP);
@@ -550,6 +548,5 @@ void nft_sweep(const char *prefix)
     if (fd >= 0)
         (void)close(fd);
     nft_free(&b);
-    while (l.n)
-        nft_remove(l.names[--l.n]);
+    return l.n;
 }

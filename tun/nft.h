@@ -68,7 +68,7 @@ MUST_USE enum err nft_commit(struct nft_batch *b, char *why, size_t why_size);
 bool nft_gone(const char *table);
 /* Takes the table away; that there is none, or nothing to ask, is fine. */
 void nft_remove(const char *table);
-/* Takes away the tables named by that prefix and a network device that is not there: of who crashed, and left. */
-void nft_sweep(const char *prefix);
+/* The tables named by that prefix and a network device that is not there: of who crashed, and left. Returns how many. */
+unsigned nft_orphans(const char *prefix, char (*names)[NFT_TABLE_TEXT], unsigned cap);
 
 #endif

@@ -12,6 +12,7 @@ from traffic import tcp_transfer
 
 PYTHON = '/usr/bin/python3'
 PROBE = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'probe.py')
+MARKER = os.path.join(os.path.dirname(PROBE), 'marker.py')
 PEER = 'psk = "correct horse battery staple"\nstart = no\n'
 
 
@@ -93,15 +94,64 @@ def test_it_stands_after_a_crash_and_is_taken_over(lab):
     assert witness.takes(right, FORGED) == names(FORGED)
 
 
-def test_what_crashed_under_another_name_is_swept(lab):
-    """A table that knows another TUN device would drop what comes out of this one."""
-    left, _, a = victim(lab, SITE, 'tun = old0')
-    left.run('nft', 'add table inet adit-lo; add table inet other')
+def another(lab, left, host=''):
+    """A second daemon on left, with a TUN of its own, for what is reached in the clear without it."""
+    lab.hosts[1].address('lo', '10.8.0.1/32', 'fd08::1/128')
+    left.run('ip route add 10.8.0.0/24 via 192.0.2.2')
+    left.run('ip -6 route add fd08::/64 via 2001:db8::2')
+    return Adit(left, f'[host]\ntun = other0\nport = 0\nnat-port = 4501\n{host}\n[peer third]\nendpoint = 192.0.2.9\n{PEER}'
+                      'local = 10.1.0.0/24, fd01::/64\nremote = 10.8.0.0/24, fd08::/64\n', 'other')
+
+
+@pytest.mark.parametrize('firewall', ['auto', 'no'])
+def test_what_another_daemon_protected_stays_closed_after_its_crash(lab, firewall):
+    """One that ends or starts meanwhile leaves it, its routes and the rules to them, to who is restarted some day."""
+    left, right, a = victim(lab, SITE, f'firewall = {firewall}')
+    b = another(lab, left, f'firewall = {firewall}').start()
+    sniffer = right.spawn(PYTHON, PROBE, 'sniff', 'eth0', 'probe:')
+    sniffer.wait_text('sniffing')
+
+    def leaves():
+        left.run(PYTHON, PROBE, 'send', input=json.dumps([
+            ['third', '10.1.0.1', '10.8.0.1', 'udp', 5, 5], ['third6', 'fd01::1', 'fd08::1', 'udp', 5, 5]]), check=False)
+        time.sleep(0.3)
+        return 'clear' in sniffer.text()
+
+    b.stop(signal.SIGKILL)
+    assert not leaves()
     a.stop(signal.SIGKILL)
-    left.write('adit.ini', SITE)
     a.start()
-    assert sorted(left.run('nft list tables').stdout.split('\n')[:-1]) == [
-        'table inet adit-adit0', 'table inet adit-lo', 'table inet other']
+    assert not leaves()
+    assert ('table inet adit-other0 is that of a daemon that has crashed' in a.log()) == (firewall == 'auto')
+    assert a.stop() == 0
+    assert not leaves()
+    b.start()
+    assert b.stop() == 0 and leaves()
+    for command in ('ip rule', 'ip -6 rule', 'ip route show table all', 'ip -6 route show table all', 'nft list tables'):
+        assert not re.search('51[89]|adit', left.run(command).stdout), command
+
+
+@pytest.mark.parametrize('first', ['its own', 'the other'])
+def test_two_daemons_end_in_either_order(lab, first):
+    """What the one that goes on protects never leaves in the clear, by routes alone, and none leaves anything behind."""
+    left, right, a = victim(lab, SITE, 'firewall = no')
+    b = another(lab, left, 'firewall = no').start()
+    right.address('lo', '10.2.0.1/32', 'fd02::1/128')
+    left.run('ip route add 10.2.0.0/24 via 192.0.2.2')
+    left.run('ip -6 route add fd02::/64 via 2001:db8::2')
+    goes, stays, net = (a, b, 8) if first == 'its own' else (b, a, 2)
+    sniffer = right.spawn(PYTHON, PROBE, 'sniff', 'eth0', 'plaintext-marker')
+    sniffer.wait_text('sniffing')
+    for source, to in ('10.1.0.1', f'10.{net}.0.1'), ('fd01::1', f'fd0{net}::1'):
+        left.spawn(PYTHON, MARKER, source, to)
+    time.sleep(0.5)
+    assert goes.stop() == 0
+    time.sleep(1)
+    assert 'clear' not in sniffer.text()
+    assert stays.stop() == 0
+    wait_for('the host as it was before', lambda: 'clear' in sniffer.text(), 10)
+    for command in ('ip rule', 'ip -6 rule', 'ip route show table all', 'ip -6 route show table all'):
+        assert not re.search('51[89]|adit', left.run(command).stdout), command
 
 
 def test_peer_within_its_own_policy(lab):
@@ -474,9 +524,6 @@ def test_fail_open_passes_in_the_clear_while_there_is_no_sa(lab):
     for host in left, right:
         assert 'unreachable' not in host.run('ip route show table 5190').stdout
     left.ping('10.2.0.1', 3)
-
-
-MARKER = os.path.join(os.path.dirname(PROBE), 'marker.py')
 
 
 def marked(number, start, policy='', host=''):
