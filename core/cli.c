@@ -54,7 +54,8 @@ static const struct command {
      "Runs the daemon with this configuration, in the foreground, logging to stderr.\n"
      "SIGHUP loads the file anew; SIGTERM deletes the SAs at the peers, removes routes and TUN, and ends.\n"},
     {"check", "FILE", 1, 0, cli_check, "check a configuration",
-     "Reads a configuration, resolves its names and prints the policy table that would be loaded.\n"
+     "Reads a configuration, resolves its names and prints the policy table that would be loaded, and every\n"
+     "setting that differs from its default.\n"
      "Every error is printed as FILE:LINE: what is wrong, what was expected.\n"},
     {"status", "", 0, OPTION_SOCKET | OPTION_JSON | OPTION_WATCH, cli_status, "show peers, SAs, policies and counters",
      "Shows peers, IKE SAs, Child SAs, policies, counters and the reasons for drops.\n"},

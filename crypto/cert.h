@@ -38,7 +38,8 @@ MUST_USE enum err trust_add_ca(struct trust *t, struct span text, char *why, siz
 /* A CRL must be signed by one of the CAs, or by an intermediate met later; expired ones are kept and refused in use. */
 MUST_USE enum err trust_add_crl(struct trust *t, struct span text, char *why, size_t why_size);
 bool trust_equal(const struct trust *a, const struct trust *b);
-unsigned trust_count(const struct trust *t);                                /* of CAs */
+unsigned trust_count(const struct trust *t); /* of CAs */
+unsigned trust_crl_count(const struct trust *t);
 void trust_hint(const struct trust *t, unsigned i, uint8_t out[CERT_HINT]); /* of the i'th CA */
 
 /*

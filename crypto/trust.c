@@ -172,6 +172,11 @@ bool trust_equal(const struct trust *a, const struct trust *b)
     return within(a, b) && within(b, a);
 }
 
+unsigned trust_crl_count(const struct trust *t)
+{
+    return t->crl_count;
+}
+
 unsigned trust_count(const struct trust *t)
 {
     return t->ca_count;

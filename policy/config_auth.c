@@ -292,10 +292,19 @@ bool auth_equal(const struct authentication *a, const struct authentication *b)
            (a->trust && b->trust ? trust_equal(a->trust, b->trust) : a->trust == b->trust);
 }
 
+static void print_trust(const struct trust *t, FILE *out)
+{
+    unsigned cas = trust_count(t), crls = trust_crl_count(t);
+    fprintf(out, "a certificate of %u CA%s", cas, cas == 1 ? "" : "s");
+    if (crls)
+        fprintf(out, ", %u CRL%s", crls, crls == 1 ? "" : "s");
+    fprintf(out, "\n");
+}
+
 void auth_print(const struct authentication *a, FILE *out)
 {
     char key[64];
-    fprintf(out, "    auth      %s", a->local == AUTH_PSK ? "pre-shared key" : "");
+    fprintf(out, "    auth           %s", a->local == AUTH_PSK ? "pre-shared key" : "");
     if (a->local == AUTH_PSK && a->remote == AUTH_PSK) {
         fprintf(out, "\n");
         return;
@@ -309,7 +318,7 @@ void auth_print(const struct authentication *a, FILE *out)
     else if (a->public_key)
         fprintf(out, "%s raw key\n", public_key_text(a->public_key, key, sizeof(key)));
     else
-        fprintf(out, "a certificate of %u CA%s\n", trust_count(a->trust), trust_count(a->trust) == 1 ? "" : "s");
+        print_trust(a->trust, out);
 }
 
 void auth_free(struct authentication *a, const struct authentication *host)

@@ -26,13 +26,50 @@ struct target {
     struct policy *policy; /* of a [policy], or a peer's own; else NULL */
 };
 
+/* What a key's value is shown of. */
+struct shown {
+    const struct host *host;
+    const struct peer *peer;
+    const struct policy *policy;
+};
+
+enum field_kind {
+    FIELD_NONE,
+    FIELD_FLAG,      /* bool, by the words of true and false */
+    FIELD_WORD,      /* enum, by a word for each value */
+    FIELD_NUMBER,    /* unsigned, of any width */
+    FIELD_NUMBER_OR, /* or the word for zero */
+    FIELD_DURATION,  /* ns_t */
+    FIELD_DURATION_OR,
+    FIELD_SIZE, /* uint64_t */
+    FIELD_TEXT, /* char[] */
+    FIELD_PATH
+};
+
+/* The one field that a key stands for, of the host, the peer or the policy: it is read and shown in the same way. */
+struct field {
+    enum field_kind kind;
+    uint16_t at, bytes;       /* where in its struct, and how many */
+    const char *const *words; /* FLAG, WORD; NULL behind them */
+    const char *zero;         /* what 0 and the empty text are shown as; NULL: as it is */
+    unsigned min, max;        /* NUMBER; SIZE: min is what K stands for */
+    bool told;                /* config_print has words of its own for it */
+};
+
 struct key {
     const char *name;
     unsigned sections; /* enum section_kind bits: where it may stand */
     bool list;         /* indented lines extend it */
     bool of_policy;    /* in a [peer]: belongs to the peer's own policy */
-    void (*apply)(struct target *t, const char *value, unsigned line); /* NULL: planned, not built yet */
+    void (*apply)(struct target *t, const char *value, unsigned line); /* NULL: the field is all; without: planned */
+    void (*show)(const struct shown *of, char *text, size_t size);     /* NULL: the field, or config_print does */
+    struct field field;
 };
+
+/* The value into a key's field. */
+void field_read(const struct key *k, struct target *t, const char *value, unsigned line);
+/* The value of a key as it would be written. False: config_print has words of its own for it, or it is planned. */
+bool key_show(const struct key *k, const struct shown *of, char *text, size_t size);
 
 /* Row i of the table, NULL past its end; fewer than CONFIG_KEYS. */
 const struct key *key_at(unsigned i);
@@ -138,21 +175,20 @@ void auth_free(struct authentication *a, const struct authentication *host); /* 
 /* -- the outer header (config_outer.c) -- */
 
 void outer_dscp(struct target *t, const char *value, unsigned line);
-void outer_ecn(struct target *t, const char *value, unsigned line);
-void outer_df(struct target *t, const char *value, unsigned line);
+void outer_show_dscp(const struct shown *of, char *text, size_t size);
 struct outer_rule outer_default(void);
 bool outer_equal(const struct outer_rule *a, const struct outer_rule *b);
 
-/* -- what an observer sees of the traffic, and what we do (config_traffic.c) -- */
+/* -- what an observer sees of the traffic (config_traffic.c) -- */
 
 void traffic_tfc(struct target *t, const char *value, unsigned line);
-void traffic_audit(struct target *t, const char *value, unsigned line);
-void traffic_flow_log(struct target *t, const char *value, unsigned line);
-void traffic_flow_log_file(struct target *t, const char *value, unsigned line);
-void traffic_dummies(struct target *t, const char *value, unsigned line);
+void traffic_show_tfc(const struct shown *of, char *text, size_t size);
 
 /* -- after reading -- */
 
+void host_defaults(struct host *h);
+void peer_defaults(struct peer *p); /* of a zeroed one */
+void policy_defaults(struct policy *p);
 /* Applies the sections to the configuration: keys, defaults, required keys. Errors: NOMEM. */
 MUST_USE enum err config_apply(struct loading *l, const struct ini *ini);
 void config_check(struct loading *l); /* what only the whole shows: names, shadows, coverage */

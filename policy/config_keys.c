@@ -65,12 +65,6 @@ static void host_address(struct target *t, const char *value, unsigned line)
     }
 }
 
-static void host_mtu(struct target *t, const char *value, unsigned line)
-{
-    if (strcmp(value, "auto") != 0)
-        value_number_or(t->load, line, value, "auto or ", 576, 65535, &t->host->mtu);
-}
-
 static void host_listen(struct target *t, const char *value, unsigned line)
 {
     const unsigned max = sizeof(t->host->listen) / sizeof(t->host->listen[0]);
@@ -86,46 +80,12 @@ static void host_listen(struct target *t, const char *value, unsigned line)
     }
 }
 
-static void host_port(struct target *t, const char *value, unsigned line)
+static void show_listen(const struct shown *of, char *text, size_t size)
 {
-    unsigned port;
-    if (value_number(t->load, line, value, 0, 65535, &port))
-        t->host->port = (uint16_t)port;
-}
-
-static void host_nat_port(struct target *t, const char *value, unsigned line)
-{
-    unsigned port;
-    if (value_number(t->load, line, value, 1, 65535, &port))
-        t->host->nat_port = (uint16_t)port;
-}
-
-static void host_workers(struct target *t, const char *value, unsigned line)
-{
-    if (strcmp(value, "auto") != 0)
-        value_number_or(t->load, line, value, "auto or ", 1, WORKERS_MAX, &t->host->workers);
-}
-
-static void host_half_open(struct target *t, const char *value, unsigned line)
-{
-    value_number(t->load, line, value, 1, 1000000, &t->host->half_open);
-}
-
-static void host_cookies(struct target *t, const char *value, unsigned line)
-{
-    static const char *const words[] = {"auto", "always", NULL};
-    unsigned i;
-    if (value_word(t->load, line, value, words, &i))
-        t->host->cookies = i == 1;
-}
-
-static void host_io(struct target *t, const char *value, unsigned line)
-{
-    static const char *const words[] = {"auto", "uring", "epoll", NULL};
-    static const enum loop_kind kinds[] = {LOOP_AUTO, LOOP_URING, LOOP_EPOLL};
-    unsigned i;
-    if (value_word(t->load, line, value, words, &i))
-        t->host->io = kinds[i];
+    char ip[IP_TEXT];
+    size_t used = (size_t)snprintf(text, size, "%s", of->host->listens ? "" : "all addresses");
+    for (unsigned i = 0; i < of->host->listens && used < size; i++)
+        used += (size_t)snprintf(text + used, size - used, "%s%s", i ? ", " : "", ip_format(&of->host->listen[i], ip));
 }
 
 static void host_crypto(struct target *t, const char *value, unsigned line)
@@ -136,40 +96,6 @@ static void host_crypto(struct target *t, const char *value, unsigned line)
         words[i + 1] = engine_name(i);
     if (value_word(t->load, line, value, words, &i))
         snprintf(t->host->crypto, sizeof(t->host->crypto), "%s", words[i]);
-}
-
-static void host_routes(struct target *t, const char *value, unsigned line)
-{
-    static const char *const words[] = {"auto", "no", NULL};
-    unsigned i;
-    if (value_word(t->load, line, value, words, &i))
-        t->host->routes = i == 0;
-}
-
-static void host_firewall(struct target *t, const char *value, unsigned line)
-{
-    static const char *const words[] = {"auto", "no", NULL};
-    unsigned i;
-    if (value_word(t->load, line, value, words, &i))
-        t->host->firewall = i == 0;
-}
-
-static void host_log(struct target *t, const char *value, unsigned line)
-{
-    static const char *const words[] = {"error", "warn", "info", "debug", NULL};
-    static const enum log_level levels[] = {LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG};
-    unsigned i;
-    if (value_word(t->load, line, value, words, &i))
-        t->host->log = levels[i];
-}
-
-static void host_log_format(struct target *t, const char *value, unsigned line)
-{
-    static const char *const words[] = {"text", "json", NULL};
-    static const enum log_format formats[] = {LOG_TEXT, LOG_JSON};
-    unsigned i;
-    if (value_word(t->load, line, value, words, &i))
-        t->host->log_format = formats[i];
 }
 
 bool value_path(struct loading *l, unsigned line, const char *value, char *out, size_t size)
@@ -184,16 +110,6 @@ bool value_path(struct loading *l, unsigned line, const char *value, char *out, 
     }
     stpcpy(stpcpy(out, folder), path);
     return true;
-}
-
-static void host_keylog(struct target *t, const char *value, unsigned line)
-{
-    value_path(t->load, line, value, t->host->keylog, sizeof(t->host->keylog));
-}
-
-static void host_control(struct target *t, const char *value, unsigned line)
-{
-    value_text(t->load, line, value, t->host->control, sizeof(t->host->control));
 }
 
 /* -- [peer] -- */
@@ -240,38 +156,6 @@ static void peer_ike(struct target *t, const char *value, unsigned line)
     value_proposals(t->load, line, value, PROTOCOL_IKE, &t->peer->ike);
 }
 
-static void peer_start(struct target *t, const char *value, unsigned line)
-{
-    static const char *const words[] = {"yes", "on-demand", "no", NULL};
-    static const enum start_mode modes[] = {START_YES, START_ON_DEMAND, START_NO};
-    unsigned i;
-    if (value_word(t->load, line, value, words, &i))
-        t->peer->start = modes[i];
-}
-
-static void peer_encap(struct target *t, const char *value, unsigned line)
-{
-    static const char *const words[] = {"auto", "udp", "raw", NULL};
-    static const enum encap_mode modes[] = {ENCAP_AUTO, ENCAP_UDP, ENCAP_RAW};
-    unsigned i;
-    if (value_word(t->load, line, value, words, &i))
-        t->peer->encap = modes[i];
-}
-
-static void peer_unique(struct target *t, const char *value, unsigned line)
-{
-    static const char *const words[] = {"no", "replace", "keep", NULL};
-    static const enum unique_mode modes[] = {UNIQUE_NO, UNIQUE_REPLACE, UNIQUE_KEEP};
-    unsigned i;
-    if (value_word(t->load, line, value, words, &i))
-        t->peer->unique = modes[i];
-}
-
-static void peer_rekey(struct target *t, const char *value, unsigned line)
-{
-    value_duration(t->load, line, value, false, &t->peer->rekey);
-}
-
 static void peer_reauth(struct target *t, const char *value, unsigned line)
 {
     ns_t reauth;
@@ -281,15 +165,6 @@ static void peer_reauth(struct target *t, const char *value, unsigned line)
         complain(t->load, line, "found '%s', expected at least 10s, or 'no'", value);
     else
         t->peer->reauth = reauth;
-}
-
-static void peer_childless(struct target *t, const char *value, unsigned line)
-{
-    static const char *const words[] = {"allow", "force", "never", NULL};
-    static const enum childless_mode modes[] = {CHILDLESS_ALLOW, CHILDLESS_FORCE, CHILDLESS_NEVER};
-    unsigned i;
-    if (value_word(t->load, line, value, words, &i))
-        t->peer->childless = modes[i];
 }
 
 static void peer_ppk(struct target *t, const char *value, unsigned line)
@@ -302,59 +177,7 @@ static void peer_ppk_id(struct target *t, const char *value, unsigned line)
     value_identity(t->load, line, value, &t->peer->ppk_id);
 }
 
-static void peer_ppk_required(struct target *t, const char *value, unsigned line)
-{
-    static const char *const words[] = {"yes", "no", NULL};
-    unsigned i;
-    if (value_word(t->load, line, value, words, &i))
-        t->peer->ppk_required = i == 0;
-}
-
-static void peer_dpd(struct target *t, const char *value, unsigned line)
-{
-    value_duration(t->load, line, value, true, &t->peer->dpd);
-}
-
-static void peer_fragmentation(struct target *t, const char *value, unsigned line)
-{
-    static const char *const words[] = {"yes", "no", NULL};
-    unsigned i;
-    if (value_word(t->load, line, value, words, &i))
-        t->peer->fragmentation = i == 0;
-}
-
-static void peer_window(struct target *t, const char *value, unsigned line)
-{
-    value_number(t->load, line, value, 1, WINDOW_MAX, &t->peer->window);
-}
-
-static void peer_mobike(struct target *t, const char *value, unsigned line)
-{
-    static const char *const words[] = {"yes", "no", NULL};
-    unsigned i;
-    if (value_word(t->load, line, value, words, &i))
-        t->peer->mobike = i == 0;
-}
-
-static void peer_pmtu(struct target *t, const char *value, unsigned line)
-{
-    static const char *const words[] = {"probe", "icmp", "no", NULL};
-    static const enum pmtu_mode modes[] = {PMTU_PROBE, PMTU_ICMP, PMTU_NO};
-    unsigned i;
-    if (value_word(t->load, line, value, words, &i))
-        t->peer->pmtu = modes[i];
-}
-
 /* -- [policy], and a peer's own -- */
-
-static void policy_action(struct target *t, const char *value, unsigned line)
-{
-    static const char *const words[] = {"protect", "bypass", "discard", NULL};
-    static const enum policy_action actions[] = {ACTION_PROTECT, ACTION_BYPASS, ACTION_DISCARD};
-    unsigned i;
-    if (value_word(t->load, line, value, words, &i))
-        t->policy->action = actions[i];
-}
 
 static void policy_peer(struct target *t, const char *value, unsigned line)
 {
@@ -403,35 +226,6 @@ static void policy_ah(struct target *t, const char *value, unsigned line)
     value_proposals(t->load, line, value, PROTOCOL_AH, &t->policy->esp);
 }
 
-static void policy_lifetime(struct target *t, const char *value, unsigned line)
-{
-    value_duration(t->load, line, value, true, &t->policy->lifetime);
-}
-
-static void policy_bytes(struct target *t, const char *value, unsigned line)
-{
-    value_size(t->load, line, value, 1024, &t->policy->bytes);
-}
-
-static void policy_packets(struct target *t, const char *value, unsigned line)
-{
-    value_size(t->load, line, value, 1000, &t->policy->packets);
-}
-
-static void policy_window(struct target *t, const char *value, unsigned line)
-{
-    unsigned n;
-    if (value_number(t->load, line, value, 32, 65536, &n))
-        t->policy->replay_window = n;
-}
-
-static void policy_hold(struct target *t, const char *value, unsigned line)
-{
-    unsigned n;
-    if (value_number(t->load, line, value, 0, 256, &n))
-        t->policy->hold = (uint16_t)n;
-}
-
 static void policy_mss(struct target *t, const char *value, unsigned line)
 {
     unsigned n;
@@ -443,33 +237,43 @@ static void policy_mss(struct target *t, const char *value, unsigned line)
         t->policy->mss = (uint16_t)n;
 }
 
-static void policy_fragment(struct target *t, const char *value, unsigned line)
+static void show_mss(const struct shown *of, char *text, size_t size)
 {
-    static const char *const words[] = {"before", "after", NULL};
-    unsigned i;
-    if (value_word(t->load, line, value, words, &i))
-        t->policy->fragment_before = i == 0;
+    if (of->policy->mss && of->policy->mss != MSS_KEEP)
+        snprintf(text, size, "%u", of->policy->mss);
+    else
+        snprintf(text, size, "%s", of->policy->mss ? "no" : "auto");
 }
+
+static const struct {
+    const char *word;
+    uint8_t bit;
+} icmp_words[] = {{"too-big", ICMP_TOO_BIG}, {"unreachable", ICMP_UNREACHABLE}};
+#define ICMP_WORDS (sizeof icmp_words / sizeof icmp_words[0])
 
 static void policy_icmp(struct target *t, const char *value, unsigned line)
 {
-    static const struct {
-        const char *word;
-        uint8_t bit;
-    } rows[] = {{"too-big", ICMP_TOO_BIG}, {"unreachable", ICMP_UNREACHABLE}};
     char item[32];
     t->policy->icmp = 0;
     if (strcmp(value, "no") == 0)
         return;
     while (next_item(&value, item, sizeof(item))) {
         uint8_t bit = 0;
-        for (unsigned i = 0; i < sizeof rows / sizeof rows[0]; i++)
-            bit |= strcmp(item, rows[i].word) == 0 ? rows[i].bit : 0;
+        for (unsigned i = 0; i < ICMP_WORDS; i++)
+            bit |= strcmp(item, icmp_words[i].word) == 0 ? icmp_words[i].bit : 0;
         t->policy->icmp |= bit;
         if (!bit)
             complain(t->load, line, "found '%s', expected a list of too-big and unreachable, or no alone",
                      *item ? item : "nothing");
     }
+}
+
+static void show_icmp(const struct shown *of, char *text, size_t size)
+{
+    size_t used = (size_t)snprintf(text, size, "%s", of->policy->icmp ? "" : "no");
+    for (unsigned i = 0; i < ICMP_WORDS && used < size; i++)
+        if (of->policy->icmp & icmp_words[i].bit)
+            used += (size_t)snprintf(text + used, size - used, "%s%s", used ? ", " : "", icmp_words[i].word);
 }
 
 /* Takes one of the two ESN values out of every proposal. False: nothing was left of one of them. */
@@ -486,14 +290,6 @@ static bool drop_esn(struct proposals *esp, uint16_t id)
         left = left && proposal_has(p, TRANSFORM_ESN);
     }
     return left;
-}
-
-static void policy_fail_open(struct target *t, const char *value, unsigned line)
-{
-    static const char *const words[] = {"no", "yes", NULL};
-    unsigned i;
-    if (value_word(t->load, line, value, words, &i))
-        t->policy->fail_open = i == 1;
 }
 
 /* Stands behind "esp" and "ah" in the table, so that its proposals are there. */
@@ -513,81 +309,100 @@ static void policy_esn(struct target *t, const char *value, unsigned line)
 
 #define OWN (PEER | POLICY)
 
+/* The words of keys with few values; of an enum in the order of its values, else of true and false. */
+#define WORDS(...) ((const char *const[]){__VA_ARGS__, NULL})
+static const char *const yes_no[] = {"yes", "no", NULL};
+static const char *const auto_no[] = {"auto", "no", NULL};
+
+/* In a row: the field that is set and shown. */
+#define FIELD(kind_, type, member) \
+    .field.kind = (kind_), .field.at = offsetof(struct type, member), .field.bytes = sizeof(((struct type *)0)->member)
+#define FLAG(type, member, words_) FIELD(FIELD_FLAG, type, member), .field.words = (words_)
+#define WORD(type, member, ...) FIELD(FIELD_WORD, type, member), .field.words = WORDS(__VA_ARGS__)
+#define NUMBER(type, member, min_, max_) FIELD(FIELD_NUMBER, type, member), .field.min = (min_), .field.max = (max_)
+#define NUMBER_OR_AUTO(type, member, min_, max_) \
+    FIELD(FIELD_NUMBER_OR, type, member), .field.min = (min_), .field.max = (max_), .field.zero = "auto"
+#define DURATION(type, member) FIELD(FIELD_DURATION, type, member)
+#define DURATION_OR_NO(type, member) FIELD(FIELD_DURATION_OR, type, member), .field.zero = "no"
+#define SIZE(type, member, kilo) \
+    FIELD(FIELD_SIZE, type, member), .field.min = (kilo), .field.zero = "what is safe for the suite"
+#define TOLD .field.told = true /* by config_print in words of its own */
+
 static const struct key keys[] = {
-    {"id", HOST, false, false, host_id},
-    {"key", HOST | PEER, false, false, auth_key},
-    {"cert", HOST | PEER, true, false, auth_cert},
-    {"ca", HOST | PEER, true, false, auth_ca},
-    {"crl", HOST, true, false, auth_crl}, /* behind "ca", so that they are there */
-    {"tun", HOST, false, false, host_tun},
-    {"address", HOST, true, false, host_address},
-    {"mtu", HOST, false, false, host_mtu},
-    {"listen", HOST, true, false, host_listen},
-    {"port", HOST, false, false, host_port},
-    {"nat-port", HOST, false, false, host_nat_port},
-    {"workers", HOST, false, false, host_workers},
-    {"half-open", HOST, false, false, host_half_open},
-    {"cookies", HOST, false, false, host_cookies},
-    {"io", HOST, false, false, host_io},
-    {"crypto", HOST, false, false, host_crypto},
-    {"routes", HOST, false, false, host_routes},
-    {"log", HOST, false, false, host_log},
-    {"log-format", HOST, false, false, host_log_format},
-    {"keylog", HOST, false, false, host_keylog},
-    {"audit", HOST, false, false, traffic_audit},
-    {"flow-log-file", HOST, false, false, traffic_flow_log_file},
-    {"control", HOST, false, false, host_control},
+    {"id", HOST, false, false, .apply = host_id},
+    {"key", HOST | PEER, false, false, .apply = auth_key},
+    {"cert", HOST | PEER, true, false, .apply = auth_cert},
+    {"ca", HOST | PEER, true, false, .apply = auth_ca},
+    {"crl", HOST, true, false, .apply = auth_crl}, /* behind "ca", so that they are there */
+    {"tun", HOST, false, false, .apply = host_tun},
+    {"address", HOST, true, false, .apply = host_address},
+    {"mtu", HOST, false, false, NUMBER_OR_AUTO(host, mtu, 576, 65535)},
+    {"listen", HOST, true, false, .apply = host_listen, .show = show_listen},
+    {"port", HOST, false, false, NUMBER(host, port, 0, 65535), TOLD},
+    {"nat-port", HOST, false, false, NUMBER(host, nat_port, 1, 65535), TOLD},
+    {"workers", HOST, false, false, NUMBER_OR_AUTO(host, workers, 1, WORKERS_MAX)},
+    {"half-open", HOST, false, false, NUMBER(host, half_open, 1, 1000000), .field.zero = "1000"},
+    {"cookies", HOST, false, false, FLAG(host, cookies, WORDS("always", "auto"))},
+    {"io", HOST, false, false, WORD(host, io, "auto", "uring", "epoll")},
+    {"crypto", HOST, false, false, .apply = host_crypto, FIELD(FIELD_TEXT, host, crypto)},
+    {"routes", HOST, false, false, FLAG(host, routes, auto_no)},
+    {"log", HOST, false, false, WORD(host, log, "error", "warn", "info", "debug")},
+    {"log-format", HOST, false, false, WORD(host, log_format, "text", "json")},
+    {"keylog", HOST, false, false, FIELD(FIELD_PATH, host, keylog), .field.zero = "no"},
+    {"audit", HOST, false, false, FLAG(host, audit, yes_no)},
+    {"flow-log-file", HOST, false, false, FIELD(FIELD_PATH, host, flow_log), .field.zero = "the log"},
+    {"control", HOST, false, false, FIELD(FIELD_TEXT, host, control), TOLD},
 
-    {"endpoint", PEER, true, false, peer_endpoint},
-    {"id", PEER, false, false, peer_id},
-    {"local-id", PEER, false, false, peer_local_id},
-    {"psk", PEER, false, false, peer_psk},
-    {"public-key", PEER, false, false, auth_public_key},
-    {"auth", PEER, false, false, auth_methods},
-    {"ike", PEER, true, false, peer_ike},
-    {"start", PEER, false, false, peer_start},
-    {"encap", PEER, false, false, peer_encap},
-    {"rekey", PEER, false, false, peer_rekey},
-    {"reauth", PEER, false, false, peer_reauth},
-    {"dpd", PEER, false, false, peer_dpd},
-    {"childless", PEER, false, false, peer_childless},
-    {"ppk", PEER, false, false, peer_ppk},
-    {"ppk-id", PEER, false, false, peer_ppk_id},
-    {"ppk-required", PEER, false, false, peer_ppk_required},
-    {"mobike", PEER, false, false, peer_mobike},
-    {"pmtu", PEER, false, false, peer_pmtu},
-    {"unique", PEER, false, false, peer_unique},
+    {"endpoint", PEER, true, false, .apply = peer_endpoint},
+    {"id", PEER, false, false, .apply = peer_id},
+    {"local-id", PEER, false, false, .apply = peer_local_id},
+    {"psk", PEER, false, false, .apply = peer_psk},
+    {"public-key", PEER, false, false, .apply = auth_public_key},
+    {"auth", PEER, false, false, .apply = auth_methods},
+    {"ike", PEER, true, false, .apply = peer_ike},
+    {"start", PEER, false, false, WORD(peer, start, "yes", "on-demand", "no"), TOLD},
+    {"encap", PEER, false, false, WORD(peer, encap, "auto", "udp", "raw")},
+    {"rekey", PEER, false, false, DURATION(peer, rekey)},
+    {"reauth", PEER, false, false, .apply = peer_reauth, DURATION_OR_NO(peer, reauth)},
+    {"dpd", PEER, false, false, DURATION_OR_NO(peer, dpd)},
+    {"childless", PEER, false, false, WORD(peer, childless, "allow", "force", "never")},
+    {"ppk", PEER, false, false, .apply = peer_ppk},
+    {"ppk-id", PEER, false, false, .apply = peer_ppk_id},
+    {"ppk-required", PEER, false, false, FLAG(peer, ppk_required, yes_no), TOLD},
+    {"mobike", PEER, false, false, FLAG(peer, mobike, yes_no)},
+    {"pmtu", PEER, false, false, WORD(peer, pmtu, "probe", "icmp", "no")},
+    {"unique", PEER, false, false, WORD(peer, unique, "no", "replace", "keep")},
 
-    {"action", POLICY, false, false, policy_action},
-    {"peer", POLICY, false, false, policy_peer},
-    {"local", OWN, true, true, policy_local},
-    {"remote", OWN, true, true, policy_remote},
-    {"mode", OWN, false, true, policy_mode},
-    {"esp", OWN, true, true, policy_esp},
-    {"ah", OWN, true, true, policy_ah},
-    {"esn", OWN, false, true, policy_esn},
-    {"lifetime", OWN, false, true, policy_lifetime},
-    {"bytes", OWN, false, true, policy_bytes},
-    {"packets", OWN, false, true, policy_packets},
-    {"replay-window", OWN, false, true, policy_window},
-    {"hold", OWN, false, true, policy_hold},
+    {"action", POLICY, false, false, WORD(policy, action, "protect", "bypass", "discard"), TOLD},
+    {"peer", POLICY, false, false, .apply = policy_peer},
+    {"local", OWN, true, true, .apply = policy_local},
+    {"remote", OWN, true, true, .apply = policy_remote},
+    {"mode", OWN, false, true, .apply = policy_mode},
+    {"esp", OWN, true, true, .apply = policy_esp},
+    {"ah", OWN, true, true, .apply = policy_ah},
+    {"esn", OWN, false, true, .apply = policy_esn, FLAG(policy, esn, yes_no)},
+    {"lifetime", OWN, false, true, DURATION_OR_NO(policy, lifetime)},
+    {"bytes", OWN, false, true, SIZE(policy, bytes, 1024)},
+    {"packets", OWN, false, true, SIZE(policy, packets, 1000)},
+    {"replay-window", OWN, false, true, NUMBER(policy, replay_window, 32, 65536)},
+    {"hold", OWN, false, true, NUMBER(policy, hold, 0, 256)},
 
-    {"firewall", HOST, false, false, host_firewall},
-    {"metrics", HOST, false, false, NULL},
-    {"user", HOST, false, false, NULL},
-    {"hook", HOST, false, false, NULL},
-    {"fragmentation", PEER, false, false, peer_fragmentation},
-    {"window", PEER, false, false, peer_window},
-    {"dscp", OWN, true, true, outer_dscp},
-    {"ecn", OWN, false, true, outer_ecn},
-    {"df", OWN, false, true, outer_df},
-    {"tfc", OWN, true, true, traffic_tfc},
-    {"dummies", OWN, false, true, traffic_dummies},
-    {"mss", OWN, false, true, policy_mss},
-    {"fragment", OWN, false, true, policy_fragment},
-    {"fail-open", OWN, false, true, policy_fail_open},
-    {"icmp", OWN, true, true, policy_icmp},
-    {"flow-log", OWN, false, true, traffic_flow_log},
+    {"firewall", HOST, false, false, FLAG(host, firewall, auto_no)},
+    {"metrics", HOST, false, false, .apply = NULL},
+    {"user", HOST, false, false, .apply = NULL},
+    {"hook", HOST, false, false, .apply = NULL},
+    {"fragmentation", PEER, false, false, FLAG(peer, fragmentation, yes_no)},
+    {"window", PEER, false, false, NUMBER(peer, window, 1, WINDOW_MAX)},
+    {"dscp", OWN, true, true, .apply = outer_dscp, .show = outer_show_dscp},
+    {"ecn", OWN, false, true, FLAG(policy, outer.ecn, yes_no)},
+    {"df", OWN, false, true, WORD(policy, outer.df, "clear", "copy", "set")},
+    {"tfc", OWN, true, true, .apply = traffic_tfc, .show = traffic_show_tfc},
+    {"dummies", OWN, false, true, NUMBER(policy, dummies, 0, DUMMIES_MAX)},
+    {"mss", OWN, false, true, .apply = policy_mss, .show = show_mss},
+    {"fragment", OWN, false, true, FLAG(policy, fragment_before, WORDS("before", "after"))},
+    {"fail-open", OWN, false, true, FLAG(policy, fail_open, yes_no)},
+    {"icmp", OWN, true, true, .apply = policy_icmp, .show = show_icmp},
+    {"flow-log", OWN, false, true, FLAG(policy, flow_log, yes_no)},
 };
 #define KEYS (sizeof(keys) / sizeof(keys[0]))
 _Static_assert(KEYS <= CONFIG_KEYS, "a section has room for every key");
@@ -600,6 +415,12 @@ const struct key *key_at(unsigned i)
 const char *section_kind_name(enum section_kind kind)
 {
     return kind == SECTION_HOST ? "host" : kind == SECTION_PEER ? "peer" : "policy";
+}
+
+/* Planned keys are in the table, so that they are told apart from misspelt ones. */
+static bool is_built(const struct key *k)
+{
+    return k->apply || k->field.kind != FIELD_NONE;
 }
 
 int key_find(enum section_kind kind, const char *name)
@@ -622,7 +443,7 @@ void key_unknown(struct loading *l, enum section_kind kind, const char *name, un
                      keys[i].sections & HOST ? "" : " NAME");
             return;
         }
-        if ((keys[i].sections & kind) && keys[i].apply)
+        if ((keys[i].sections & kind) && is_built(&keys[i]))
             spelling_offer(&near, keys[i].name);
     }
     if (near.nearest)
@@ -652,13 +473,15 @@ static void apply_keys(struct target *t)
     for (unsigned i = 0; i < KEYS; i++) {
         if (!s->line_of[i] || !s->value[i])
             continue;
-        if (!keys[i].apply)
+        if (!is_built(&keys[i]))
             complain(t->load, s->line_of[i], "found '%s', which is not supported by this version", keys[i].name);
         else if (keys[i].of_policy && !t->policy)
             complain(t->load, s->line_of[i],
                      "found '%s' of the peer's own policy, expected 'local' and 'remote' with it", keys[i].name);
-        else
+        else if (keys[i].apply)
             keys[i].apply(t, s->value[i], s->line_of[i]);
+        else
+            field_read(&keys[i], t, s->value[i], s->line_of[i]);
     }
 }
 
@@ -668,7 +491,7 @@ static void require(struct loading *l, const struct section *s, const char *name
         complain(l, s->line, "found [%s %s] without '%s', expected it", section_kind_name(s->kind), s->name, name);
 }
 
-static void host_defaults(struct host *h)
+void host_defaults(struct host *h)
 {
     *h = (struct host){.tun = "adit0",
                        .port = 500,
@@ -692,20 +515,35 @@ static void apply_host(struct loading *l, const struct section *s)
         complain(l, line_of(s, "nat-port"), "found 500 as 'nat-port', expected another: ESP can't go there");
 }
 
+void policy_defaults(struct policy *p)
+{
+    *p = (struct policy){.lifetime = 60 * 60 * NS_PER_S,
+                         .replay_window = 1024,
+                         .hold = 16,
+                         .icmp = ICMP_TOO_BIG,
+                         .esn = true,
+                         .outer = outer_default()};
+    proposals_default(PROTOCOL_ESP, &p->esp);
+}
+
+void peer_defaults(struct peer *p)
+{
+    p->rekey = 4 * 60 * 60 * NS_PER_S;
+    p->dpd = 30 * NS_PER_S;
+    p->fragmentation = true;
+    p->window = 1;
+    p->mobike = true;
+    proposals_default(PROTOCOL_IKE, &p->ike);
+}
+
 static struct policy *new_policy(const struct section *s)
 {
-    struct policy *p = calloc(1, sizeof(*p));
+    struct policy *p = malloc(sizeof(*p));
     if (!p)
         return NULL;
+    policy_defaults(p);
     memcpy(p->name, s->name, sizeof(p->name));
     p->line = s->line;
-    p->lifetime = 60 * 60 * NS_PER_S;
-    p->replay_window = 1024;
-    p->hold = 16;
-    p->icmp = ICMP_TOO_BIG;
-    p->esn = true;
-    p->outer = outer_default();
-    proposals_default(PROTOCOL_ESP, &p->esp);
     return p;
 }
 
@@ -716,12 +554,7 @@ static struct peer *new_peer(const struct section *s)
         return NULL;
     memcpy(p->name, s->name, sizeof(p->name));
     p->line = s->line;
-    p->rekey = 4 * 60 * 60 * NS_PER_S;
-    p->dpd = 30 * NS_PER_S;
-    p->fragmentation = true;
-    p->window = 1;
-    p->mobike = true;
-    proposals_default(PROTOCOL_IKE, &p->ike);
+    peer_defaults(p);
     return p;
 }
 

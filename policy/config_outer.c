@@ -1,4 +1,4 @@
-/* The keys of the outer IP header: dscp, ecn, df (RFC 4301 section 5.1.2). */
+/* The outer IP header as a policy wants it, and its key dscp (RFC 4301 section 5.1.2). */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -67,19 +67,19 @@ void outer_dscp(struct target *t, const char *value, unsigned line)
     }
 }
 
-void outer_ecn(struct target *t, const char *value, unsigned line)
+void outer_show_dscp(const struct shown *of, char *text, size_t size)
 {
-    static const char *const words[] = {"yes", "no", NULL};
-    unsigned i;
-    if (value_word(t->load, line, value, words, &i))
-        t->policy->outer.ecn = i == 0;
-}
-
-void outer_df(struct target *t, const char *value, unsigned line)
-{
-    static const char *const words[] = {"copy", "set", "clear", NULL};
-    static const enum df_mode modes[] = {DF_COPY, DF_SET, DF_CLEAR};
-    unsigned i;
-    if (value_word(t->load, line, value, words, &i))
-        t->policy->outer.df = modes[i];
+    const uint8_t *dscp = of->policy->outer.dscp;
+    size_t used = 0;
+    bool one = true;
+    for (unsigned i = 1; i <= DSCP_MAX; i++)
+        one = one && dscp[i] == dscp[0];
+    if (one) {
+        snprintf(text, size, "%u", dscp[0]);
+        return;
+    }
+    snprintf(text, size, "copy");
+    for (unsigned i = 0; i <= DSCP_MAX && used < size; i++)
+        if (dscp[i] != i)
+            used += (size_t)snprintf(text + used, size - used, "%s%u:%u", used ? ", " : "", i, dscp[i]);
 }

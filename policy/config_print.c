@@ -58,6 +58,33 @@ bool policy_equal(const struct policy *a, const struct policy *b)
            same_tfc(&a->tfc, &b->tfc) && same_sizes(a, b);
 }
 
+/* -- what differs from its default -- */
+
+struct defaults {
+    struct host host;
+    struct peer peer;
+    struct policy policy;
+};
+
+/* Of the one that `of` has; a line for each, indented, below `title` if that is given. */
+static void print_settings(const struct shown *of, const struct defaults *d, const char *title, FILE *out)
+{
+    const struct shown standard = {.host = of->host ? &d->host : NULL,
+                                   .peer = of->peer ? &d->peer : NULL,
+                                   .policy = of->policy ? &d->policy : NULL};
+    const struct key *k;
+    char ours[TEXT_MAX], theirs[TEXT_MAX];
+    for (unsigned i = 0; (k = key_at(i)) != NULL; i++) {
+        if (!key_show(k, of, ours, sizeof(ours)) || !key_show(k, &standard, theirs, sizeof(theirs)) ||
+            strcmp(ours, theirs) == 0)
+            continue;
+        if (title)
+            fprintf(out, "\n%s\n", title);
+        title = NULL;
+        fprintf(out, "    %-13s  %s (default: %s)\n", k->name, ours, theirs);
+    }
+}
+
 /* -- the policy table -- */
 
 enum column { ORDER, NAME, ACTION, PEER, LOCAL, REMOTE, MODE, ESP, COLUMNS };
@@ -112,6 +139,7 @@ static void selector_line(const struct selectors *list, unsigned k, char *out)
 static void cell(const struct policy *p, unsigned i, enum column c, unsigned k, size_t esp_width, char *out)
 {
     static const char *const actions[] = {"protect", "bypass", "discard"};
+    static const char *const modes[] = {"tunnel", "transport", "transport-only"};
     bool protect = p->action == ACTION_PROTECT;
     char text[TEXT_MAX];
     out[0] = '\0';
@@ -130,7 +158,7 @@ static void cell(const struct policy *p, unsigned i, enum column c, unsigned k, 
     else if (c == PEER)
         snprintf(out, TEXT_MAX, "%s", p->peer ? p->peer->name : "-");
     else if (c == MODE)
-        snprintf(out, TEXT_MAX, "%s", protect ? p->mode == MODE_TUNNEL ? "tunnel" : "transport" : "-");
+        snprintf(out, TEXT_MAX, "%s", protect ? modes[p->mode + p->transport_only] : "-");
 }
 
 static void measure(const struct config *c, size_t width[COLUMNS])
@@ -164,7 +192,7 @@ static bool print_line(char texts[COLUMNS][TEXT_MAX], const size_t width[COLUMNS
     return last >= 0;
 }
 
-static void print_policies(const struct config *c, FILE *out)
+static void print_policies(const struct config *c, const struct defaults *d, FILE *out)
 {
     size_t width[COLUMNS];
     char texts[COLUMNS][TEXT_MAX];
@@ -181,6 +209,8 @@ static void print_policies(const struct config *c, FILE *out)
             k++;
         } while (print_line(texts, width, out));
     }
+    for (unsigned i = 0; i < c->policy_count; i++)
+        print_settings(&(struct shown){.policy = c->policies[i]}, d, c->policies[i]->name, out);
 }
 
 /* -- peers and host -- */
@@ -194,30 +224,32 @@ static void print_endpoints(const struct peer *p, FILE *out)
         fprintf(out, "%s%s", i ? ", " : "", peer_endpoint_format(&p->endpoints[i], text));
 }
 
-static void print_peer(const struct peer *p, FILE *out)
+static void print_peer(const struct peer *p, const struct defaults *d, FILE *out)
 {
     static const char *const starts[] = {"starts at once", "starts on demand", "waits for the peer"};
     char text[TEXT_MAX], line[TEXT_MAX];
     fprintf(out, "%s: ", p->name);
     print_endpoints(p, out);
     fprintf(out, ", %s\n", starts[p->start]);
-    fprintf(out, "    id        %s\n", p->remote_id_any ? "any" : identity_format(&p->remote_id, text, sizeof(text)));
-    fprintf(out, "    local-id  %s\n",
+    fprintf(out, "    id             %s\n",
+            p->remote_id_any ? "any" : identity_format(&p->remote_id, text, sizeof(text)));
+    fprintf(out, "    local-id       %s\n",
             p->local_id.type == ID_NONE ? "our outer address" : identity_format(&p->local_id, text, sizeof(text)));
     auth_print(&p->auth, out);
     if (p->ppk.len)
-        fprintf(out, "    ppk       %s, %s\n", identity_format(&p->ppk_id, text, sizeof(text)),
+        fprintf(out, "    ppk            %s, %s\n", identity_format(&p->ppk_id, text, sizeof(text)),
                 p->ppk_required ? "required" : "used where the peer has it too");
     proposals_text(&p->ike, PROTOCOL_IKE, text, sizeof(text));
     for (unsigned k = 0;; k++) {
-        wrapped(text, WIDTH - 14, k, line, sizeof(line));
+        wrapped(text, WIDTH - 19, k, line, sizeof(line));
         if (!line[0])
             break;
-        fprintf(out, "    %-8s  %s\n", k ? "" : "ike", line);
+        fprintf(out, "    %-13s  %s\n", k ? "" : "ike", line);
     }
+    print_settings(&(struct shown){.peer = p}, d, NULL, out);
 }
 
-static void print_host(const struct host *h, FILE *out)
+static void print_host(const struct host *h, const struct defaults *d, FILE *out)
 {
     char text[PREFIX_TEXT];
     fprintf(out, "Host: tun %s", h->tun);
@@ -228,6 +260,7 @@ static void print_host(const struct host *h, FILE *out)
     else
         fprintf(out, ", port %u", h->nat_port);
     fprintf(out, ", control %s\n", h->control);
+    print_settings(&(struct shown){.host = h}, d, NULL, out);
 }
 
 /* What "default" stands for, if it was printed at all. */
@@ -261,12 +294,16 @@ static void print_legend(const struct config *c, FILE *out)
 
 void config_print(const struct config *c, FILE *out)
 {
-    print_host(&c->host, out);
+    struct defaults d = {0};
+    host_defaults(&d.host);
+    peer_defaults(&d.peer);
+    policy_defaults(&d.policy);
+    print_host(&c->host, &d, out);
     fprintf(out, "\n");
-    print_policies(c, out);
+    print_policies(c, &d, out);
     if (c->peer_count)
         fprintf(out, "\nPeers\n");
     for (unsigned i = 0; i < c->peer_count; i++)
-        print_peer(c->peers[i], out);
+        print_peer(c->peers[i], &d, out);
     print_legend(c, out);
 }

@@ -1,4 +1,4 @@
-/* The keys of a policy about what an observer sees of its traffic, and what we do. */
+/* The key of a policy about what an observer sees of the sizes of its packets. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,30 +32,13 @@ void traffic_tfc(struct target *t, const char *value, unsigned line)
     t->policy->tfc = tfc;
 }
 
-void traffic_dummies(struct target *t, const char *value, unsigned line)
+void traffic_show_tfc(const struct shown *of, char *text, size_t size)
 {
-    value_number(t->load, line, value, 0, DUMMIES_MAX, &t->policy->dummies);
-}
-
-static void yes(struct target *t, const char *value, unsigned line, bool *out)
-{
-    static const char *const words[] = {"yes", "no", NULL};
-    unsigned i;
-    if (value_word(t->load, line, value, words, &i))
-        *out = i == 0;
-}
-
-void traffic_audit(struct target *t, const char *value, unsigned line)
-{
-    yes(t, value, line, &t->host->audit);
-}
-
-void traffic_flow_log(struct target *t, const char *value, unsigned line)
-{
-    yes(t, value, line, &t->policy->flow_log);
-}
-
-void traffic_flow_log_file(struct target *t, const char *value, unsigned line)
-{
-    value_path(t->load, line, value, t->host->flow_log, sizeof(t->host->flow_log));
+    const struct tfc *t = &of->policy->tfc;
+    size_t used = (size_t)snprintf(text, size, "%s", t->n ? "" : "no");
+    for (unsigned i = 0; i < t->n && used < size; i++) {
+        const char *comma = i ? ", " : "";
+        used += (size_t)(t->size[i] == TFC_FULL ? snprintf(text + used, size - used, "%smtu", comma)
+                                                : snprintf(text + used, size - used, "%s%u", comma, t->size[i]));
+    }
 }

@@ -295,10 +295,10 @@ static void the_proofs_are_printed(void **state)
     assert_non_null(file);
     config_print(f->config, file);
     assert_int_equal(fclose(file), 0);
-    assert_non_null(strstr(out, "    auth      ECDSA P-256 certificate; the peer's: a certificate of 1 CA\n"));
-    assert_non_null(strstr(out, "    auth      Ed25519 raw key; the peer's: Ed25519 raw key\n"));
-    assert_non_null(strstr(out, "    auth      pre-shared key; the peer's: a certificate of 1 CA\n"));
-    assert_non_null(strstr(out, "    local-id  C=CH, O=adit test, CN=a_p256\n"));
+    assert_non_null(strstr(out, "    auth           ECDSA P-256 certificate; the peer's: a certificate of 1 CA\n"));
+    assert_non_null(strstr(out, "    auth           Ed25519 raw key; the peer's: Ed25519 raw key\n"));
+    assert_non_null(strstr(out, "    auth           pre-shared key; the peer's: a certificate of 1 CA\n"));
+    assert_non_null(strstr(out, "    local-id       C=CH, O=adit test, CN=a_p256\n"));
 }
 
 int main(void)
