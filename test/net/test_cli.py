@@ -226,6 +226,27 @@ def test_examples_are_right(file, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def examples_of_the_manual():
+    with open(os.path.join(ROOT, 'core', 'adit.ini.5')) as f:
+        return re.findall(r'^\.Bd -literal.*\n(\[(?:.*\n)+?)\.Ed', f.read(), re.M)
+
+
+def test_the_manual_has_examples():
+    assert len(examples_of_the_manual()) >= 4
+
+
+@pytest.mark.parametrize('text', examples_of_the_manual())
+def test_examples_of_the_manual_are_right(text, tmp_path):
+    for name in ('office.psk', 'west.psk', 'host.key'):
+        (tmp_path / name).write_text(good('genkey'))
+        (tmp_path / name).chmod(0o600)
+    good('pki', 'ca', 'Example', '--out', str(tmp_path))
+    good('pki', 'cert', 'gate', '--ca', str(tmp_path / 'ca'), '--out', str(tmp_path))
+    (tmp_path / 'manual.ini').write_text(text)
+    done = adit('check', str(tmp_path / 'manual.ini'))
+    assert done.returncode == 0, done.stderr
+
+
 # -- a daemon and its control socket --
 
 def test_no_daemon_is_said_so(lab):

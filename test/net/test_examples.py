@@ -3,6 +3,8 @@
 import os
 
 from netlab import ROOT, Adit, StrongSwan, copy_example, wait_for
+from test_encap import Capture
+from traffic import tcp_transfer
 
 EXAMPLES = os.path.join(ROOT, 'examples')
 
@@ -69,6 +71,31 @@ def test_certificates(lab, tmp_path):
     left.ping('10.77.0.2')
     right.ping('10.77.0.1')
     assert b.status()['peers'][0]['ike_sas'][0]['remote_id'] == 'left.example'
+
+
+def test_transport(lab):
+    """Whoever mistypes the secret still gets in by ssh; with the right one all but that is encrypted."""
+    left, right = lab.pair()
+    with open(os.path.join(EXAMPLES, 'transport/right.ini')) as f:
+        ini = f.read()
+    b = Adit(right, ini.replace('an example', 'an exmaple')).start()
+    a = start(left, 'transport/left.ini')
+    assert a.command('up', 'right', check=False).returncode == 1
+    for source, sink, address in ((left, right, '192.0.2.2'), (left, right, '2001:db8::2'), (right, left, '192.0.2.1')):
+        tcp_transfer(source, sink, address, 1, port=22)
+    assert left.ping('192.0.2.2', 1, check=False, timeout=3) == 0
+    right.write('adit.ini', ini)
+    b.command('reload')
+    capture = Capture(left)
+    for peer in ('right', 'right6'):
+        a.up(peer)
+    assert [sa['children'][0]['mode'] for peer in a.status()['peers'] for sa in peer['ike_sas']] == ['transport'] * 2
+    for address, port in (('192.0.2.2', 22), ('2001:db8::2', 22), ('192.0.2.2', 80), ('2001:db8::2', 80)):
+        left.ping(address)
+        tcp_transfer(left, right, address, 1, port)
+    capture.done()
+    assert capture.count('tcp.port == 22 && ip') > 10 and capture.count('tcp.port == 22 && ipv6') > 10
+    assert capture.count('tcp.port == 80 || icmp.type == 8 || icmpv6.type == 128') == 0
 
 
 def test_strongswan(lab):
