@@ -4,8 +4,9 @@
 
 #include "ike/internal.h"
 
-#define ACTIVATE_AFTER (3 * NS_PER_S) /* the peer surely has it then */
-#define SPI_MIN 256                   /* 1..255 are reserved (RFC 4303 section 2.1) */
+#define ACTIVATE_AFTER (3 * NS_PER_S)  /* the peer surely has it then */
+#define HASTY_BEFORE (250 * NS_PER_MS) /* a rekey asked for by traffic after less than that has little time */
+#define SPI_MIN 256                    /* 1..255 are reserved (RFC 4303 section 2.1) */
 
 struct path child_path(const struct ike_sa *sa, uint8_t protocol)
 {
@@ -521,12 +522,29 @@ void child_failed(struct ike_sa *sa, const struct policy *policy, const char *fm
         run_note(sa->run, text, true);
 }
 
+/* Whoever has set limits that hardly outlast a rekey at the rate of now is told so, once. */
+static void note_haste(struct child *c)
+{
+    struct policy_run *p = c->policy ? run_policy(c->sa->run, c->policy) : NULL;
+    ns_t age = c->sa->e->now - c->established;
+    if (!p || p->hasty || age >= HASTY_BEFORE)
+        return;
+    p->hasty = true;
+    report(
+        c->sa->e, IKE_EVENT_NOTICE, sa_peer(c->sa), c->policy, &c->sa->path,
+        "traffic so fast uses up bytes or packets of policy \"%s\" too soon: it asks for fresh keys after %u ms, and "
+        "packets are dropped whenever those are late",
+        c->policy->name, (unsigned)(age / NS_PER_MS));
+}
+
 void ike_child_soft(struct ike_engine *e, uint64_t child, ns_t now)
 {
     e->now = now;
     struct child *c = child_find(e, child);
-    if (c)
+    if (c && c->state == CHILD_LIVE) {
+        note_haste(c);
         (void)child_rekey(c);
+    }
     engine_leave(e);
 }
 

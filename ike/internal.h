@@ -205,6 +205,7 @@ struct policy_run {
     bool once;       /* asked for by a command or by traffic, until it is up or failed */
     bool held;       /* taken down by hand: not started by itself */
     ns_t not_before; /* failed lately */
+    bool hasty;      /* its limits are so low that a rekey hardly has time: that was said */
     bool packet;     /* what asked for it is known: the selectors of one packet */
     struct selector packet_local, packet_remote;
 };

@@ -381,6 +381,25 @@ static void failed_rekey_of_the_peer_holds_nothing_up(void **state)
     close_all(s);
 }
 
+/* Limits that last hardly longer than a rekey takes are worth a line, and not one each time. */
+static void limits_too_low_for_the_rate_are_told_once(void **state)
+{
+    (void)state;
+    struct sim *s = connected(95);
+    unsigned before = sim_count(A, IKE_EVENT_NOTICE);
+    for (unsigned i = 0; i < 4; i++) {
+        uint64_t id = sim_sending(A, NULL)->id;
+        sim_for(s, i == 0 ? 10 * NS_PER_S : 100 * NS_PER_MS); /* the first one has lasted */
+        ike_child_soft(A->e, id, s->now);
+        sim_for(s, 100 * NS_PER_MS);
+        assert_int_equal(sim_count(A, IKE_EVENT_CHILD_REKEYED), i + 1);
+        assert_int_equal(sim_count(A, IKE_EVENT_NOTICE) - before, i > 0);
+    }
+    assert_non_null(sim_find(A, IKE_EVENT_NOTICE, "too soon"));
+    settle(s);
+    close_all(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -402,6 +421,7 @@ int main(void)
         cmocka_unit_test(commands_end_within_three_minutes),
         cmocka_unit_test(failed_rekey_of_the_peer_holds_nothing_up),
         cmocka_unit_test(crossing_rekeys_of_a_peer_that_is_removed),
+        cmocka_unit_test(limits_too_low_for_the_rate_are_told_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
