@@ -317,7 +317,8 @@ struct ike_sa {
     uint64_t iv;
 
     struct buf first_own, first_peer; /* the IKE_SA_INIT messages, which AUTH covers; empty once up */
-    struct endpoint first_remote;     /* responder: where the first message came from */
+    struct endpoint first_remote;     /* responder: where the first message came from … */
+    unsigned repeats;                 /* … and how often it came again and was answered */
     struct nonce nonce_own, nonce_peer;
     unsigned peer_hashes; /* its SIGNATURE_HASH_ALGORITHMS as bits; 0: it sent none */
     struct held *held;

@@ -6,6 +6,7 @@
 
 #define HALF_OPEN_DEFAULT 1000
 #define HALF_OPEN_PER_SOURCE 16 /* once cookies are demanded */
+#define REPEATS_MAX 16          /* of one first message: nobody sends it more often within HALF_OPEN_LIFE */
 
 static void put_fragmentation(struct ike_builder *b)
 {
@@ -455,9 +456,13 @@ static void respond(struct ike_engine *e, const struct path *path, struct span m
         sa_kill(sa);
 }
 
+/* Whose address that really is, nobody knows: he must not be flooded with answers, which are longer than the request. */
 static void answer_repeat(struct ike_sa *sa, const struct path *path)
 {
-    if (sa->state == SA_HALF_OPEN) {
+    if (sa->state == SA_HALF_OPEN && sa->repeats >= REPEATS_MAX) {
+        drop(sa->e, STAT_DROP_IKE_LIMIT);
+    } else if (sa->state == SA_HALF_OPEN) {
+        sa->repeats++;
         stat_add(sa->e->env.stats, STAT_IKE_REPLAYED, 1);
         sa->e->env.send(sa->e->env.ctx, path, buf_span(&sa->first_own));
     } else {

@@ -669,6 +669,24 @@ static void one_address_takes_some_places_only(void **state)
     free(c);
 }
 
+/* From a forged address, the same message again and again makes no flood of longer answers to whoever is there. */
+static void repeats_of_a_first_message_are_no_amplifier(void **state)
+{
+    (void)state;
+    struct capture *c = calloc(1, sizeof *c);
+    struct sim *s = first_message(33, NULL, c);
+    struct endpoint from = {{.family = 4, .b = {192, 0, 2, 1}}, 500};
+    send_first(s, c, &from, 1, 4);
+    sim_for(s, NS_PER_S);
+    uint64_t sent = s->ike_sent;
+    for (unsigned i = 0; i < 1000; i++)
+        send_first(s, c, &from, 1, 4);
+    assert_int_equal(s->ike_sent - sent, 16);
+    assert_int_equal(stat_get(&B->stats, STAT_DROP_IKE_LIMIT), 1000 - 16);
+    close_all(s);
+    free(c);
+}
+
 static void huge_first_messages_are_not_kept(void **state)
 {
     (void)state;
@@ -792,6 +810,7 @@ int main(void)
         cmocka_unit_test(cookies_can_be_asked_of_everybody),
         cmocka_unit_test(the_configuration_sets_the_limits),
         cmocka_unit_test(one_address_takes_some_places_only),
+        cmocka_unit_test(repeats_of_a_first_message_are_no_amplifier),
         cmocka_unit_test(huge_first_messages_are_not_kept),
         cmocka_unit_test(spi_in_the_first_proposal_is_refused),
         cmocka_unit_test(strangers_with_a_known_name_are_contained),
