@@ -187,8 +187,18 @@ static void handle_request(struct ike_sa *sa, const struct ike_message *m)
     }
 }
 
+/* What the peer finds malformed ends the SA at both ends, without a Delete (section 2.21.3). */
+static bool fatal(const struct ike_sa *sa, const struct ike_message *m)
+{
+    return (sa->state == SA_UP || sa->state == SA_REPLACED) && ike_find_notify(m, NOTIFY_INVALID_SYNTAX);
+}
+
 static void handle_response(struct ike_sa *sa, const struct ike_message *m)
 {
+    if (fatal(sa, m)) {
+        sa_lost(sa, "IKE SA with %s is down: the peer answers a request with INVALID_SYNTAX", sa_peer_name(sa));
+        return;
+    }
     switch (sa->current->kind) {
     case TASK_CONNECT:
         auth_response(sa, m);
