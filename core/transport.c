@@ -91,7 +91,8 @@ static enum stat_id frame_one(struct worker *w, struct sa *sa, struct segments *
 {
     uint32_t size = segment_size(s, s->next), head = f->in.offset;
     uint32_t len = head + sa_sealed_len(sa, s->ipv6 ? 6 : 4, size - head);
-    if (len - (s->ipv6 ? IPV6_HEADER : 0) > UINT16_MAX)
+    if (len - (s->ipv6 ? IPV6_HEADER : 0) > UINT16_MAX ||
+        (sa->params.proto == PROTOCOL_AH && len + AH_SCRATCH > TRANSFORM_MAC_MAX))
         return STAT_DROP_OUT_TOO_BIG;
     struct batch *b = frame_batch(w, sa, SLACK + len);
     if (!b)

@@ -207,6 +207,8 @@ const char *keyed_engine(const struct keyed *k)
 static bool fits(const struct keyed *k, const struct transform_op *op)
 {
     const struct suite *s = &k->suite;
+    if (!s->aead && (uint64_t)op->aad_len + s->iv_len + op->len + op->tail_len > TRANSFORM_MAC_MAX)
+        return false;
     return op->len % s->block == 0 && op->tail_len <= (s->aead ? 0 : sizeof op->tail) &&
            (s->mode != CIPHER_CCM || k->backend->ccm_aad_any || op->aad_len <= TRANSFORM_CCM_AAD_MAX);
 }

@@ -19,6 +19,7 @@
 #define TRANSFORM_BATCH 64 /* most operations of one call */
 #define TRANSFORM_IV_MAX 16
 #define TRANSFORM_ICV_MAX 32
+#define TRANSFORM_MAC_MAX 65534 /* bytes that a MAC suite's MAC covers: ipsec-mb refuses a batch with more in it */
 #define TRANSFORM_CCM_AAD_MAX \
     46 /* what every engine takes, and three times what ESP has; more: some (struct backend) */
 
@@ -84,8 +85,8 @@ const char *keyed_engine(const struct keyed *k);
 
 /*
  * Runs n operations (1..TRANSFORM_BATCH). seal fails as a whole: RANGE (n, a len that isn't whole blocks, a tail with
- * an AEAD, aad too long for that engine's AES-CCM, a key for opening), CRYPTO. open reports each op's ok; such a len
- * or aad fails that op alone.
+ * an AEAD, aad too long for that engine's AES-CCM, more than TRANSFORM_MAC_MAX for a MAC, a key for opening), CRYPTO.
+ * open reports each op's ok; such a len or aad fails that op alone.
  */
 MUST_USE enum err keyed_seal(struct keyed *k, struct transform_op *ops, unsigned n);
 void keyed_open(struct keyed *k, struct transform_op *ops, unsigned n);
