@@ -118,8 +118,8 @@ static bool wants_df(const struct config *c)
 }
 
 /*
- * ESP with DF over IPv4 needs sockets of its own, one for each worker, beside the group at `first`. Without them traffic
- * passes as well, without DF.
+ * What leaves with DF, or over IPv6 whole, needs sockets of its own, one for each worker, beside the group at `first`.
+ * Without them traffic passes as well, without DF.
  */
 static void socket_df(struct host_state *h, const struct config *c, unsigned first, const struct ip *ip, uint16_t port)
 {
@@ -132,8 +132,8 @@ static void socket_df(struct host_state *h, const struct config *c, unsigned fir
         struct socket_slot *slot = &h->sockets[h->socket_count];
         *slot = (struct socket_slot){.worker = w, .s = {.local = o.local, .marker = true, .df = true}};
         if (udp_open_df(&o, held, n, &slot->s.fd, h->why, sizeof h->why) != OK) {
-            log_line(wants_df(c) ? LOG_WARN : LOG_INFO, "core", "'df' is without effect on port %u over IPv4: %s", port,
-                     h->why);
+            log_line(wants_df(c) ? LOG_WARN : LOG_INFO, "core", "'df' is without effect on port %u over IPv%u: %s",
+                     port, ip->family, h->why);
             return;
         }
         held[n++] = slot->s.fd;
@@ -154,7 +154,7 @@ static enum err socket_group(struct host_state *h, const struct config *c, const
             return e;
         }
     }
-    if (ip->family == 4 && port != IKE_PORT)
+    if (port != IKE_PORT)
         socket_df(h, c, first, ip, port);
     return OK;
 }

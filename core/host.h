@@ -28,8 +28,8 @@ void host_tell_ttl(struct host_state *h);
 /* The UDP socket that fits path->local, or -1. */
 int host_socket(const struct host_state *h, const struct path *path);
 /*
- * The one beside it that sends with DF, or -1: IPv6 needs none; on port 500 nobody but the control thread sends; and a
- * source has to be named.
+ * The one beside it that sends with DF, or whole, or -1: on port 500 nobody but the control thread sends; and a source has
+ * to be named.
  */
 int host_socket_df(const struct host_state *h, const struct path *path);
 /* Where we would send to this endpoint from, and the route's MTU (0: no route). False if there is no way there. */

@@ -75,11 +75,13 @@ static unsigned long_from(const struct path_mtu *w)
 
 static void tell_user(const struct path_mtu *w, struct path_user *u)
 {
+    bool own = w->path.remote.ip.family == 6 && w->path.transport == PATH_UDP && u->mode == PMTU_PROBE;
     if (u->out) {
         unsigned inner = inner_of(w, u->out);
         atomic_store_explicit(&u->out->inner_max, inner, memory_order_relaxed);
         atomic_store_explicit(&u->in->inner_max, inner, memory_order_relaxed);
         atomic_store_explicit(&u->out->datagram_max, w->p.size, memory_order_relaxed);
+        atomic_store_explicit(&u->out->whole_max, own ? w->p.size - headers(&w->path) : 0, memory_order_relaxed);
     }
 }
 

@@ -2,7 +2,7 @@
 #include "core/worker_impl.h"
 #include "tun/raw.h"
 
-/* df: the socket that sets it, where there is one for this address and we know which source it shall name. */
+/* df: the socket that sends so, where there is one for this address and we know which source it shall name. */
 static struct loop_io *socket_for(struct worker *w, const struct batch *b, bool df)
 {
     const struct path *path = &b->path;
@@ -51,9 +51,11 @@ static bool pieces(struct worker *w, struct loop_io *io, const struct batch *b, 
  */
 static void send_sealed(struct worker *w, struct batch *b, unsigned n)
 {
+    uint32_t whole = atomic_load_explicit(&b->sa->whole_max, memory_order_relaxed);
     for (unsigned i = 0, run; i < n; i += run) {
         const struct outer *outer = &b->v[i].outer;
-        struct loop_io *io = socket_for(w, b, outer->df);
+        bool df = outer->df || b->v[i].len <= whole;
+        struct loop_io *io = socket_for(w, b, df);
         if (!io) {
             worker_sa_drop(w, STAT_DROP_OUT_SEND, n - i, b->sa);
             return;
@@ -67,7 +69,7 @@ static void send_sealed(struct worker *w, struct batch *b, unsigned n)
             .segment = run > 1 ? (uint16_t)b->v[i].len : 0,
             .tos = outer->tos,
             .ttl = outer->ttl == OUTER_TTL ? 0 : outer->ttl,
-            .df = outer->df,
+            .df = df,
             .to = b->path.remote,
             .from = b->path.local.ip,
         };

@@ -19,7 +19,7 @@
 #include "esp/sad.h"
 #include "policy/spd.h"
 
-#define WORKER_SOCKETS 48 /* six for each of eight addresses: two ports, over IPv4 with DF besides, and ESP and AH */
+#define WORKER_SOCKETS 48 /* six for each of eight addresses: two ports, with DF besides, and ESP and AH */
 
 /* Records in the ring from worker to control: `a` span of ring_push is one struct of these, `b` the payload. */
 enum worker_message {
@@ -64,7 +64,7 @@ struct worker_socket {
     enum worker_socket_kind kind;
     struct endpoint local; /* as bound; port tells: nat-port or another NAT-T port carries the marker. Raw: port 0 */
     bool marker;           /* IKE messages on this socket have the non-ESP marker, ESP comes as it is */
-    bool df;               /* for sending IPv4 with DF from that address and port; nothing comes in here */
+    bool df;               /* for sending with DF, or whole, from that address and port; nothing comes in here */
 };
 
 struct worker_params {

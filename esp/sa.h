@@ -72,6 +72,11 @@ struct sa {
     /* The largest inner packet whose datagram passes the path whole, as far as known; 0: not known. */
     atomic_uint inner_max;
     atomic_uint datagram_max; /* likewise the largest datagram itself, with its IP header */
+    /*
+     * SA_OUT, in UDP over IPv6 on a path that is probed: packets up to that length leave whole, whatever ICMP has made the
+     * kernel believe of the path, by which it would fragment them (RFC 8201 section 6: anybody can forge it). 0: none.
+     */
+    atomic_uint whole_max;
     /* SA_OUT: an ESP packet longer than that is news to the control thread, once: UINT32_MAX from then on. */
     atomic_uint news_over;
     /* runtime half: the worker's, under lock */

@@ -20,7 +20,7 @@
 static bool set_ipv4(int fd)
 {
     return set_int(fd, IPPROTO_IP, IP_HDRINCL, 1) && set_int(fd, IPPROTO_IP, IP_PKTINFO, 1) &&
-           set_int(fd, IPPROTO_IP, IP_RECVTOS, 1) && set_int(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT);
+           set_int(fd, IPPROTO_IP, IP_RECVTOS, 1) && set_int(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_OMIT);
 }
 
 static bool set_ipv6(int fd)
@@ -28,7 +28,7 @@ static bool set_ipv6(int fd)
     static const int told[] = {IPV6_RECVPKTINFO, IPV6_RECVTCLASS,  IPV6_RECVHOPLIMIT, IPV6_FLOWINFO,
                                IPV6_RECVHOPOPTS, IPV6_RECVDSTOPTS, IPV6_RECVRTHDR};
     bool ok =
-        set_int(fd, IPPROTO_IPV6, IPV6_HDRINCL, 1) && set_int(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DONT);
+        set_int(fd, IPPROTO_IPV6, IPV6_HDRINCL, 1) && set_int(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_OMIT);
     for (unsigned i = 0; i < sizeof told / sizeof told[0] && ok; i++)
         ok = set_int(fd, IPPROTO_IPV6, told[i], 1);
     return ok;

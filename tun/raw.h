@@ -21,9 +21,9 @@ struct raw_options {
 
 /*
  * Non-blocking, marked, with large buffers. Sent with the header that stands in the packet; received with what of
- * addresses, traffic class, hop limit, flow label and extension headers IPv6 keeps back. Path MTU discovery is off, as it
- * is on the UDP sockets (tun/udp.h): what is longer than the path's MTU but not than the device's is fragmented, unless
- * it is IPv6 or has DF; what is longer than that is refused.
+ * addresses, traffic class, hop limit, flow label and extension headers IPv6 keeps back. What ICMP
+ * has made the kernel believe of the path doesn't count (IP_PMTUDISC_OMIT), or it would refuse what has DF, or is IPv6,
+ * and is longer; what is longer than the device's MTU is refused.
  * Errors: PERM (CAP_NET_RAW is needed), EXISTS (no such address), SYSTEM; why gets a line for the log.
  */
 MUST_USE enum err raw_open(const struct raw_options *o, int *fd, char *why, size_t why_size);

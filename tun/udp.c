@@ -26,14 +26,20 @@
 #define DISCARD_PORT 9
 #define ROUTE_PORT 4500 /* for a look at a route: any port does */
 
+/* The values are the same for both versions. */
+static bool set_discovery(int fd, uint8_t family, int value)
+{
+    return family == 6 ? set_int(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, value)
+                       : set_int(fd, IPPROTO_IP, IP_MTU_DISCOVER, value);
+}
+
 static bool set_ip(int fd, uint8_t family)
 {
     if (family == 6)
         return set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1) && set_int(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1) &&
-               set_int(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1) &&
-               set_int(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DONT);
+               set_int(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1) && set_discovery(fd, 6, IPV6_PMTUDISC_DONT);
     return set_int(fd, IPPROTO_IP, IP_PKTINFO, 1) && set_int(fd, IPPROTO_IP, IP_RECVTOS, 1) &&
-           set_int(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT);
+           set_discovery(fd, 4, IP_PMTUDISC_OMIT);
 }
 
 static enum err set_options(int fd, const struct udp_options *o, char *why, size_t why_size)
@@ -122,11 +128,12 @@ static bool set_shared(const int *fds, unsigned n, bool shared)
 }
 
 /* To where nothing comes from: a datagram from anywhere else no longer fits this socket. */
-static bool connect_nowhere(int fd)
+static bool connect_nowhere(int fd, uint8_t family)
 {
-    static const struct endpoint nowhere = {.ip = {.family = 4, .b = {127, 0, 0, 1}}, .port = DISCARD_PORT};
+    static const struct endpoint nowhere[2] = {{.ip = {.family = 4, .b = {127, 0, 0, 1}}, .port = DISCARD_PORT},
+                                               {.ip = {.family = 6, .b = {[15] = 1}}, .port = DISCARD_PORT}};
     struct sockaddr_storage sa;
-    socklen_t len = endpoint_to_sockaddr(&nowhere, &sa);
+    socklen_t len = endpoint_to_sockaddr(&nowhere[family == 6], &sa);
     return connect(fd, (struct sockaddr *)&sa, len) == 0;
 }
 
@@ -138,11 +145,12 @@ static enum err failed_df(char *why, size_t why_size)
 
 static enum err open_df(int s, const struct udp_options *o, char *why, size_t why_size)
 {
+    uint8_t family = o->local.ip.family;
     TRY(set_options(s, o, why, why_size));
-    if (!set_int(s, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE) || !set_shared(&s, 1, true))
+    if (!set_discovery(s, family, IP_PMTUDISC_PROBE) || !set_shared(&s, 1, true))
         return failed_df(why, why_size);
     TRY(bind_to(s, &o->local, why, why_size));
-    return connect_nowhere(s) && set_shared(&s, 1, false) ? OK : failed_df(why, why_size);
+    return connect_nowhere(s, family) && set_shared(&s, 1, false) ? OK : failed_df(why, why_size);
 }
 
 enum err udp_open_df(const struct udp_options *o, const int *held, unsigned n, int *fd, char *why, size_t why_size)
@@ -150,7 +158,7 @@ enum err udp_open_df(const struct udp_options *o, const int *held, unsigned n, i
     struct udp_options alone = *o;
     alone.reuseport = false;
     (void)snprintf(why, why_size, "%s", "");
-    int s = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int s = socket(o->local.ip.family == 6 ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (s < 0)
         return failed_df(why, why_size);
     enum err e = set_shared(held, n, true) ? open_df(s, &alone, why, why_size) : failed_df(why, why_size);
@@ -208,13 +216,14 @@ enum err udp_send(int fd, const struct path *path, const uint8_t *data, size_t l
 
 enum err udp_send_whole(int fd, bool df, const struct path *path, const uint8_t *data, size_t len)
 {
-    if (df || path->remote.ip.family == 6)
+    uint8_t family = path->remote.ip.family;
+    if (df)
         return send_one(fd, path, data, len, true);
     enum err e = ERR_SYSTEM;
-    if (set_int(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE))
+    if (set_discovery(fd, family, IP_PMTUDISC_PROBE))
         e = send_one(fd, path, data, len, true);
     int kept = errno;
-    (void)set_int(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT);
+    (void)set_discovery(fd, family, family == 6 ? IPV6_PMTUDISC_DONT : IP_PMTUDISC_OMIT);
     errno = kept;
     return e;
 }

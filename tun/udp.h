@@ -23,9 +23,11 @@ struct udp_options {
  * Non-blocking socket with UDP_GRO, PKTINFO and TOS reporting, IPV6_V6ONLY, 7 MB buffers. A port busy for a moment
  * after an earlier process ended is tried again for up to 2 s.
  *
- * Path MTU discovery is off (IP_PMTUDISC_DONT): IKE and ESP share the socket, and a datagram over the path's MTU is
- * fragmented rather than lost in silence where ICMP is filtered. A segmented send (UDP_SEGMENT) fails with EMSGSIZE or EINVAL when a
- * segment exceeds the route's MTU; the loop engines send it one by one then.
+ * Path MTU discovery is off: IKE and ESP share the socket, and a datagram over the path's MTU is fragmented rather than
+ * lost in silence where ICMP is filtered. Over IPv4 routers do that, so that what ICMP, which anybody can forge, has made
+ * the kernel believe of the path doesn't count (IP_PMTUDISC_OMIT); over IPv6 only this host can, by what it believes
+ * (IPV6_PMTUDISC_DONT). A segmented send (UDP_SEGMENT) fails with EMSGSIZE or EINVAL when a segment exceeds that, or the
+ * link; the loop engines send it one by one then.
  * Errors: EXISTS (address in use), PERM, SYSTEM; why gets a line for the log.
  */
 MUST_USE enum err udp_open(const struct udp_options *o, int *fd, char *why, size_t why_size);
@@ -34,9 +36,9 @@ MUST_USE enum err udp_open(const struct udp_options *o, int *fd, char *why, size
 MUST_USE enum err udp_tell_ttl(int fd, uint8_t family);
 
 /*
- * One more socket for an IPv4 address and port that we hold already, to send with DF from it. IPv4 has that choice for a
- * socket as a whole and not for a datagram; here it is IP_PMTUDISC_PROBE: what the kernel has learned about the path
- * doesn't count, nor is anything longer than the link fragmented, but refused with EMSGSIZE.
+ * One more socket for an address and port that we hold already, to send with DF from it, or over IPv6 just whole. The
+ * kernel has that choice for a socket and not for a datagram; here it is IP_PMTUDISC_PROBE: what it has learned about the
+ * path doesn't count, nor is anything longer than the link fragmented, but refused with EMSGSIZE.
  *
  * held: the n sockets that are bound there, those of earlier calls included. All of the options but reuseport count.
  * What comes in still comes in at the held sockets: this one is connected to the discard port of the loopback address,
@@ -58,10 +60,9 @@ MUST_USE enum err udp_steer(int fd, unsigned workers);
 MUST_USE enum err udp_send(int fd, const struct path *path, const uint8_t *data, size_t len);
 
 /*
- * The same, but the datagram leaves whole or not at all. Over IPv6 it says so itself, by any socket of udp_open: then what
- * the kernel has learned of the path counts, as it does for ESP. Over IPv4 it has DF, and that does not count: fd is of
- * udp_open_df (df), or else is told for that moment, so that nobody should send by it meanwhile whose datagrams may be
- * fragmented. Errors: SYSTEM (EMSGSIZE: too long).
+ * The same, but the datagram leaves whole or not at all, whatever the kernel has learned of the path: fd is of udp_open_df
+ * (df), or else is told for that moment, so that nobody should send by it meanwhile whose datagrams may be fragmented.
+ * Errors: SYSTEM (EMSGSIZE: too long).
  */
 MUST_USE enum err udp_send_whole(int fd, bool df, const struct path *path, const uint8_t *data, size_t len);
 

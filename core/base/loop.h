@@ -69,7 +69,7 @@ struct loop_tx {
     uint16_t segment; /* 0 or >= len: one datagram; otherwise the size of each but the last (at most LOOP_SEGMENTS) */
     uint8_t tos;      /* UDP */
     uint8_t ttl;      /* UDP: TTL or hop limit; 0: the host's default */
-    bool df; /* UDP over IPv6: not to be fragmented here; over IPv4 the socket decides, but in memory this does */
+    bool df;          /* UDP: not to be fragmented; in memory, for the kernel the socket decides */
     struct endpoint to;
     struct ip from; /* source address; family 0: the kernel's choice. Raw: for the way there, the header has its own */
 };

@@ -50,10 +50,6 @@ void msg_route(struct msg_route *r, const struct loop_tx *tx, bool inet6)
         put_control(r, level, v4 ? IP_TOS : IPV6_TCLASS, &tos, sizeof tos);
     if (ttl)
         put_control(r, level, v4 ? IP_TTL : IPV6_HOPLIMIT, &ttl, sizeof ttl);
-    if (tx->df && !v4) {
-        int yes = 1;
-        put_control(r, IPPROTO_IPV6, IPV6_DONTFRAG, &yes, sizeof yes);
-    }
     r->control_plain = r->control_len;
     if (msg_segmented(tx))
         put_control(r, IPPROTO_UDP, UDP_SEGMENT, &tx->segment, sizeof tx->segment);

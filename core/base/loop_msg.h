@@ -25,7 +25,7 @@ struct msg_route {
     size_t control_len;   /* with the segment size, where there is one */
     size_t control_plain; /* without */
     _Alignas(struct cmsghdr) uint8_t
-        control[CMSG_SPACE(sizeof(struct in6_pktinfo)) + 3 * CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(uint16_t))];
+        control[CMSG_SPACE(sizeof(struct in6_pktinfo)) + 2 * CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(uint16_t))];
 };
 
 /* A segmented send was refused for segments over the path MTU as the kernel knows it (EINVAL from older kernels). */

@@ -119,6 +119,57 @@ def test_a_path_that_shrinks_in_mid_transfer(lab, outer, peer, icmp):
     assert child(b)['path_mtu'] == 1500  # the other direction is another path
 
 
+# What anybody can send: errors that quote what is known of us, and an echo, which the kernel believes every time.
+FORGE = '''
+from scapy.all import ICMP, ICMPv6EchoRequest, ICMPv6PacketTooBig, IP, IPv6, UDP, Raw, send
+ours, theirs = '{ours}', '{theirs}'
+six = ':' in ours
+for proto, begin in ((17, UDP(sport=4500, dport=4500, len=1400)), (17, UDP(sport=500, dport=500, len=1400)),
+                     (50, Raw(bytes(8))), (51, Raw(bytes(16))), (58, ICMPv6EchoRequest())):
+    if six:
+        quoted = IPv6(src=ours, dst=theirs, nh=proto, plen=1400) / begin / Raw(bytes(1000))
+        send(IPv6(dst=ours) / ICMPv6PacketTooBig(mtu=1280) / quoted, verbose=0)
+    else:
+        quoted = IP(src=ours, dst=theirs, proto=proto, len=1420, flags='DF') / begin / Raw(bytes(500))
+        send(IP(dst=ours) / ICMP(type=3, code=4, nexthopmtu=600) / quoted, verbose=0)
+'''
+
+
+def forge(b, outer):
+    ours, theirs = ENDS[outer]
+    b.host.run(PYTHON, '-c', FORGE.format(ours=ours, theirs=theirs))
+
+
+def count_fragments(middle):
+    middle.run('nft', '-f', '-', input='table ip seen { chain pre { type filter hook prerouting priority -500;\n'
+               'iif m1 ip frag-off & 0x3fff != 0 counter\n}\n}\n'
+               'table ip6 seen { chain pre { type filter hook prerouting priority -500;\n'
+               'iif m1 frag more-fragments 0-1 counter\n}\n}')
+
+
+def fragments(middle, outer):
+    table = middle.run(f'nft list table {"ip" if outer == 4 else "ip6"} seen').stdout
+    return int(re.search(r'packets (\d+)', table).group(1))
+
+
+@pytest.mark.parametrize('peer', ['', 'df = set', 'encap = raw', 'encap = raw\ndf = set', 'ah = sha256\ndf = set'])
+@pytest.mark.parametrize('outer', [4, 6])
+def test_what_forged_icmp_says_of_the_path_changes_nothing(lab, outer, peer):
+    a, middle, b = tunnel(lab, outer, peer)
+    count_fragments(middle)
+    forge(b, outer)
+    if outer == 6:
+        assert 'mtu 1280' in a.host.run(f'ip -6 route get {ENDS[6][1]}').stdout  # the kernel believes it
+    flow = Flow(a.host, b.host, INNER[4][1], 6)
+    wait_for('the path to be known', lambda: child(a)['path_mtu_probed'], 10)
+    forge(b, outer)
+    got = flow.done()
+    assert got['longest'] < 1
+    assert child(a)['path_mtu'] == 1500
+    assert fragments(middle, outer) == 0
+    assert counter(a, 'drop_out_send') == 0
+
+
 @pytest.mark.parametrize('outer', [4, 6])
 def test_each_direction_has_a_size_of_its_own(lab, outer):
     a, middle, b = tunnel(lab, outer, 'df = set')
@@ -136,10 +187,7 @@ def test_each_direction_has_a_size_of_its_own(lab, outer):
 @pytest.mark.parametrize('outer, peer', [(4, ''), (6, ''), (4, 'encap = raw'), (4, 'ah = sha256'), (6, 'encap = raw'), (6, 'ah = sha256')])
 def test_without_df_it_is_fragmented_as_configured(lab, outer, peer, fragment):
     a, middle, b = tunnel(lab, outer, f'{peer}\nfragment = {fragment}')
-    middle.run('nft', '-f', '-', input='table ip seen { chain pre { type filter hook prerouting priority -500;\n'
-               'iif m1 ip frag-off & 0x3fff != 0 counter\n}\n}\n'
-               'table ip6 seen { chain pre { type filter hook prerouting priority -500;\n'
-               'iif m1 frag more-fragments 0-1 counter\n}\n}')
+    count_fragments(middle)
     a.host.run('ip', 'link', 'set', 'adit0', 'mtu', '3000')  # else the host fragments by itself
     source, target = INNER[4]
     a.host.run(PYTHON, '-c', UDP.format(source=source, target=target, length=2500, pmtu=0))
@@ -147,10 +195,8 @@ def test_without_df_it_is_fragmented_as_configured(lab, outer, peer, fragment):
     receiver.wait_text('ready')
     a.host.run(PYTHON, '-c', UDP.format(source=source, target=target, length=2500, pmtu=0))
     receiver.wait_text('2500')
-    table = 'ip' if outer == 4 else 'ip6'
-    outside = int(re.search(r'packets (\d+)', middle.run(f'nft list table {table} seen').stdout).group(1))
     assert counter(a, 'drop_out_send') == 0
-    assert (outside == 0) == (fragment == 'before')
+    assert (fragments(middle, outer) == 0) == (fragment == 'before')
     assert counter(a, 'drop_out_too_big') == 0
 
 

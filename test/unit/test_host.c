@@ -84,10 +84,10 @@ static void what_goes_whole_has_a_socket_of_its_own(void **state)
         struct config *config;
         struct host_state *h = host_new(keys[i], &config);
         struct path path = path_of("127.0.0.1", 4500, "127.0.0.9");
-        assert_int_equal(discovery(host_socket(h, &path)), IP_PMTUDISC_DONT);
+        assert_int_equal(discovery(host_socket(h, &path)), IP_PMTUDISC_OMIT);
         assert_int_equal(discovery(host_socket_df(h, &path)), IP_PMTUDISC_PROBE);
         path.local.port = 500;
-        assert_int_equal(discovery(host_socket(h, &path)), IP_PMTUDISC_DONT);
+        assert_int_equal(discovery(host_socket(h, &path)), IP_PMTUDISC_OMIT);
         assert_int_equal(host_socket_df(h, &path), -1);
         path.local.port = 4501;
         assert_int_equal(host_socket(h, &path), -1);
@@ -98,7 +98,7 @@ static void what_goes_whole_has_a_socket_of_its_own(void **state)
         assert_int_equal(host_socket_df(h, &path), -1);
         path = path_of("::1", 4500, "::2");
         assert_int_equal(host_socket(h, &path) < 0, i == 1);
-        assert_int_equal(host_socket_df(h, &path), -1);
+        assert_int_equal(host_socket_df(h, &path) < 0, i == 1);
         host_down(h);
         config_free(config);
     }

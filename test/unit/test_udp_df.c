@@ -218,33 +218,29 @@ static void what_is_too_long_for_the_link_is_refused_and_not_fragmented(void **s
     close_sockets(&s);
 }
 
-/* IPv6 has no such bit: its sender alone may fragment, and it is told so with each datagram. */
-static void over_ipv6_each_datagram_decides(void **state)
+/* IPv6 has no such bit, but only the sender fragments. */
+static void over_ipv6_the_socket_decides(void **state)
 {
     (void)state;
     need_isolation();
     static const enum loop_kind kinds[] = {LOOP_EPOLL, LOOP_URING};
-    struct udp_options o = options("::", false);
-    struct loop_tx tx = {.to = {.ip = {.family = 6, .b = {[15] = 1}}, .port = 4600}, .tos = 46 << 2};
-    char why[200];
-    int fd;
-    assert_int_equal(udp_open(&o, &fd, why, sizeof why), OK);
+    struct sockets s = open_sockets("::", 1);
+    struct loop_tx tx = {.to = {.ip = {.family = 6, .b = {[15] = 1}}, .port = 4600},
+                         .from = {.family = 6, .b = {[15] = 1}},
+                         .tos = 46 << 2};
     set_mtu(1500);
     for (unsigned i = 0; i < 2; i++) {
         tx.len = 1453;
-        tx.df = true;
-        int error = send_one(kinds[i], fd, tx);
+        int error = send_one(kinds[i], s.fd[1], tx);
         if (error == -1)
             break; /* no io_uring here */
         assert_int_equal(error, EMSGSIZE);
-        tx.df = false;
-        assert_int_equal(send_one(kinds[i], fd, tx), 0);
-        tx.df = true;
+        assert_int_equal(send_one(kinds[i], s.fd[0], tx), 0);
         tx.len = 1452;
-        assert_int_equal(send_one(kinds[i], fd, tx), 0);
+        assert_int_equal(send_one(kinds[i], s.fd[1], tx), 0);
     }
     set_mtu(65536);
-    close(fd);
+    close_sockets(&s);
 }
 
 /* -- one datagram outside of any loop -- */
@@ -285,7 +281,7 @@ static void a_datagram_leaves_whole_or_not_at_all(void **state)
         assert_int_equal(get_be16(packet + 20), 4500);
         assert_int_equal(udp_send_whole(fd, df, &path, data, 1469), ERR_SYSTEM);
         assert_int_equal(errno, EMSGSIZE);
-        assert_int_equal(discovery(s.fd[0]), IP_PMTUDISC_DONT);
+        assert_int_equal(discovery(s.fd[0]), IP_PMTUDISC_OMIT);
         assert_int_equal(discovery(s.fd[1]), IP_PMTUDISC_PROBE);
         assert_int_equal(udp_send(s.fd[0], &path, data, 1469), OK);
         close(tap);
@@ -320,25 +316,22 @@ static void others_send_as_ever_meanwhile(void **state)
     (void)state;
     need_isolation();
     struct sockets four = open_sockets("0.0.0.0", 1);
-    struct udp_options o = options("::", false);
+    struct sockets six = open_sockets("::", 1);
     static const uint8_t data[100];
-    char why[200];
-    int six;
-    assert_int_equal(udp_open(&o, &six, why, sizeof why), OK);
     set_mtu(1500);
     for (unsigned i = 0; i < 2; i++) {
-        struct worker w = {.fd = i ? six : four.fd[0],
-                           .path = i ? path_of("::1", "::1") : path_of("127.0.0.7", "127.0.0.9")};
+        const struct sockets *s = i ? &six : &four;
+        struct worker w = {.fd = s->fd[0], .path = i ? path_of("::1", "::1") : path_of("127.0.0.7", "127.0.0.9")};
         pthread_t thread;
         assert_int_equal(pthread_create(&thread, NULL, work, &w), 0);
         while (w.sent < 1000)
-            assert_int_equal(udp_send_whole(i ? six : four.fd[1], !i, &w.path, data, sizeof data), OK);
+            assert_int_equal(udp_send_whole(s->fd[1], true, &w.path, data, sizeof data), OK);
         w.stop = true;
         assert_int_equal(pthread_join(thread, NULL), 0);
         assert_int_equal(w.refused, 0);
     }
     set_mtu(65536);
-    close(six);
+    close_sockets(&six);
     close_sockets(&four);
 }
 
@@ -351,13 +344,18 @@ static void nothing_comes_in_there(const char *ip, unsigned n)
     uint8_t got[2000];
     unsigned count[2 * GROUP] = {0}, sent = 600;
     for (unsigned i = 0; i < sent; i++) {
-        struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(4500)}, from = {.sin_family = AF_INET};
+        bool v6 = strchr(ip, ':') != NULL; /* its loopback has one address: the port alone varies */
+        struct endpoint to = {.port = 4500}, from = {.port = 0};
+        struct sockaddr_storage sa;
         uint8_t data[20] = {(uint8_t)((i % (n + 1)) << 4), 1, 2, 3};
-        int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-        to.sin_addr.s_addr = htonl(0x7f000001u);
-        from.sin_addr.s_addr = htonl(0x7f000001u + i % 200);
-        assert_int_equal(bind(fd, (struct sockaddr *)&from, sizeof from), 0);
-        assert_int_equal(sendto(fd, data, sizeof data, 0, (struct sockaddr *)&to, sizeof to), sizeof data);
+        int fd = socket(v6 ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+        assert_int_equal(ip_parse(v6 ? "::1" : "127.0.0.1", &to.ip), OK);
+        from.ip = to.ip;
+        from.ip.b[3] = (uint8_t)(v6 ? 0 : 1 + i % 200);
+        socklen_t len = endpoint_to_sockaddr(&from, &sa);
+        assert_int_equal(bind(fd, (struct sockaddr *)&sa, len), 0);
+        len = endpoint_to_sockaddr(&to, &sa);
+        assert_int_equal(sendto(fd, data, sizeof data, 0, (struct sockaddr *)&sa, len), sizeof data);
         close(fd);
     }
     for (unsigned i = 0; i < 2 * n; i++)
@@ -378,6 +376,8 @@ static void all_that_comes_goes_to_the_others(void **state)
     nothing_comes_in_there("127.0.0.1", 1);
     nothing_comes_in_there("0.0.0.0", GROUP);
     nothing_comes_in_there("127.0.0.1", GROUP);
+    nothing_comes_in_there("::", 1);
+    nothing_comes_in_there("::1", GROUP);
 }
 
 static void nobody_else_gets_the_port(void **state)
@@ -404,7 +404,7 @@ int main(void)
         cmocka_unit_test(df_comes_from_the_same_address_and_port),
         cmocka_unit_test(segmented_sends_have_df_in_each),
         cmocka_unit_test(what_is_too_long_for_the_link_is_refused_and_not_fragmented),
-        cmocka_unit_test(over_ipv6_each_datagram_decides),
+        cmocka_unit_test(over_ipv6_the_socket_decides),
         cmocka_unit_test(a_datagram_leaves_whole_or_not_at_all),
         cmocka_unit_test(others_send_as_ever_meanwhile),
         cmocka_unit_test(all_that_comes_goes_to_the_others),
