@@ -59,9 +59,15 @@ static unsigned headers(const struct path *path)
     return outer_len(path->remote.ip.family) + (path->transport == PATH_UDP ? UDP_HEADER : 0);
 }
 
-static unsigned inner_of(const struct path_mtu *w, const struct sa *sa)
+/* Peers may share a path and differ in `pmtu`: who is not to know better takes the link's MTU, all others what is known. */
+static unsigned size_for(const struct path_mtu *w, const struct path_user *u)
 {
-    unsigned inner = sa_inner_max(sa, w->path.remote.ip.family, w->p.size - headers(&w->path));
+    return u->mode == PMTU_NO ? w->p.max : w->p.size;
+}
+
+static unsigned inner_of(const struct path_mtu *w, const struct sa *sa, unsigned size)
+{
+    unsigned inner = sa_inner_max(sa, w->path.remote.ip.family, size - headers(&w->path));
     /* In transport mode the packet's own header is the outer one. */
     return sa->params.mode == MODE_TUNNEL ? inner : inner + outer_len(w->path.remote.ip.family);
 }
@@ -76,12 +82,13 @@ static unsigned long_from(const struct path_mtu *w)
 static void tell_user(const struct path_mtu *w, struct path_user *u)
 {
     bool own = w->path.remote.ip.family == 6 && w->path.transport == PATH_UDP && u->mode == PMTU_PROBE;
+    unsigned size = size_for(w, u);
     if (u->out) {
-        unsigned inner = inner_of(w, u->out);
+        unsigned inner = inner_of(w, u->out, size);
         atomic_store_explicit(&u->out->inner_max, inner, memory_order_relaxed);
         atomic_store_explicit(&u->in->inner_max, inner, memory_order_relaxed);
-        atomic_store_explicit(&u->out->datagram_max, w->p.size, memory_order_relaxed);
-        atomic_store_explicit(&u->out->whole_max, own ? w->p.size - headers(&w->path) : 0, memory_order_relaxed);
+        atomic_store_explicit(&u->out->datagram_max, size, memory_order_relaxed);
+        atomic_store_explicit(&u->out->whole_max, own ? size - headers(&w->path) : 0, memory_order_relaxed);
     }
 }
 
@@ -135,9 +142,17 @@ static void look_at_link(struct path_mtu *w, ns_t now)
         pmtu_limit(&w->p, link, now);
 }
 
-static void probe(struct path_mtu *w, unsigned size, ns_t now)
+static const struct path_user *prober(const struct path_mtu *w)
 {
     const struct path_user *u = w->users;
+    while (u && u->mode != PMTU_PROBE)
+        u = u->next;
+    return u;
+}
+
+static void probe(struct path_mtu *w, unsigned size, ns_t now)
+{
+    const struct path_user *u = prober(w);
     enum err e = w->all->env.probe(w->all->env.ctx, u->child, size);
     if (e == OK)
         pmtu_sent(&w->p, size, now);
@@ -209,7 +224,7 @@ void path_mtu_join(struct path_mtus *m, struct path_user *u, const struct path *
     if (u->next)
         u->next->at = &u->next;
     w->users = u;
-    pmtu_only_claims(&w->p, u->mode != PMTU_PROBE);
+    pmtu_only_claims(&w->p, !prober(w));
     tell_user(w, u);
     arm(w, u);
     settle(w);
@@ -224,8 +239,11 @@ void path_mtu_leave(struct path_mtus *m, struct path_user *u)
     if (u->next)
         u->next->at = u->at;
     u->of = NULL;
-    if (w->users)
+    if (w->users) {
+        pmtu_only_claims(&w->p, !prober(w));
+        settle(w);
         return;
+    }
     hash_remove(&m->by_remote, &w->by_remote);
     timer_drop(m->env.timers, &w->timer);
     free(w);
@@ -301,10 +319,10 @@ bool path_mtu_told(struct path_mtus *m, const struct icmp_error *e, ns_t now)
 unsigned path_mtu_size(const struct path_user *u, unsigned *link)
 {
     *link = u->of ? u->of->p.max : 0;
-    return u->of ? u->of->p.size : 0;
+    return u->of ? size_for(u->of, u) : 0;
 }
 
 bool path_mtu_complete(const struct path_user *u)
 {
-    return u->of && u->of->p.phase == PMTU_COMPLETE && !u->of->p.claims_only;
+    return u->of && u->mode != PMTU_NO && u->of->p.phase == PMTU_COMPLETE && !u->of->p.claims_only;
 }

@@ -105,6 +105,14 @@ void pmtu_claim(struct pmtu *p, unsigned mtu, ns_t now)
 
 void pmtu_only_claims(struct pmtu *p, bool only)
 {
+    if (only &&
+        !p->claims_only) { /* a search that nobody ends proves nothing, and what was found ages without notice */
+        p->size = p->high = p->max;
+        p->phase = PMTU_UNKNOWN;
+        p->claimed = p->probing = 0;
+        p->doubted = p->top = false;
+        p->raise_at = NS_NEVER;
+    }
     p->claims_only = only;
 }
 
