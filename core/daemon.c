@@ -159,17 +159,33 @@ static void on_signal(void *ctx, uint32_t events)
     }
 }
 
+/* A round a little later, but not before that. */
+static void look_soon(struct daemon *d, ns_t earliest)
+{
+    ns_t now = clock_now(), at = d->refreshed + REFRESH_PAUSE;
+    at = at > now + REFRESH_CHANGED ? at : now + REFRESH_CHANGED;
+    at = at > earliest ? at : earliest;
+    if (at < d->refresh.at)
+        timer_set(&d->timers, &d->refresh, at);
+}
+
 static void on_route(void *ctx, uint32_t events)
 {
     struct daemon *d = ctx;
+    unsigned news = host_news(d->host, d->route_fd);
     (void)events;
-    if (!watch_read(d->route_fd))
-        return;
-    ns_t now = clock_now(), at = d->refreshed + REFRESH_PAUSE;
-    at = at > now + REFRESH_CHANGED ? at : now + REFRESH_CHANGED;
-    if (at < d->refresh.at)
-        timer_set(&d->timers, &d->refresh, at);
-    d->changed = true;
+    d->lost |= news & ~(unsigned)WATCH_CHANGED;
+    d->changed = d->changed || (news & WATCH_CHANGED);
+    if (news)
+        look_soon(d, news & WATCH_CHANGED ? 0 : d->restored + d->patience);
+}
+
+static void on_filter(void *ctx, uint32_t events)
+{
+    struct daemon *d = ctx;
+    (void)events;
+    if (watch_filter_read(d->filter_fd))
+        look_soon(d, d->restored + d->patience);
 }
 
 /* Without it a change is noticed at the next turn of the timer. */
@@ -180,6 +196,9 @@ static void routes_watch(struct daemon *d)
         e = loop_watch_add(d->loop, d->route_fd, EPOLLIN, on_route, d, &d->route_watch);
     if (e != OK)
         log_line(LOG_WARN, "core", "changes of address can't be watched: %s", strerror(errno));
+    if (watch_filter_open(&d->filter_fd) == OK)
+        e = loop_watch_add(d->loop, d->filter_fd, EPOLLIN, on_filter, d, &d->filter_watch);
+    (void)e; /* a kernel without nftables: nothing to be watched */
 }
 
 /* Names were looked up: attempts go on, and the MTU may be known better now, which takes a look at every peer's route. */
@@ -288,6 +307,31 @@ static void on_settling(struct timer *t, void *ctx, ns_t now)
     settle_some(ctx, clock_now() + SLICE);
 }
 
+/* What is put back comes at once, but ever more slowly if it does not last. */
+static void restored(struct daemon *d)
+{
+    bool again = d->refreshed - d->restored < 2 * REFRESH;
+    ns_t patience = again ? 2 * d->patience : REFRESH_PAUSE;
+    d->patience = patience < REFRESH ? patience : REFRESH;
+    d->restored = d->refreshed;
+}
+
+/* What another program, or the kernel along with something else, has taken away. */
+static void restore(struct daemon *d)
+{
+    /* While a file is being read another thread is at the filter. */
+    bool due = d->lost && d->refreshed >= d->restored + d->patience;
+    bool back = d->reload.stage != RELOAD_READING && host_filter_keep(d->host);
+    host_rules_keep(d->host);
+    if (due) {
+        host_restore(d->host, d->lost);
+        d->lost = 0;
+        timer_set(&d->timers, &d->settling, 0);
+    }
+    if (back || due)
+        restored(d);
+}
+
 static void round_begin(struct daemon *d)
 {
     d->refreshed = clock_now();
@@ -295,9 +339,7 @@ static void round_begin(struct daemon *d)
     d->round_unsized = d->unsized;
     d->round_routed = true;
     d->changed = d->unsized = false;
-    if (d->reload.stage != RELOAD_READING) /* then another thread is at it */
-        host_filter_keep(d->host);
-    host_rules_keep(d->host);
+    restore(d);
     daemon_addresses(d);
 }
 
@@ -308,6 +350,8 @@ static void round_end(struct daemon *d)
     d->routed = d->round_routed;
     /* What has changed meanwhile may have been missed: once more. */
     timer_set(&d->timers, &d->refresh, d->refreshed + (d->changed || d->unsized ? REFRESH_PAUSE : REFRESH));
+    if (d->lost)
+        look_soon(d, d->restored + d->patience);
     if (d->round_changed || found)
         host_reroute(d->host);
     if (d->round_unsized || found || (d->routed && d->round_changed))
@@ -548,6 +592,8 @@ static void daemon_end(struct daemon *d)
     daemon_errors_close(d);
     if (d->route_watch)
         loop_watch_del(d->loop, d->route_watch);
+    if (d->filter_watch)
+        loop_watch_del(d->loop, d->filter_watch);
     if (d->job_watch)
         loop_watch_del(d->loop, d->job_watch);
     if (d->resolver_watch)
@@ -560,6 +606,8 @@ static void daemon_end(struct daemon *d)
         close(d->wake_fd);
     if (d->route_fd >= 0)
         close(d->route_fd);
+    if (d->filter_fd >= 0)
+        close(d->filter_fd);
     if (d->job_fd >= 0)
         close(d->job_fd);
     config_free(d->config);
@@ -594,9 +642,11 @@ int daemon_run(const char *file)
     struct daemon d = {.signal_fd = -1,
                        .wake_fd = -1,
                        .route_fd = -1,
+                       .filter_fd = -1,
                        .job_fd = -1,
                        .flow_fd = -1,
                        .keylog = {-1, -1},
+                       .patience = REFRESH_PAUSE,
                        .started = clock_now()};
     const struct config_report report = {.error = run_error, .warning = run_warning};
     if ((size_t)snprintf(d.file, sizeof d.file, "%s", file) >= sizeof d.file) {

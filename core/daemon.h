@@ -34,7 +34,8 @@ struct daemon {
     struct loop *loop;
     int signal_fd, wake_fd; /* signals; workers with records for us */
     int route_fd, job_fd;   /* changes of addresses and routes; jobs that are done */
-    struct loop_watch *signal_watch, *wake_watch, *route_watch, *job_watch, *resolver_watch;
+    int filter_fd;          /* changes of packet filters */
+    struct loop_watch *signal_watch, *wake_watch, *route_watch, *filter_watch, *job_watch, *resolver_watch;
     struct resolver *resolver;
     struct timer_heap timers;
     struct timer refresh; /* looks again from where peers are reached */
@@ -42,6 +43,9 @@ struct daemon {
     bool routed;          /* there was a route to each of them then */
     bool unlisted;        /* our addresses could not be had the last time */
     bool changed;         /* the kernel has said since that addresses or routes are others */
+    unsigned lost;        /* what of ours may be gone since then: tun/watch.h */
+    ns_t restored;        /* when it was put back last */
+    ns_t patience;        /* until it is the next time: another program may take it away as often as it comes back */
     bool unsized;         /* names got addresses since then, or the configuration is another: so may be the MTU */
     unsigned looked_at;   /* peers of this round; it goes by slices */
     bool round_changed;   /* `changed` was set when it began */

@@ -708,12 +708,12 @@ enum err firewall_apply(struct firewall *f, const struct config *c, char *why, s
     return OK;
 }
 
-void firewall_keep(struct firewall *f)
+bool firewall_keep(struct firewall *f)
 {
     char why[160];
     if (!f->on || !nft_gone(f->table)) {
         f->lost = false;
-        return;
+        return false;
     }
     if (nft_commit(&f->in_force, why, sizeof why) == OK)
         log_line(LOG_WARN, "core", "firewall: another program has removed table inet %s: it is there again", f->table);
@@ -721,6 +721,7 @@ void firewall_keep(struct firewall *f)
         log_line(LOG_ERROR, "core", "firewall: another program has removed table inet %s, and it can't be put back: %s",
                  f->table, why);
     f->lost = true;
+    return true;
 }
 
 bool firewall_missing(const struct firewall *f)

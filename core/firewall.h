@@ -37,8 +37,8 @@ void firewall_remove(struct firewall *f);
  * there again, and may drop what comes out of this one.
  */
 void firewall_note_others(void);
-/* Puts it back if another program has removed it: whoever loads rules of his own mostly begins with an empty set. */
-void firewall_keep(struct firewall *f);
+/* Puts it back if another program has removed it (true: it had): who loads rules of his own often begins with none. */
+bool firewall_keep(struct firewall *f);
 
 /* It was asked for and can't be had: the host's reverse-path filter is all there is. */
 bool firewall_missing(const struct firewall *f);

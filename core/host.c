@@ -14,6 +14,7 @@
 #include "tun/netlink.h"
 #include "tun/raw.h"
 #include "tun/udp.h"
+#include "tun/watch.h"
 
 #define TXQUEUELEN 2000 /* packets; the default of 500 drops in bursts of superpackets */
 
@@ -453,9 +454,9 @@ enum err host_filter(struct host_state *h, const struct config *c, char *why, si
     return firewall_apply(h->firewall, c, why, why_size);
 }
 
-void host_filter_keep(struct host_state *h)
+bool host_filter_keep(struct host_state *h)
 {
-    firewall_keep(h->firewall);
+    return firewall_keep(h->firewall);
 }
 
 void host_rules_keep(struct host_state *h)
@@ -464,6 +465,27 @@ void host_rules_keep(struct host_state *h)
     if (gone)
         log_line(LOG_WARN, "core", "another program has removed %u of the routing rules that lead into the tunnel: %s",
                  gone, gone == 1 ? "it is there again" : "they are there again");
+}
+
+unsigned host_news(const struct host_state *h, int fd)
+{
+    return watch_read(fd, h->netlink, tun_ifindex(h->tun));
+}
+
+/* The kernel takes addresses and routes along with a link that is set down, and routes with an address. */
+void host_restore(struct host_state *h, unsigned news)
+{
+    if (news & WATCH_DOWN)
+        log_line(LOG_WARN, "core", "another program has set %s down: it is set up again", tun_name(h->tun));
+    if (netlink_link_up(h->netlink, tun_ifindex(h->tun), h->mtu, TXQUEUELEN) != OK)
+        log_line(LOG_WARN, "core", "%s can't be set up: %s", tun_name(h->tun), netlink_why(h->netlink));
+    for (unsigned i = 0; i < h->address_count; i++)
+        if (netlink_address_add(h->netlink, tun_ifindex(h->tun), &h->addresses[i]) != OK)
+            log_line(LOG_WARN, "core", "an address could not be put back: %s", netlink_why(h->netlink));
+    if (news & WATCH_TAKEN)
+        log_line(LOG_WARN, "core", "routes into the tunnel were removed: they are put back");
+    routes_lost(h->routes);
+    routes_again(h->routes);
 }
 
 enum err host_extend_begin(struct host_state *h, const struct config *c, char *why, size_t why_size)

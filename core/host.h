@@ -54,10 +54,16 @@ MUST_USE enum err host_filter(struct host_state *h, const struct config *c, char
 MUST_USE enum err host_extend_begin(struct host_state *h, const struct config *c, char *why, size_t why_size);
 MUST_USE enum err host_extend_some(struct host_state *h, ns_t until, bool *over, char *why, size_t why_size);
 void host_settle(struct host_state *h, const struct config *c);
-/* Puts the firewall back where another program has removed it; not while host_filter is called. */
-void host_filter_keep(struct host_state *h);
+/* Puts the firewall back where another program has removed it (true: it had); not while host_filter is called. */
+bool host_filter_keep(struct host_state *h);
 /* The same for the routing rules: network managers tidy up those that they don't know. */
 void host_rules_keep(struct host_state *h);
+/*
+ * What a notice of tun/watch.h means (its bits), and, where something is lost, putting link, addresses and routes back;
+ * the latter only begin with that, as in host_settle.
+ */
+unsigned host_news(const struct host_state *h, int fd);
+void host_restore(struct host_state *h, unsigned news);
 /* Begins it again: addresses of this host have changed, and with them the source that a policy's packets shall have. */
 void host_reroute(struct host_state *h);
 /* Goes on with it until then. True: all is done. */

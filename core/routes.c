@@ -313,14 +313,17 @@ static enum err route_in(struct routes *r, const struct route *want)
 
 static enum err throw_in(struct routes *r, const struct route *want)
 {
-    if (set_find(&r->throws, &want->to))
+    struct route *have = set_find(&r->throws, &want->to);
+    if (have && !have->lost)
         return OK;
-    TRY(set_add(&r->throws, &want->to, &want->src));
+    if (!have)
+        TRY(set_add(&r->throws, &want->to, &want->src));
     enum err e = netlink_throw_add(r->netlink, &want->to);
-    if (e == OK)
-        return OK;
-    set_remove(&r->throws, r->throws.n - 1);
-    return failed(r, e, "throw route", &want->to);
+    if (e == OK && have)
+        have->lost = false;
+    if (e != OK && !have)
+        set_remove(&r->throws, r->throws.n - 1);
+    return e == OK ? OK : failed(r, e, "throw route", &want->to);
 }
 
 /* What is gone already is what was wanted. */
@@ -545,6 +548,8 @@ void routes_lost(struct routes *r)
 {
     for (unsigned i = 0; i < r->tun.n; i++)
         r->tun.v[i]->lost = true;
+    for (unsigned i = 0; i < r->throws.n; i++)
+        r->throws.v[i]->lost = true;
 }
 
 bool routes_some(struct routes *r, ns_t until)

@@ -33,7 +33,7 @@ MUST_USE enum err routes_extend_some(struct routes *r, ns_t until, bool *over, c
 void routes_settle(struct routes *r, const struct config *c);
 /* The same with that configuration once more: addresses of this host have changed, and with them routes' sources. */
 void routes_again(struct routes *r);
-/* The kernel may have dropped those to the TUN: the next time all are added again. */
+/* They may be gone, by the kernel or another program: the next time all are added again. */
 void routes_lost(struct routes *r);
 /* Goes on with it until then. True: all is done. What fails is logged, and tried again the next time. */
 bool routes_some(struct routes *r, ns_t until);

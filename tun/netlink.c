@@ -667,6 +667,15 @@ static void sweep_rules(struct netlink *n, uint8_t family)
     buf_free(&dump);
 }
 
+bool netlink_has(const struct netlink *n, struct span message)
+{
+    struct change c;
+    struct nlmsghdr h;
+    memcpy(&h, message.data, sizeof h);
+    bool rule = h.nlmsg_type == RTM_NEWRULE || h.nlmsg_type == RTM_DELRULE;
+    return (rule ? rule_of_ours(message, &c) : route_of_ours(message, &c)) && find_change(n, &c);
+}
+
 void netlink_sweep(struct netlink *n)
 {
     for (uint8_t family = 4; family <= 6; family += 2)

@@ -15,6 +15,7 @@
 #ifndef ADIT_NETLINK_H
 #define ADIT_NETLINK_H
 
+#include "core/base/cursor.h"
 #include "core/base/err.h"
 #include "core/base/ip.h"
 
@@ -57,6 +58,8 @@ MUST_USE enum err netlink_throw_del(struct netlink *n, const struct netlink_pref
 MUST_USE enum err netlink_rules_add(struct netlink *n, uint8_t family, bool with_default);
 /* Puts those rules back, and those of our addresses, that another program has removed. Returns how many. */
 unsigned netlink_rules_keep(struct netlink *n, const struct netlink_prefix *addresses, unsigned count);
+/* Whether what such a message is about, a route or a rule, was added here, and is to stay. */
+bool netlink_has(const struct netlink *n, struct span message);
 void netlink_keep_strict(struct netlink *n, bool keep);
 const char *netlink_why(const struct netlink *n);
 

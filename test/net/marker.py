@@ -37,9 +37,13 @@ while True:
         tried = now
         if calling:
             calling.close()
-        calling = bound(socket.SOCK_STREAM)
-        calling.connect_ex((destination, PORT))
-    ready, writable, _ = select.select([udp, listener, *taken], [calling], [], 0.003)
+            calling = None
+        try:
+            calling = bound(socket.SOCK_STREAM)
+            calling.connect_ex((destination, PORT))
+        except OSError:
+            pass  # the address may be away for a while
+    ready, writable, _ = select.select([udp, listener, *taken], [calling] if calling else [], [], 0.003)
     for s in ready:
         try:
             if s is listener:

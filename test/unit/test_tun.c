@@ -210,10 +210,10 @@ static bool noticed(int fd, struct netlink *n, const char *text, bool there)
 {
     bool news = false;
     for (unsigned i = 0; i < 1000; i++) {
-        news |= watch_read(fd);
+        news |= watch_read(fd, n, 0) != 0;
         if (news && reachable_at(n, 0, text) == there) {
             usleep(300000); /* what else belongs to it */
-            (void)watch_read(fd);
+            (void)watch_read(fd, n, 0);
             return true;
         }
         usleep(10000);
@@ -231,11 +231,11 @@ static void addresses_of_working_links_count_and_changes_are_noticed(void **stat
     unsigned count;
     int fd;
     assert_int_equal(watch_open(&fd), OK);
-    assert_false(watch_read(fd));
+    assert_int_equal(0, watch_read(fd, w.netlink, w.ifindex));
     ip_says("ip link add adit-v0 type veth peer name adit-v1 && ip link set adit-v1 up");
     ip_says("ip addr add 10.7.1.1/24 dev adit-v0; ip -6 addr add fd00:7::1/64 dev adit-v0 nodad");
-    assert_true(watch_read(fd));
-    assert_false(watch_read(fd));
+    assert_int_not_equal(0, watch_read(fd, w.netlink, w.ifindex));
+    assert_int_equal(0, watch_read(fd, w.netlink, w.ifindex));
     assert_false(reachable_at(w.netlink, 0, "10.7.1.1")); /* the link is down */
     ip_says("ip link set adit-v0 up; sleep 0.2");
     assert_true(noticed(fd, w.netlink, "10.7.1.1", true));
@@ -246,9 +246,21 @@ static void addresses_of_working_links_count_and_changes_are_noticed(void **stat
     ip_says("ip link set adit-v1 down; sleep 0.2");
     assert_true(noticed(fd, w.netlink, "10.7.1.1", false)); /* no carrier */
     assert_int_equal(netlink_route_add(w.netlink, w.ifindex, &route, NULL), OK);
-    assert_false(watch_read(fd)); /* ours */
+    assert_int_equal(0, watch_read(fd, w.netlink, w.ifindex)); /* ours */
     ip_says("ip route add 10.8.0.0/16 dev adit-t4");
-    assert_true(watch_read(fd));
+    assert_int_equal(watch_read(fd, w.netlink, w.ifindex), WATCH_CHANGED);
+    ip_says("ip route add 10.7.1.0/24 dev adit-t4 table 5190 proto 90; ip route del 10.7.1.0/24 table 5190");
+    assert_int_equal(watch_read(fd, w.netlink, w.ifindex), 0); /* that of another daemon */
+    ip_says("ip route flush table 5190");
+    assert_int_equal(watch_read(fd, w.netlink, w.ifindex), WATCH_LOST | WATCH_TAKEN);
+    assert_int_equal(netlink_route_add(w.netlink, w.ifindex, &route, NULL), OK);
+    assert_int_equal(netlink_rules_add(w.netlink, 4, false), OK);
+    assert_int_equal(netlink_route_del(w.netlink, w.ifindex, &route), OK);
+    assert_int_equal(watch_read(fd, w.netlink, w.ifindex), 0); /* that is what it was to do */
+    ip_says("ip rule del pref 5192");
+    assert_int_equal(watch_read(fd, w.netlink, w.ifindex), WATCH_LOST);
+    ip_says("ip link set adit-t4 down");
+    assert_int_equal(watch_read(fd, w.netlink, w.ifindex) & WATCH_DOWN, WATCH_DOWN);
     ip_says("ip link del adit-v0");
     close(fd);
     netlink_undo(w.netlink);
