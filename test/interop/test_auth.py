@@ -1,5 +1,8 @@
 """Authentication by keys and certificates with strongSwan, each end as initiator."""
 
+import os
+import re
+
 import pytest
 from authority import Authority
 from netlab import Adit, StrongSwan, wait_for
@@ -43,12 +46,12 @@ def ini(peer, host='', ids=('left.example', 'right.example')):
             f'local = 10.1.0.0/24\nremote = 10.2.0.0/24\n{peer}\n')
 
 
-def link(lab, ours, theirs, files):
+def link(lab, ours, theirs, files, settings=''):
     """adit on the left and strongSwan on the right, both running."""
     left, right = lab.pair()
     left.address('lo', '10.1.0.1/32')
     right.address('lo', '10.2.0.1/32')
-    s = StrongSwan(right, theirs, files=files).start()
+    s = StrongSwan(right, theirs, settings, files).start()
     return Adit(left, ours).start(), s
 
 
@@ -93,6 +96,40 @@ def test_certificates(lab, pki, ours, theirs, role):
     a.command('rekey', 'strong')
     assert a.status()['peers'][0]['ike_sas'][-1]['auth_remote'] == sa['auth_remote']
     a.host.ping('10.2.0.1', 2, source='10.1.0.1')
+
+
+@ROLES
+@pytest.mark.parametrize('ours, theirs', [('p256', 'p384'), ('p384', 'p521'), ('p521', 'p256')])
+def test_older_methods(lab, pki, ours, theirs, role):
+    """Where the peer announces no RFC 7427: those of RFC 4754, each way. Its RSA would be with SHA-1 then."""
+    pki.cert('left', ours)
+    pki.cert('right', theirs)
+    a, s = link(lab, ini('', by_cert(pki)), swanctl('auth = pubkey\ncerts = right.crt', 'auth = pubkey'), strong_files(pki),
+                'signature_authentication = no')
+    up(a, s, role)
+    methods = {'p256': 'ECDSA-256 signature', 'p384': 'ECDSA-384 signature', 'p521': 'ECDSA-521 signature'}
+    log = s.log()
+    assert f"authentication of 'left.example' with {methods[ours]} successful" in log
+    assert f"authentication of 'right.example' (myself) with {methods[theirs]} successful" in log
+
+
+@ROLES
+def test_large_chains_go_in_fragments(lab, pki, role):
+    """Two intermediate authorities with RSA keys on each side: IKE_AUTH is longer than any datagram, both ways."""
+    for side in ('ours', 'theirs'):
+        pki.ca(side, 'root', 'rsa3072')
+        pki.ca(f'{side}2', side, 'rsa3072')
+    pki.cert('left', 'rsa3072', 'ours2')
+    pki.cert('right', 'rsa3072', 'theirs2')
+    above = [f'x509ca/{name}.crt' for name in ('theirs', 'theirs2')]
+    files = strong_files(pki, *((name, pki.read(os.path.basename(name))) for name in above))
+    a, s = link(lab, ini('', by_cert(pki, more=f',\n {pki.path("ours2.crt")},\n {pki.path("ours.crt")}')),
+                swanctl('auth = pubkey\ncerts = right.crt', 'auth = pubkey'), files)
+    assert up(a, s, role)['fragmentation']
+    log = s.log()
+    for fragments in (r'received fragment #(\d+) of \d+', r'splitting IKE message .* into (\d+) fragments'):
+        assert max(map(int, re.findall(fragments, log))) >= 3, fragments
+    assert a.status()['counters']['drop_ike_fragment'] == 0
 
 
 @ROLES

@@ -301,16 +301,17 @@ def test_packet_leads_the_offer(lab):
     ping(a, s)
 
 
-def test_transport_mode_is_declined(lab):
-    """strongSwan asks for transport mode and is answered in tunnel mode, as long as our data plane carries no other (RFC
-    7296 section 1.3.1). Its own data plane takes no selectors that IKE runs between: the negotiation is what counts."""
+@pytest.mark.parametrize('mode', ['tunnel', 'transport'])
+def test_transport_mode_is_answered_as_configured(lab, mode):
+    """strongSwan asks for transport mode, and is answered in tunnel mode where the policy says so (RFC 7296 section 1.3.1).
+    Its own data plane takes no selectors that IKE runs between: the negotiation is what counts."""
     left, right = hosts(lab)
     s = StrongSwan(right, swanctl(child='mode = transport', children=(('192.0.2.2/32', '192.0.2.1/32'),))).start()
-    conf = ini().replace('10.1.0.0/24', '192.0.2.1/32').replace('10.2.0.0/24', '192.0.2.2/32')
+    conf = ini(f'mode = {mode}').replace('10.1.0.0/24', '192.0.2.1/32').replace('10.2.0.0/24', '192.0.2.2/32')
     a = Adit(left, conf.replace('[host]', '[host]\nroutes = no')).start()
     up(a, s, 'responder', check=False)
     log = s.log().split('generating IKE_AUTH request 1')[1]
     request, answer = log.split('parsed IKE_AUTH response 1')
-    assert 'N(USE_TRANSP)' in request and 'N(USE_TRANSP)' not in answer
+    assert 'N(USE_TRANSP)' in request and ('N(USE_TRANSP)' in answer) == (mode == 'transport')
     assert 'SA TSi TSr' in answer.split('\n')[0]
-    assert 'child-up' in a.log() and ', transport' not in a.log()
+    assert 'child-up' in a.log() and (', transport' in a.log()) == (mode == 'transport')
