@@ -149,6 +149,7 @@ void reauth_inherit(struct ike_sa *old, struct ike_sa *sa)
     old->renews = NULL;
     sa->yields_to = old->yields_to;
     sa->leave_at = old->leave_at;
+    sa->successor = sa->leave_at != 0;
     /* Towards clients of any address, of whom there may be thousands, nothing is ever renewed from here. */
     for (struct ike_sa *o = sa->run && !sa->run->peer->endpoint_any ? sa->run->sas : NULL; o; o = o->run_next) {
         if (o->renews == old)

@@ -309,6 +309,25 @@ static void the_old_one_stays_if_the_new_one_goes(void **state)
     }
 }
 
+/* The peer rekeys the old SA in the seconds before that is deleted: what comes of it goes as well, without a word. */
+static void the_old_one_may_be_rekeyed_while_it_leaves(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 95; seed < 99; seed++) {
+        struct sim *s = connected(seed, 60 * NS_PER_S, 0, true);
+        struct ike_sa *old = A->e->sas;
+        while (!old->leave_at)
+            sim_for(s, 5 * NS_PER_MS);
+        B->e->now = s->now;
+        assert_true(sa_rekey(B->e->sas));
+        sim_for(s, 10 * NS_PER_S);
+        assert_int_equal(sim_count(A, IKE_EVENT_IKE_REKEYED), 1);
+        assert_sim(sim_ike_sas(A, IKE_ESTABLISHED) == 1 && sim_children(A) == 3 && sim_agree(s) && !s->esp_lost);
+        assert_int_equal(sim_count(A, IKE_EVENT_IKE_DOWN), 0);
+        close_all(s);
+    }
+}
+
 /* Both ends have called, too far apart to notice. Each end's SAs are renewed by it, one way or the other. */
 static void two_that_each_renews_become_one(void **state)
 {
@@ -377,6 +396,7 @@ int main(void)
         cmocka_unit_test(two_that_share_the_work_stay_two),
         cmocka_unit_test(a_lifetime_of_nothing_is_bounded),
         cmocka_unit_test(the_old_one_stays_if_the_new_one_goes),
+        cmocka_unit_test(the_old_one_may_be_rekeyed_while_it_leaves),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
