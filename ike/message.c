@@ -282,6 +282,17 @@ void held_serve(struct ike_engine *e)
     }
 }
 
+/* An authentic answer that can't be read ends the SA, and the peer is told (sections 2.21.2 and 2.21.3). */
+static void refuse_response(struct ike_sa *sa, enum err err)
+{
+    if (sa->state != SA_DELETING)
+        informational_farewell(sa, NOTIFY_INVALID_SYNTAX);
+    if (sa_connecting(sa))
+        sa_fail(sa, "%s sent a malformed answer: %s", sa_peer_name(sa), err_text(err));
+    else
+        sa_lost(sa, "IKE SA with %s is down: it sent a malformed answer: %s", sa_peer_name(sa), err_text(err));
+}
+
 static void input_response(struct ike_sa *sa, const struct path *path, struct ike_message *m, enum err err,
                            struct span text)
 {
@@ -296,10 +307,8 @@ static void input_response(struct ike_sa *sa, const struct path *path, struct ik
         err = ike_message_legal(m);
     if (err == OK)
         handle_response(sa, m);
-    else if (sa_connecting(sa))
-        sa_fail(sa, "%s sent a malformed answer: %s", sa_peer_name(sa), err_text(err));
     else
-        sa_lost(sa, "IKE SA with %s is down: it sent a malformed answer: %s", sa_peer_name(sa), err_text(err));
+        refuse_response(sa, err);
 }
 
 /* The kept answer again, to where the retransmission came from (sections 2.1 and 2.11). */

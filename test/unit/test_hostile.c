@@ -273,6 +273,24 @@ static void each_payload_changed_by_its_sender(void **state)
         }
 }
 
+/* An answer that can't be read ends the SA: the peer is told, and does not go on sending to nobody. */
+static void the_peer_hears_that_its_answer_is_malformed(void **state)
+{
+    (void)state;
+    for (unsigned message = 3; message <= 5; message += 2) { /* of IKE_AUTH; of the rekey of the Child SA */
+        struct sim *s = sim_new(12);
+        struct forge f = {.message = message, .payload = 0, .how = TWICE};
+        s->hook = forge;
+        s->hook_ctx = &f;
+        life(s);
+        assert_true(f.found);
+        assert_non_null(sim_find(B, IKE_EVENT_IKE_DOWN, "ended the IKE SA: INVALID_SYNTAX"));
+        sim_for(s, 20 * NS_PER_S);
+        assert_sim(sim_up(s));
+        close_all(s);
+    }
+}
+
 /* The answer's selectors reach beyond the offer: refused, and the peer's half is deleted (section 2.9). */
 static void wider_answer_is_refused(void **state)
 {
@@ -800,6 +818,7 @@ int main(void)
         cmocka_unit_test(truncated_messages_are_dropped),
         cmocka_unit_test(each_payload_dropped_doubled_emptied),
         cmocka_unit_test(each_payload_changed_by_its_sender),
+        cmocka_unit_test(the_peer_hears_that_its_answer_is_malformed),
         cmocka_unit_test(wider_answer_is_refused),
         cmocka_unit_test(replays_change_nothing),
         cmocka_unit_test(forged_errors_end_no_attempt),
