@@ -91,16 +91,19 @@ static void describe_overlap(const struct ike_sa *sa, const struct ike_message *
     char a[200], b[200], own[TEXT_MAX / 2] = "no policy";
     const struct run *run = sa->run;
     size_t at = 0;
+    bool exchanged = false;
     for (unsigned i = 0; i < run->policy_count && at + 1 < sizeof own; i++) {
         const struct policy *p = run->policies[i].policy;
         if (only && p != only)
             continue;
+        exchanged |= selectors_equal(&p->local, &m->tsi.v) && selectors_equal(&p->remote, &m->tsr.v);
         int n = snprintf(own + at, sizeof own - at, "%spolicy \"%s\" has %s === %s", at ? ", " : "", p->name,
                          selectors_format(&p->local, a, sizeof a), selectors_format(&p->remote, b, sizeof b));
         at += n > 0 ? (size_t)n : 0;
     }
-    snprintf(why, size, "selectors have no overlap: peer offers %s === %s, %s",
-             selectors_format(&m->tsi.v, a, sizeof a), selectors_format(&m->tsr.v, b, sizeof b), own);
+    snprintf(why, size, "selectors have no overlap: peer offers %s === %s (ours === its), %s%s",
+             selectors_format(&m->tsr.v, a, sizeof a), selectors_format(&m->tsi.v, b, sizeof b), own,
+             exchanged ? ": local and remote are exchanged at one of the ends" : "");
 }
 
 uint16_t child_answer(struct ike_sa *sa, const struct ike_message *m, const struct policy *only, bool with_ke,

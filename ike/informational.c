@@ -131,6 +131,19 @@ static bool deletes_ike(const struct ike_message *m)
     return false;
 }
 
+/* Whom we answered has not believed our proof (RFC 7296 section 2.21.2): what was up here never was there. */
+static void disbelieved(struct ike_sa *sa)
+{
+    char own[IDENTITY_TEXT], text[TEXT_MAX];
+    snprintf(text, sizeof text,
+             "%s ended the IKE SA: AUTHENTICATION_FAILED: the id it expects, or what we are to prove it with, differs "
+             "(ours: %s)",
+             sa_peer_name(sa), identity_format(&sa->local_id, own, sizeof own));
+    if (sa->run)
+        run_note(sa->run, text, true);
+    sa_lost(sa, "%s", text);
+}
+
 void informational_request(struct ike_sa *sa, const struct ike_message *m)
 {
     struct ike_builder b;
@@ -147,9 +160,12 @@ void informational_request(struct ike_sa *sa, const struct ike_message *m)
     reply_send(sa, &b);
     if (sa->state == SA_DEAD)
         return;
-    if (failed || syntax) {
-        sa_lost(sa, "%s ended the IKE SA: %s", sa_peer_name(sa),
-                notify_name((failed ? failed : syntax)->type, name, sizeof name));
+    if (failed) {
+        disbelieved(sa);
+        return;
+    }
+    if (syntax) {
+        sa_lost(sa, "%s ended the IKE SA: %s", sa_peer_name(sa), notify_name(syntax->type, name, sizeof name));
         return;
     }
     rekey_settle(sa);

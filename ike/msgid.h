@@ -20,6 +20,7 @@
 #define RETRANSMIT_FIRST (1 * NS_PER_S)
 #define RETRANSMIT_TRIES 5       /* after the first sending: 1 + 2 + 4 + 8 + 16 + 32 s until the peer counts as gone */
 #define HELD_MAX IKE_MESSAGE_MAX /* bytes of all held requests together */
+#define SILENCE_TRIES 3          /* after 1 + 2 + 4 s a person is told that nobody answers */
 #define RETRANSMIT_TRIES_LIST 3  /* 1 + 2 + 4 + 8 s until the next address of a peer is tried */
 
 /* Our requests. */

@@ -3,6 +3,19 @@
 
 #include "ike/internal.h"
 
+/* Said once while nobody answers, as that takes a minute to be an error; silence has no other reason to give. */
+static void tell_of_silence(struct ike_sa *sa)
+{
+    char at[ENDPOINT_TEXT], text[TEXT_MAX];
+    bool connecting = sa->state == SA_CONNECTING || sa->state == SA_AUTH_SENT;
+    if (!connecting || sa->tx.tries != SILENCE_TRIES || !sa->run || sa->run->failures || sa->noted)
+        return;
+    snprintf(text, sizeof text, "%s at %s has not answered yet: does it run, and is UDP port %u open on the way?",
+             sa_peer_name(sa), endpoint_format(&sa->path.remote, at), sa->path.remote.port);
+    report(sa->e, IKE_EVENT_NOTICE, sa_peer(sa), NULL, &sa->path, "%s", text);
+    run_note(sa->run, text, false);
+}
+
 static void retransmit_fire(struct timer *t, void *ctx, ns_t now)
 {
     (void)ctx;
@@ -19,6 +32,8 @@ static void retransmit_fire(struct timer *t, void *ctx, ns_t now)
     sa->tx.tries++;
     pace_end(sa);
     stat_add(sa->e->env.stats, STAT_IKE_RETRANSMITS, 1);
+    if (!others)
+        tell_of_silence(sa);
     request_transmit(sa);
 }
 

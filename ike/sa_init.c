@@ -158,7 +158,8 @@ void sa_init_expired(struct ike_sa *sa)
         sa_fail(sa, "%s at %s answers IKE_SA_INIT with %s", sa_peer_name(sa), at,
                 notify_name(sa->noted, name, sizeof name));
     else
-        sa_fail(sa, "%s at %s does not answer IKE_SA_INIT", sa_peer_name(sa), at);
+        sa_fail(sa, "%s at %s does not answer IKE_SA_INIT (does it run, and is UDP port %u open on the way?)",
+                sa_peer_name(sa), at, sa->path.remote.port);
 }
 
 static void retry_with_cookie(struct ike_sa *sa, const struct ike_notify *cookie)

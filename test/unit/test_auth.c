@@ -91,6 +91,9 @@ static void is_refused(struct sim *s, unsigned from, unsigned judge, const char 
     assert_sim(!sim_find(&s->node[1 - judge], IKE_EVENT_FAILED, reason));
     if (from != judge)
         assert_sim(sim_find(&s->node[from], IKE_EVENT_FAILED, "AUTHENTICATION_FAILED") != NULL);
+    else
+        assert_non_null(strstr(ike_last_error(s->node[1 - judge].e, &s->node[1 - judge].peers[0], NULL),
+                               "ended the IKE SA: AUTHENTICATION_FAILED: the id it expects"));
     sim_for(s, 60 * NS_PER_S);
     assert_sim(sim_empty(s));
     finish(s);

@@ -171,26 +171,29 @@ static void no_common_ike_proposal_is_named_at_both_ends(void **state)
 static void child_failure_leaves_the_ike_sa(void **state)
 {
     (void)state;
-    for (unsigned k = 0; k < 2; k++) {
+    for (unsigned k = 0; k < 3; k++) {
         struct sim *s = sim_new(8 + k);
-        if (k)
+        if (k == 1) {
             sim_proposals(&B->policies[0].esp, PROTOCOL_ESP, "aes256-sha512");
-        else
-            sim_selectors(&B->policies[0].local, "10.9.0.0/24");
+        } else {
+            sim_selectors(&B->policies[0].local, k ? "10.1.0.0/24" : "10.9.0.0/24");
+            sim_selectors(&B->policies[0].remote, k ? "10.2.0.0/24" : "10.1.0.0/24");
+        }
         sim_start_engines(s, NULL);
         UP(A, 1);
         sim_for(s, 5 * NS_PER_S);
         assert_sim(sim_command(A, 1) && !sim_command(A, 1)->ok);
         assert_int_equal(sim_ike_sas(A, IKE_ESTABLISHED), 1);
         assert_int_equal(sim_ike_sas(B, IKE_ESTABLISHED), 1);
-        if (k) {
+        if (k == 1) {
             assert_sim(sim_find(A, IKE_EVENT_FAILED, "NO_PROPOSAL_CHOSEN") != NULL);
             assert_sim(sim_find(B, IKE_EVENT_FAILED, "aes256-sha512") != NULL);
         } else {
             assert_sim(sim_find(A, IKE_EVENT_FAILED, "10.1.0.0/24 === 10.2.0.0/24") != NULL);
             assert_sim(sim_find(B, IKE_EVENT_FAILED,
-                                "selectors have no overlap: peer offers 10.1.0.0/24 === 10.2.0.0/24, policy \"net\" "
-                                "has 10.9.0.0/24 === 10.1.0.0/24") != NULL);
+                                "selectors have no overlap: peer offers 10.2.0.0/24 === 10.1.0.0/24 (ours === its), "
+                                "policy \"net\" has 10.") != NULL);
+            assert_int_equal(sim_find(B, IKE_EVENT_FAILED, "are exchanged at one of the ends") != NULL, k == 2);
         }
         close_all(s);
     }
@@ -360,7 +363,10 @@ static void retransmissions_are_identical_and_back_off(void **state)
     s->hook_ctx = &seen;
     sim_start_engines(s, NULL);
     UP(A, 1);
-    sim_for(s, 100 * NS_PER_S);
+    sim_for(s, 10 * NS_PER_S);
+    assert_sim(sim_find(A, IKE_EVENT_NOTICE, "has not answered yet") && !sim_command(A, 1));
+    assert_non_null(strstr(ike_last_error(A->e, &A->peers[0], NULL), "has not answered yet"));
+    sim_for(s, 90 * NS_PER_S);
     assert_true(seen.same);
     assert_int_equal(seen.n, 6);
     for (unsigned i = 2; i < seen.n; i++)
