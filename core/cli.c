@@ -286,6 +286,10 @@ int cli_main(int argc, char **argv)
     int code = parse_options(argc, argv, &p);
     if (code != EXIT_DONE)
         return code;
+    if (optind < argc && strcmp(argv[optind], "help") == 0) { /* as many know it from elsewhere */
+        p.help = true;
+        optind++;
+    }
     if (optind == argc) {
         if (p.version)
             return cli_version(&p.cli);

@@ -272,15 +272,35 @@ static bool check_continuation(struct source *src, const char *s, size_t len)
     return check_comments(src, s, len);
 }
 
-static bool check_assignment(struct source *src, const char *s, size_t len)
+/* A refused line was meant for that key, which is not missing then: one complaint is enough. */
+static void meant(struct source *src, const char *s, size_t n)
+{
+    char name[SECTION_NAME_MAX + 1];
+    if (!src->section || n >= sizeof name)
+        return;
+    memcpy(name, s, n);
+    name[n] = '\0';
+    int key = key_find(src->section->kind, name);
+    if (key >= 0 && !src->section->line_of[key])
+        src->section->line_of[key] = src->line;
+}
+
+/* How much of a line's beginning can be a key. */
+static size_t key_length(const char *s, size_t len)
 {
     size_t n = 0;
+    while (n < len && ((s[n] >= 'a' && s[n] <= 'z') || (s[n] >= 'A' && s[n] <= 'Z') || s[n] == '-' || s[n] == '_'))
+        n++;
+    return n;
+}
+
+static bool check_assignment(struct source *src, const char *s, size_t len)
+{
+    size_t n = key_length(s, len);
     src->key = -1;
     src->key_refused = true;
     if (src->section_refused)
         return false;
-    while (n < len && ((s[n] >= 'a' && s[n] <= 'z') || (s[n] >= 'A' && s[n] <= 'Z') || s[n] == '-' || s[n] == '_'))
-        n++;
     size_t equal = n;
     while (equal < len && is_space(s[equal]))
         equal++;
@@ -288,6 +308,7 @@ static bool check_assignment(struct source *src, const char *s, size_t len)
         /* Only the word: what follows may be a secret. */
         complain(src->load, src->line, "found '%.*s' without ' = ' behind it, expected KEY = VALUE",
                  (int)(n < 40 ? n : 40), s);
+        meant(src, s, n);
         return false;
     }
     if (!src->section) {
@@ -299,7 +320,10 @@ static bool check_assignment(struct source *src, const char *s, size_t len)
         complain(src->load, src->line, "found a key of %zu characters, expected at most %d", n, SECTION_NAME_MAX);
         return false;
     }
-    return check_comments(src, s + equal, len - equal);
+    if (check_comments(src, s + equal, len - equal))
+        return true;
+    meant(src, s, n);
+    return false;
 }
 
 /* True if inih may see the line. Its limits are known from its buffer: room for the line, a newline and the NUL. */
@@ -321,6 +345,7 @@ static bool check_line(struct source *src, const char *s, size_t len, size_t roo
             len, room);
         src->key = -1;
         src->key_refused = true;
+        meant(src, s, key_length(s, len));
         return false;
     }
     if (indent)
@@ -382,10 +407,12 @@ static int handle(void *user, const char *section, const char *name, const char 
     }
     int key = key_find(src->section->kind, name);
     if (key < 0) {
-        key_unknown(src->load, src->section->kind, name, src->line);
+        const char *near = key_unknown(src->load, src->section->kind, name, src->line);
+        if (near)
+            meant(src, near, strlen(near));
         return 1;
     }
-    if (src->section->line_of[key]) {
+    if (src->section->value[key]) {
         complain(src->load, src->line, "found '%s' again, expected it once: the first is on line %u", name,
                  src->section->line_of[key]);
         return 1;

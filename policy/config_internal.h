@@ -75,11 +75,11 @@ bool key_show(const struct key *k, const struct shown *of, char *text, size_t si
 const struct key *key_at(unsigned i);
 /* The row of a name in a section of that kind; -1 if there is none. */
 int key_find(enum section_kind kind, const char *name);
-/* Explains why there is none: misspelt, or of another section. */
-void key_unknown(struct loading *l, enum section_kind kind, const char *name, unsigned line);
+/* Explains why there is none: misspelt, or of another section. Returns the key that was perhaps meant, or NULL. */
+const char *key_unknown(struct loading *l, enum section_kind kind, const char *name, unsigned line);
 const char *section_kind_name(enum section_kind kind);
 bool has(const struct section *s, const char *name);
-unsigned line_of(const struct section *s, const char *name); /* 0: not there */
+unsigned line_of(const struct section *s, const char *name); /* 0: not there; else perhaps on a refused line */
 
 /* -- the file as it was read: sections with the text of their values -- */
 

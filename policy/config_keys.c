@@ -431,7 +431,7 @@ int key_find(enum section_kind kind, const char *name)
     return -1;
 }
 
-void key_unknown(struct loading *l, enum section_kind kind, const char *name, unsigned line)
+const char *key_unknown(struct loading *l, enum section_kind kind, const char *name, unsigned line)
 {
     struct spelling near = spelling_of(name, strlen(name));
     for (unsigned i = 0; i < KEYS; i++) {
@@ -441,7 +441,7 @@ void key_unknown(struct loading *l, enum section_kind kind, const char *name, un
                      : keys[i].sections & PEER ? "peer"
                                                : "policy",
                      keys[i].sections & HOST ? "" : " NAME");
-            return;
+            return NULL;
         }
         if ((keys[i].sections & kind) && is_built(&keys[i]))
             spelling_offer(&near, keys[i].name);
@@ -450,6 +450,7 @@ void key_unknown(struct loading *l, enum section_kind kind, const char *name, un
         complain(l, line, "found the unknown key '%s', expected perhaps '%s'", name, near.nearest);
     else
         complain(l, line, "found the unknown key '%s', expected one that [%s] has", name, section_kind_name(kind));
+    return near.nearest;
 }
 
 /* -- sections -- */

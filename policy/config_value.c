@@ -192,6 +192,8 @@ bool value_selectors(struct loading *l, unsigned line, const char *value, struct
         complain(l, line, "found more than %d networks, expected more policies with fewer", SELECTORS_MAX);
     else if (e == ERR_RANGE)
         complain(l, line, "found '%s' with a number out of range, expected CIDR or CIDR[proto/port]", at);
+    else if (e != OK && strpbrk(at, " \t"))
+        complain(l, line, "found '%s', expected commas between the items of a list", at);
     else if (e != OK)
         complain(l, line, "found '%s', expected CIDR or CIDR[proto/port], such as 10.1.0.0/24 or 10.1.0.5[tcp/443]",
                  shown(at));

@@ -26,6 +26,7 @@ def good(*argv, **more):
 
 def test_help_lists_every_command():
     text = good('--help')
+    assert good('help') == text
     for command in COMMANDS:
         assert re.search(rf'^  {command} ', text, re.M), command
 
@@ -33,7 +34,7 @@ def test_help_lists_every_command():
 @pytest.mark.parametrize('command', COMMANDS)
 def test_each_command_has_help(command):
     assert good(command, '--help').startswith(f'usage: adit {command}')
-    assert good('--help', command) == good(command, '-h')
+    assert good('--help', command) == good(command, '-h') == good('help', command)
 
 
 @pytest.mark.parametrize('argv', [[], ['stauts'], ['run'], ['run', 'a', 'b'], ['check'], ['up'], ['genkey', 'x'], ['version', '--json'],
