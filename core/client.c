@@ -86,7 +86,8 @@ int daemon_connect(const struct cli *c, int *code)
     }
     int fd = connect_to(path);
     if (fd < 0)
-        fprintf(stderr, "adit: %s: %s\n", path, strerror(errno));
+        fprintf(stderr, "adit: %s: %s%s\n", path, strerror(errno),
+                errno == EACCES ? ": it is for root and the daemon's own user" : "");
     return fd;
 }
 

@@ -443,6 +443,15 @@ static enum err socket_listen(const char *path, int *out)
     return OK;
 }
 
+static const char *reason(enum err e)
+{
+    if (e == ERR_EXISTS)
+        return "another adit answers there; a second one needs 'tun', 'port' and 'nat-port' of its own in [host]";
+    if (errno == EACCES && geteuid() != 0)
+        return "Permission denied: this needs root, or CAP_NET_ADMIN and a 'control' in [host] that may be written";
+    return strerror(errno);
+}
+
 enum err control_open(struct control **out, struct loop *loop, const char *path, const struct control_handler *h,
                       char *why, size_t why_size)
 {
@@ -452,8 +461,7 @@ enum err control_open(struct control **out, struct loop *loop, const char *path,
     *c = (struct control){.loop = loop, .handler = *h};
     enum err e = socket_listen(path, &c->fd);
     if (e != OK) {
-        snprintf(why, why_size, "control socket %s: %s", path,
-                 e == ERR_EXISTS ? "another adit answers there" : strerror(errno));
+        snprintf(why, why_size, "control socket %s: %s", path, reason(e));
         free(c);
         return e;
     }

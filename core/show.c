@@ -38,6 +38,19 @@ static const char *duration(const json_t *object, const char *key, char *text, s
     return text;
 }
 
+/* ", rekey in 3h12m"; nothing where it is never due. */
+static void show_due(FILE *out, const json_t *object, const char *key, const char *what)
+{
+    char text[24];
+    if (json_is_integer(json_object_get(object, key)))
+        fprintf(out, ", %s in %s", what, duration(object, key, text, sizeof text));
+}
+
+static const char *plural(json_int_t n)
+{
+    return n == 1 ? "" : "s";
+}
+
 static const char *bytes(double n, char *text, size_t size)
 {
     static const char *const units[] = {"B", "kB", "MB", "GB", "TB", "PB"};
@@ -64,7 +77,7 @@ static void show_host(FILE *out, const json_t *status)
     fprintf(out, "adit %s on %s, MTU %" PRId64 ", up %s, %s\n", text_of(status, "version"), text_of(host, "tun"),
             (int64_t)number_of(host, "mtu"), duration(status, "uptime", up, sizeof up), text_of(status, "config"));
     fprintf(out, "  io       %s, %" PRId64 " worker%s\n", text_of(host, "io"), (int64_t)number_of(host, "workers"),
-            number_of(host, "workers") == 1 ? "" : "s");
+            plural(number_of(host, "workers")));
     fprintf(out, "  crypto   %s (", text_of(host, "crypto"));
     list(out, json_object_get(host, "crypto_engines"));
     fputs(" here)\n  sockets  ", out);
@@ -75,7 +88,7 @@ static void show_host(FILE *out, const json_t *status)
         fprintf(out, "; no raw ESP: %s", text_of(host, "raw_esp_why"));
     fputs("\n  routes   ", out);
     list(out, json_object_get(host, "routes"));
-    fputc('\n', out);
+    fprintf(out, "\n  firewall %s\n", text_of(host, "firewall"));
 }
 
 static void show_direction(FILE *out, const json_t *child, const char *way)
@@ -90,8 +103,8 @@ static void show_direction(FILE *out, const json_t *child, const char *way)
     snprintf(key, sizeof key, "%s_last", way);
     const json_t *at = json_object_get(child, key);
     bool now = json_is_integer(at) && json_integer_value(at) == 0;
-    fprintf(out, "      %-3s %s  %" PRId64 " packets, %s, last %s%s\n", way, spi, (int64_t)packets, size,
-            now ? "now" : duration(child, key, last, sizeof last), now || !json_is_integer(at) ? "" : " ago");
+    fprintf(out, "      %-3s %s  %" PRId64 " packet%s, %s, last %s%s\n", way, spi, (int64_t)packets, plural(packets),
+            size, now ? "now" : duration(child, key, last, sizeof last), now || !json_is_integer(at) ? "" : " ago");
 }
 
 static void show_own_drops(FILE *out, const char *indent, const json_t *object)
@@ -108,13 +121,13 @@ static void show_own_drops(FILE *out, const char *indent, const json_t *object)
 
 static void show_child(FILE *out, const json_t *child)
 {
-    char age[24], rekey[24];
-    fprintf(out, "    %s  %s  %s%s%s  %s, %s in %s  age %s, rekey in %s\n", text_of(child, "policy"),
-            text_of(child, "state"), strcmp(text_of(child, "protocol"), "ah") == 0 ? "AH " : "",
-            text_of(child, "suite"), true_of(child, "esn") ? "-esn" : "", text_of(child, "crypto"),
-            text_of(child, "mode"), text_of(child, "encap"), duration(child, "age", age, sizeof age),
-            duration(child, "rekey_in", rekey, sizeof rekey));
-    fputs("      ", out);
+    char age[24];
+    fprintf(out, "    %s  %s  %s%s%s  %s, %s in %s  age %s", text_of(child, "policy"), text_of(child, "state"),
+            strcmp(text_of(child, "protocol"), "ah") == 0 ? "AH " : "", text_of(child, "suite"),
+            true_of(child, "esn") ? "-esn" : "", text_of(child, "crypto"), text_of(child, "mode"),
+            text_of(child, "encap"), duration(child, "age", age, sizeof age));
+    show_due(out, child, "rekey_in", "rekey");
+    fputs("\n      ", out);
     list(out, json_object_get(child, "local"));
     fputs(" <-> ", out);
     list(out, json_object_get(child, "remote"));
@@ -141,14 +154,13 @@ static void show_extensions(FILE *out, const json_t *sa)
 /* What is agreed, once there is an agreement. */
 static void show_established(FILE *out, const json_t *sa)
 {
-    char age[24], rekey[24], reauth[24];
+    char age[24];
     fprintf(out, "    we by %s, the peer by %s\n    %s", text_of(sa, "auth_local"), text_of(sa, "auth_remote"),
             text_of(sa, "suite"));
     show_extensions(out, sa);
-    fprintf(out, "    age %s, rekey in %s", duration(sa, "age", age, sizeof age),
-            duration(sa, "rekey_in", rekey, sizeof rekey));
-    if (json_is_integer(json_object_get(sa, "reauth_in")))
-        fprintf(out, ", reauthentication in %s", duration(sa, "reauth_in", reauth, sizeof reauth));
+    fprintf(out, "    age %s", duration(sa, "age", age, sizeof age));
+    show_due(out, sa, "rekey_in", "rekey");
+    show_due(out, sa, "reauth_in", "reauthentication");
     fputc('\n', out);
 }
 
@@ -157,6 +169,10 @@ static void show_ike(FILE *out, const json_t *sa)
     bool local = true_of(sa, "nat_local"), remote = true_of(sa, "nat_remote");
     fprintf(out, "  ike %s_i %s_r  %s, %s\n", text_of(sa, "spi_i"), text_of(sa, "spi_r"), text_of(sa, "state"),
             true_of(sa, "initiator") ? "initiator" : "responder");
+    if (!json_is_string(json_object_get(sa, "remote_id"))) { /* nobody has said who he is yet */
+        fprintf(out, "    %s <-> %s\n", text_of(sa, "local"), text_of(sa, "remote"));
+        return;
+    }
     fprintf(out, "    %s (%s) <-> %s (%s)%s\n", text_of(sa, "local_id"), text_of(sa, "local"), text_of(sa, "remote_id"),
             text_of(sa, "remote"),
             local    ? ", UDP encapsulation, we are behind NAT"
@@ -188,9 +204,10 @@ static void show_policy_traffic(FILE *out, const json_t *policy)
 {
     char in[24], sent[24];
     if (number_of(policy, "in_packets") || number_of(policy, "out_packets"))
-        fprintf(out, "    in %" PRId64 " packets, %s; out %" PRId64 " packets, %s\n",
-                (int64_t)number_of(policy, "in_packets"), bytes((double)number_of(policy, "in_bytes"), in, sizeof in),
-                (int64_t)number_of(policy, "out_packets"),
+        fprintf(out, "    in %" PRId64 " packet%s, %s; out %" PRId64 " packet%s, %s\n",
+                (int64_t)number_of(policy, "in_packets"), plural(number_of(policy, "in_packets")),
+                bytes((double)number_of(policy, "in_bytes"), in, sizeof in), (int64_t)number_of(policy, "out_packets"),
+                plural(number_of(policy, "out_packets")),
                 bytes((double)number_of(policy, "out_bytes"), sent, sizeof sent));
     show_own_drops(out, "    ", policy);
 }

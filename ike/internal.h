@@ -492,6 +492,9 @@ void sa_unlist(struct ike_sa *sa);
 void engine_reap(struct ike_engine *e);
 bool sa_connecting(const struct ike_sa *sa); /* an attempt of ours that is not up yet */
 const char *sa_peer_name(const struct ike_sa *sa);
+#define SILENCE_TEXT 96
+/* Why there may be no answer, for a person; text: SILENCE_TEXT bytes. */
+const char *sa_silence(const struct ike_sa *sa, char *text, size_t size);
 const struct peer *sa_peer(const struct ike_sa *sa);
 
 /* -- task.c: what an SA wants of the peer, one exchange after the other -- */

@@ -139,15 +139,14 @@ void reply_notify(struct ike_sa *sa, uint8_t exchange, uint8_t protocol, struct 
 
 void request_expired(struct ike_sa *sa)
 {
-    char to[ENDPOINT_TEXT];
+    char to[ENDPOINT_TEXT], why[SILENCE_TEXT];
     endpoint_format(&sa->path.remote, to);
     switch (sa->state) {
     case SA_CONNECTING:
         sa_init_expired(sa);
         break;
     case SA_AUTH_SENT:
-        sa_fail(sa, "%s at %s does not answer IKE_AUTH (is UDP port %u open on the way?)", sa_peer_name(sa), to,
-                sa->path.remote.port);
+        sa_fail(sa, "%s at %s does not answer IKE_AUTH: %s", sa_peer_name(sa), to, sa_silence(sa, why, sizeof why));
         break;
     default:
         rekey_settle(sa);

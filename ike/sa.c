@@ -3,15 +3,25 @@
 
 #include "ike/internal.h"
 
+const char *sa_silence(const struct ike_sa *sa, char *text, size_t size)
+{
+    char at[ENDPOINT_TEXT];
+    if (sa->path.local.ip.family)
+        snprintf(text, size, "does it run, and is UDP port %u open on the way?", sa->path.remote.port);
+    else
+        snprintf(text, size, "this host has no route to %s", ip_format(&sa->path.remote.ip, at));
+    return text;
+}
+
 /* Said once while nobody answers, as that takes a minute to be an error; silence has no other reason to give. */
 static void tell_of_silence(struct ike_sa *sa)
 {
-    char at[ENDPOINT_TEXT], text[TEXT_MAX];
+    char at[ENDPOINT_TEXT], why[SILENCE_TEXT], text[TEXT_MAX];
     bool connecting = sa->state == SA_CONNECTING || sa->state == SA_AUTH_SENT;
     if (!connecting || sa->tx.tries != SILENCE_TRIES || !sa->run || sa->run->failures || sa->noted)
         return;
-    snprintf(text, sizeof text, "%s at %s has not answered yet: does it run, and is UDP port %u open on the way?",
-             sa_peer_name(sa), endpoint_format(&sa->path.remote, at), sa->path.remote.port);
+    snprintf(text, sizeof text, "%s at %s has not answered yet: %s", sa_peer_name(sa),
+             endpoint_format(&sa->path.remote, at), sa_silence(sa, why, sizeof why));
     report(sa->e, IKE_EVENT_NOTICE, sa_peer(sa), NULL, &sa->path, "%s", text);
     run_note(sa->run, text, false);
 }

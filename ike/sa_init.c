@@ -144,7 +144,7 @@ static void note_error(struct ike_sa *sa, uint16_t type)
 
 void sa_init_expired(struct ike_sa *sa)
 {
-    char at[ENDPOINT_TEXT], name[64], offered[TEXT_MAX / 2];
+    char at[ENDPOINT_TEXT], name[64], why[SILENCE_TEXT], offered[TEXT_MAX / 2];
     endpoint_format(&sa->path.remote, at);
     if (sa->noted == NOTIFY_NO_PROPOSAL_CHOSEN)
         sa_fail(sa, "%s at %s answers NO_PROPOSAL_CHOSEN: it accepts none of our IKE proposals (%s)", sa_peer_name(sa),
@@ -158,8 +158,7 @@ void sa_init_expired(struct ike_sa *sa)
         sa_fail(sa, "%s at %s answers IKE_SA_INIT with %s", sa_peer_name(sa), at,
                 notify_name(sa->noted, name, sizeof name));
     else
-        sa_fail(sa, "%s at %s does not answer IKE_SA_INIT (does it run, and is UDP port %u open on the way?)",
-                sa_peer_name(sa), at, sa->path.remote.port);
+        sa_fail(sa, "%s at %s does not answer IKE_SA_INIT: %s", sa_peer_name(sa), at, sa_silence(sa, why, sizeof why));
 }
 
 static void retry_with_cookie(struct ike_sa *sa, const struct ike_notify *cookie)

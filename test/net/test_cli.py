@@ -293,6 +293,30 @@ def test_second_daemon_on_the_same_socket_is_refused(lab):
     assert first.status()['ok'], 'the first one goes on'
 
 
+def test_who_is_not_root_is_told_so(lab):
+    host, _ = lab.pair()
+    daemon = Adit(host, GOOD + 'start = no\n').start()
+    nobody = ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups', ADIT]
+    assert 'for root' in host.run(*nobody, 'status', check=False).stderr
+    daemon.stop()
+    mine = host.write('mine.ini', GOOD)
+    os.chmod(host.lab.folder, 0o755)
+    os.chmod(host.folder, 0o755)
+    os.chown(mine, 65534, 65534)
+    done = host.run(*nobody, 'run', mine, check=False)
+    assert done.returncode == 1 and 'needs root' in done.stderr
+
+
+def test_a_silent_peer_is_told_of(lab):
+    """Neither the log nor the status wait a minute for it."""
+    host, _ = lab.pair()
+    daemon = Adit(host, GOOD + GOOD.replace('office', 'moon').replace('192.0.2.2', '198.51.100.9').replace('10.2', '10.3')).start()
+    wait_for('both', lambda: daemon.log().count('has not answered yet') == 2, 15)
+    for name, why in (('office', 'is UDP port 500 open on the way?'), ('moon', 'this host has no route to 198.51.100.9')):
+        assert re.search(rf'{name} at \S+ has not answered yet: .*{re.escape(why)}', daemon.log())
+        assert why in daemon.command('status').stdout
+
+
 def test_failing_start_undoes_everything(lab):
     host, _ = lab.pair()
     taken = host.spawn('/usr/bin/python3', '-c', 'import socket, time; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); '
