@@ -568,6 +568,21 @@ static void check_start(struct loading *l, const struct section *s, struct peer 
     p->start = START_NO; /* nobody to send to */
 }
 
+/* By default a peer is expected under its endpoint, but calls itself by the subject of its certificate. */
+static void warn_of_defaults(struct loading *l, const struct section *s, const struct peer *p)
+{
+    char ours[IDENTITY_TEXT], theirs[IDENTITY_TEXT];
+    if (p->auth.remote != AUTH_PUBKEY || p->auth.public_key || p->local_id.type != ID_DER_DN ||
+        p->remote_id.type == ID_NONE || has(s, "local-id") || l->config->host.id.type != ID_NONE)
+        return;
+    warn(l, s->line,
+         "'%s' must call itself %s, and we call ourselves %s: ends with certificates seldom agree without 'id' in "
+         "[peer] "
+         "and 'local-id' here or 'id' in [host]",
+         p->name, identity_format(&p->remote_id, theirs, sizeof(theirs)),
+         identity_format(&p->local_id, ours, sizeof(ours)));
+}
+
 /* Who the peer must be: DESIGN's fallbacks. Without an endpoint there is none, and a key alone names nobody. */
 static void expect_identity(struct loading *l, const struct section *s, struct peer *p)
 {
@@ -588,6 +603,7 @@ static void expect_identity(struct loading *l, const struct section *s, struct p
                  "found [peer %s] with endpoint %%any but without 'id' or 'public-key', expected one: nothing else "
                  "tells who it is",
                  s->name);
+    warn_of_defaults(l, s, p);
 }
 
 /* A key and its name go together, and only who has them can insist on them. */

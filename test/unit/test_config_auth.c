@@ -156,9 +156,12 @@ static void certificates_of_the_host_are_for_all_peers(void **state)
 {
     struct fixture *f = *state;
     char text[IDENTITY_TEXT];
-    const struct peer *p = good(f, HOST_CERT "crl = root.crl\n" PEER NETS "[peer b]\nendpoint = localhost\n"
-                                             "local = 10.1.0.0/24\nremote = 10.3.0.0/24\n");
-    const struct peer *b = f->config->peers[1];
+    assert_int_equal(load(f, HOST_CERT "crl = root.crl\n" PEER NETS "[peer b]\nendpoint = localhost\n"
+                                       "local = 10.1.0.0/24\nremote = 10.3.0.0/24\n"),
+                     OK);
+    const struct peer *p = f->config->peers[0], *b = f->config->peers[1];
+    assert_non_null(
+        strstr(f->log, "warning: 'b' must call itself localhost, and we call ourselves C=CH, O=adit test, CN=a_p256"));
     assert_string_equal(name(&p->local_id, text), "C=CH, O=adit test, CN=a_p256");
     assert_string_equal(name(&p->remote_id, text), "192.0.2.2");
     assert_string_equal(name(&b->remote_id, text), "localhost");
@@ -169,7 +172,7 @@ static void certificates_of_the_host_are_for_all_peers(void **state)
     assert_null(p->auth.public_key);
 
     /* A peer may have its own of each. */
-    p = good(f, HOST_CERT PEER "ca = other.crt, file:root.crt\n" NETS);
+    p = good(f, HOST_CERT PEER "id = b.example\nca = other.crt, file:root.crt\n" NETS);
     assert_int_equal(trust_count(p->auth.trust), 2);
     p = good(f, HOST_CERT PEER "key = file:rsa.key\ncert = rsa.crt, sub.crt\nlocal-id = a.example\n" NETS);
     assert_int_equal(p->auth.chain->n, 2);
@@ -194,7 +197,7 @@ static void each_end_has_its_method(void **state)
     p = good(f, HOST_CERT PEER "psk = \"secret\"\nauth = pubkey, psk\n" NETS);
     assert_int_equal(p->auth.local, AUTH_PUBKEY);
     assert_int_equal(p->auth.remote, AUTH_PSK);
-    p = good(f, HOST_CERT PEER "auth = pubkey\n" NETS);
+    p = good(f, HOST_CERT PEER "id = b.example\nauth = pubkey\n" NETS);
     assert_int_equal(p->auth.local, AUTH_PUBKEY);
     assert_int_equal(p->auth.remote, AUTH_PUBKEY);
 }
@@ -288,9 +291,10 @@ static void the_proofs_are_printed(void **state)
 {
     struct fixture *f = *state;
     char out[4096] = "";
-    good(f, HOST_CERT PEER NETS "[peer b]\nendpoint = %any\nkey = file:seed.key\npublic-key = " PUBLIC
-                                "\nlocal = 10.1.0.0/24\nremote = 10.3.0.0/24\n[peer c]\nendpoint = 192.0.2.3\n"
-                                "psk = \"x\"\nauth = psk, pubkey\nlocal = 10.1.0.0/24\nremote = 10.4.0.0/24\n");
+    good(f,
+         HOST_CERT PEER "id = b.example\n" NETS "[peer b]\nendpoint = %any\nkey = file:seed.key\npublic-key = " PUBLIC
+                        "\nlocal = 10.1.0.0/24\nremote = 10.3.0.0/24\n[peer c]\nendpoint = 192.0.2.3\n"
+                        "psk = \"x\"\nauth = psk, pubkey\nlocal = 10.1.0.0/24\nremote = 10.4.0.0/24\n");
     FILE *file = fmemopen(out, sizeof out, "w");
     assert_non_null(file);
     config_print(f->config, file);
