@@ -15,6 +15,7 @@
 
 #include "core/capture.h"
 #include "core/report.h"
+#include "core/trace.h"
 #include "crypto/secret.h"
 #include "tun/watch.h"
 
@@ -67,7 +68,9 @@ static void worker_record(struct daemon *d, uint32_t type, struct span record, n
         worker_report(d, record, now);
     } else if (type == WORKER_IKE && record.len >= sizeof head) {
         memcpy(&head, record.data, sizeof head);
-        ike_input(d->engine, &head.path, span_of(record.data + sizeof head, record.len - sizeof head), now);
+        struct span message = span_of(record.data + sizeof head, record.len - sizeof head);
+        trace_ike("received from", &head.path, message);
+        ike_input(d->engine, &head.path, message, now);
     }
 }
 

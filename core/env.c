@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include "core/daemon.h"
+#include "core/trace.h"
 #include "tun/udp.h"
 
 /* The address we send from has gone, or the way there: after a new lease, or a switch of the uplink. */
@@ -31,6 +32,7 @@ static void env_datagram(struct daemon *d, const struct path *path, struct span 
 
 static void env_send(void *ctx, const struct path *path, struct span message)
 {
+    trace_ike("sent to", path, message);
     env_datagram(ctx, path, message);
 }
 
@@ -38,6 +40,7 @@ static void env_send(void *ctx, const struct path *path, struct span message)
 static void env_send_whole(void *ctx, const struct path *path, struct span message)
 {
     struct daemon *d = ctx;
+    trace_ike("sent to", path, message);
     int df = host_socket_df(d->host, path), fd = df >= 0 ? df : host_socket(d->host, path);
     if (fd < 0 || udp_send_whole(fd, df >= 0, path, message.data, message.len) != OK)
         return;

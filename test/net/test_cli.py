@@ -311,11 +311,12 @@ def test_who_is_not_root_is_told_so(lab):
 def test_a_silent_peer_is_told_of(lab):
     """Neither the log nor the status wait a minute for it."""
     host, _ = lab.pair()
-    daemon = Adit(host, GOOD + GOOD.replace('office', 'moon').replace('192.0.2.2', '198.51.100.9').replace('10.2', '10.3')).start()
+    daemon = Adit(host, '[host]\nlog = debug\n' + GOOD + GOOD.replace('office', 'moon').replace('192.0.2.2', '198.51.100.9').replace('10.2', '10.3')).start()
     wait_for('both', lambda: daemon.log().count('has not answered yet') == 2, 15)
     for name, why in (('office', 'is UDP port 500 open on the way?'), ('moon', 'this host has no route to 198.51.100.9')):
         assert re.search(rf'{name} at \S+ has not answered yet: .*{re.escape(why)}', daemon.log())
         assert why in daemon.command('status').stdout
+    assert daemon.log().count('debug ike: sent to 192.0.2.2:500: IKE_SA_INIT request 0, ') == 4
 
 
 def test_failing_start_undoes_everything(lab):

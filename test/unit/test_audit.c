@@ -8,6 +8,8 @@
 
 #include <cmocka.h>
 
+#include "core/trace.h"
+#include "ike/payload.h"
 #include "test/unit/packets.h"
 #include "test/unit/rig.h"
 #include "tun/offload.h"
@@ -253,6 +255,22 @@ static void lines_say_all_there_is(void **state)
                         "drop_in_selector: 5 more like this were not reported one by one, at 1970-01-01T00:00:01.500Z");
 }
 
+static void ike_messages_are_traced_by_their_headers(void **state)
+{
+    (void)state;
+    const struct path path = {.remote = {{.family = 4, .b = {192, 0, 2, 2}}, 4500}};
+    uint8_t message[40] = {
+        [7] = 0x1a, [15] = 0x2b, [17] = 0x20, [18] = 36, [19] = IKE_FLAG_RESPONSE, [23] = 7, [27] = 40};
+    char text[TRACE_TEXT];
+    assert_string_equal(trace_format(&path, span_of(message, sizeof message), text),
+                        "192.0.2.2:4500: CREATE_CHILD_SA response 7, 40 bytes, 000000000000001a_i 000000000000002b_r");
+    message[18] = 43;
+    message[19] = 0;
+    assert_non_null(strstr(trace_format(&path, span_of(message, sizeof message), text), ": exchange 43 request 7, "));
+    assert_string_equal(trace_format(&path, span_of(message, 27), text),
+                        "192.0.2.2:4500: 27 bytes that are no IKE message");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -264,6 +282,7 @@ int main(void)
         cmocka_unit_test_teardown(a_flood_is_a_few_lines_and_a_number, teardown),
         cmocka_unit_test_teardown(it_can_be_turned_off, teardown),
         cmocka_unit_test(lines_say_all_there_is),
+        cmocka_unit_test(ike_messages_are_traced_by_their_headers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
