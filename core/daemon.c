@@ -504,6 +504,7 @@ static enum err daemon_start(struct daemon *d, char *why, size_t size)
     TRY(host_up(&d->host, d->config, workers, why, size));
     routes_watch(d);
     daemon_errors_open(d);
+    TRY(daemon_denied_open(d));
     round_anew(d, NS_NEVER); /* whole: nobody waits yet */
     TRY(start_workers(d, workers, why, size));
     log_line(LOG_INFO, "core", "ready: adit " ADIT_VERSION " on %s, MTU %u, %u worker%s on %s", host_tun_name(d->host),

@@ -27,10 +27,14 @@
 struct firewall {
     char tun[16], table[NFT_TABLE_TEXT];
     struct nft_batch in_force;
-    const struct config *of; /* whose it is: to be compared only, it may be gone */
-    atomic_bool wanted, on;  /* status looks at them meanwhile */
+    const struct config *of;     /* whose it is: to be compared only, it may be gone */
+    atomic_bool wanted, on;      /* status looks at them meanwhile */
+    _Atomic uint64_t dropped[2]; /* in, out: counted by tables that were replaced */
     bool told, lost;
 };
+
+/* Where what is dropped goes, in and out: a counter and a chain each. */
+static const char *const denied[] = {"denied-in", "denied-out"};
 
 #define SET_NAME 16
 
@@ -218,7 +222,9 @@ static void family_rule(struct rules *w, const char *chain)
 
 static void verdict(struct rules *w, bool drop)
 {
-    nft_verdict(w->b, drop ? NFT_DO_DROP : NFT_DO_RETURN, NULL);
+    if (drop)
+        nft_count(w->b, NULL);
+    nft_verdict(w->b, drop ? NFT_DO_JUMP : NFT_DO_RETURN, drop ? denied[w->out] : NULL);
 }
 
 static void box_rule(struct rules *w, const struct box *x)
@@ -589,6 +595,15 @@ static void ours_pass(struct rules *w)
     neighbours_pass(w, "output");
 }
 
+static void denied_chain(struct rules *w, const char *name)
+{
+    nft_counter(w->b, name);
+    nft_chain(w->b, name);
+    rule(w, name);
+    nft_count(w->b, name);
+    nft_verdict(w->b, NFT_DO_DROP, NULL);
+}
+
 static enum err write_table(const struct firewall *f, const struct config *c, struct nft_batch *b)
 {
     static const char *const in[] = {"input", "forward"}, *const out[] = {"output", "forward"};
@@ -597,6 +612,8 @@ static enum err write_table(const struct firewall *f, const struct config *c, st
     nft_base_chain(b, "input", NFT_INPUT);
     nft_base_chain(b, "forward", NFT_FORWARD);
     nft_base_chain(b, "output", NFT_OUTPUT);
+    denied_chain(&w, denied[false]);
+    denied_chain(&w, denied[true]);
     ours_pass(&w);
     for (unsigned i = 0; i < 4 && w.failed == OK; i++) {
         w.out = i >= 2;
@@ -633,8 +650,16 @@ bool firewall_is_of(const struct firewall *f, const struct config *c)
     return f->of == c;
 }
 
+/* Before the table goes, or when somebody asks. */
+static void take_counts(struct firewall *f)
+{
+    for (unsigned out = 0; f->on && out < 2; out++)
+        atomic_fetch_add(&f->dropped[out], nft_counted(f->table, denied[out]));
+}
+
 void firewall_remove(struct firewall *f)
 {
+    take_counts(f);
     nft_remove(f->table);
     nft_free(&f->in_force);
     f->on = false;
@@ -648,6 +673,12 @@ void firewall_note_others(void)
                  "firewall: table inet %s is that of a daemon that has crashed: what it protects stays closed until "
                  "it runs again; if it never will: nft delete table inet %s",
                  names[n], names[n]);
+}
+
+uint64_t firewall_dropped(struct firewall *f, bool out)
+{
+    take_counts(f);
+    return atomic_exchange(&f->dropped[out], 0);
 }
 
 static bool same(const struct buf *a, const struct buf *b)
@@ -667,8 +698,10 @@ static enum err apply(struct firewall *f, const struct config *c, char *why, siz
         nft_free(&b);
         return OK;
     }
-    if (e == OK)
+    if (e == OK) {
+        take_counts(f);
         e = nft_commit(&b, why, why_size);
+    }
     if (e != OK) {
         nft_free(&b);
         return e;

@@ -40,6 +40,8 @@ void firewall_note_others(void);
 /* Puts it back if another program has removed it (true: it had): who loads rules of his own often begins with none. */
 bool firewall_keep(struct firewall *f);
 
+/* How many packets it has dropped since it was asked last, of those that arrive or those that leave. In any thread. */
+uint64_t firewall_dropped(struct firewall *f, bool out);
 /* It was asked for and can't be had: the host's reverse-path filter is all there is. */
 bool firewall_missing(const struct firewall *f);
 const char *firewall_name(const struct firewall *f); /* for status: "nftables", "rp_filter", "no" */

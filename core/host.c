@@ -459,6 +459,11 @@ bool host_filter_keep(struct host_state *h)
     return firewall_keep(h->firewall);
 }
 
+uint64_t host_filter_dropped(struct host_state *h, bool out)
+{
+    return firewall_dropped(h->firewall, out);
+}
+
 void host_rules_keep(struct host_state *h)
 {
     unsigned gone = netlink_rules_keep(h->netlink, h->addresses, h->address_count);

@@ -248,6 +248,7 @@ static json_t *brief_status(const struct daemon *d)
 
 void daemon_status(struct daemon *d, struct control_client *client, bool brief)
 {
+    daemon_denied_count(d);
     if (brief) {
         control_reply(client, brief_status(d));
         return;

@@ -149,6 +149,21 @@ void nft_base_chain(struct nft_batch *b, const char *name, enum nft_hook hook)
     message_end(b);
 }
 
+static void object_begin(struct nft_batch *b, enum nf_tables_msg_types type, uint16_t flags, const char *name)
+{
+    table_message(b, type, flags);
+    attr_text(b, NFTA_OBJ_TABLE, b->table);
+    attr_text(b, NFTA_OBJ_NAME, name);
+    attr_u32(b, NFTA_OBJ_TYPE, NFT_OBJECT_COUNTER);
+}
+
+void nft_counter(struct nft_batch *b, const char *name)
+{
+    object_begin(b, NFT_MSG_NEWOBJ, NLM_F_CREATE, name);
+    nest_end(b, nest(b, NFTA_OBJ_DATA));
+    message_end(b);
+}
+
 static void element(struct nft_batch *b, const struct ip *ip, uint32_t flags)
 {
     size_t at = nest(b, NFTA_LIST_ELEM);
@@ -345,11 +360,19 @@ void nft_way_back(struct nft_batch *b, const char *interface)
         nft_compare(b, NFT_EQUAL, none, sizeof none);
 }
 
+void nft_count(struct nft_batch *b, const char *counter)
+{
+    struct expression e = expression(b, counter ? "objref" : "counter");
+    if (counter) {
+        attr_u32(b, NFTA_OBJREF_IMM_TYPE, NFT_OBJECT_COUNTER);
+        attr_text(b, NFTA_OBJREF_IMM_NAME, counter);
+    }
+    expression_end(b, e);
+}
+
 void nft_verdict(struct nft_batch *b, enum nft_verdict_kind what, const char *chain)
 {
     static const int codes[] = {NF_DROP, NF_ACCEPT, NFT_RETURN, NFT_JUMP};
-    if (what == NFT_DO_DROP)
-        expression_end(b, expression(b, "counter"));
     struct expression e = expression(b, "immediate");
     attr_u32(b, NFTA_IMMEDIATE_DREG, NFT_REG_VERDICT);
     size_t data = nest(b, NFTA_IMMEDIATE_DATA), verdict = nest(b, NFTA_DATA_VERDICT);
@@ -413,8 +436,8 @@ static int open_socket(size_t size)
     return -1;
 }
 
-/* The first error among the answers, 0 if there is none before the acknowledgement. */
-static int answered(int fd)
+/* The first error among the answers, 0 if there is none before the acknowledgement. Another answer, if it is wanted. */
+static int answered(int fd, struct buf *answer)
 {
     uint8_t datagram[16384];
     for (;;) {
@@ -425,23 +448,21 @@ static int answered(int fd)
             continue;
         if (n < 0)
             return errno;
-        for (size_t at = 0; from.nl_pid == 0 && at + sizeof(struct nlmsghdr) <= (size_t)n;) {
+        struct span all = span_of(datagram, (size_t)n), message;
+        while (from.nl_pid == 0 && rtnl_next(&all, &message)) {
             struct nlmsghdr h;
             struct nlmsgerr e;
-            memcpy(&h, datagram + at, sizeof h);
-            if (h.nlmsg_len < sizeof h || h.nlmsg_len > (size_t)n - at)
-                break;
-            if (h.nlmsg_type == NLMSG_ERROR && h.nlmsg_len >= NLMSG_HDRLEN + sizeof e.error) {
-                memcpy(&e.error, datagram + at + NLMSG_HDRLEN, sizeof e.error);
+            memcpy(&h, message.data, sizeof h);
+            if (h.nlmsg_type == NLMSG_ERROR && rtnl_body(message, &e.error, sizeof e.error))
                 return -e.error;
-            }
-            at += NLMSG_ALIGN(h.nlmsg_len);
+            if (answer && buf_append(answer, message) != OK)
+                return ENOMEM;
         }
     }
 }
 
 /* Sends it, and waits for what comes of it; an errno, or 0. */
-static int talk(const struct buf *out)
+static int talk(const struct buf *out, struct buf *answer)
 {
     struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
     int fd = open_socket(out->len), error = 0;
@@ -450,7 +471,7 @@ static int talk(const struct buf *out)
     if (sendto(fd, out->data, out->len, 0, (struct sockaddr *)&kernel, sizeof kernel) < 0)
         error = errno;
     else
-        error = answered(fd);
+        error = answered(fd, answer);
     (void)close(fd);
     return error;
 }
@@ -464,11 +485,29 @@ enum err nft_commit(struct nft_batch *b, char *why, size_t why_size)
         snprintf(why, why_size, "%s", err_text(b->failed));
         return b->failed;
     }
-    int error = talk(&b->out);
+    int error = talk(&b->out, NULL);
     acknowledged(b, message);
     b->out.len = len;
     b->message = message;
     return error ? fail(error, why, why_size) : OK;
+}
+
+uint64_t nft_counted(const char *table_name, const char *counter)
+{
+    struct nft_batch b = {0};
+    struct buf answer = {0};
+    uint64_t packets = 0;
+    snprintf(b.table, sizeof b.table, "%s", table_name);
+    object_begin(&b, NFT_MSG_GETOBJ_RESET, NLM_F_ACK, counter);
+    message_end(&b);
+    if (b.failed == OK && talk(&b.out, &answer) == 0) {
+        struct span data = rtnl_find(buf_span(&answer), sizeof(struct nfgenmsg), NFTA_OBJ_DATA);
+        struct reader value = reader_of(rtnl_find_in(data, NFTA_COUNTER_PACKETS));
+        packets = read_u64(&value);
+    }
+    buf_free(&answer);
+    nft_free(&b);
+    return packets;
 }
 
 bool nft_gone(const char *name)
@@ -476,7 +515,7 @@ bool nft_gone(const char *name)
     struct nft_batch b = {0};
     snprintf(b.table, sizeof b.table, "%s", name);
     table(&b, NFT_MSG_GETTABLE, NLM_F_ACK);
-    bool gone = b.failed == OK && talk(&b.out) == ENOENT;
+    bool gone = b.failed == OK && talk(&b.out, NULL) == ENOENT;
     nft_free(&b);
     return gone;
 }

@@ -41,6 +41,8 @@ void nft_free(struct nft_batch *b);
 /* A chain that others jump to, or one that is asked at a hook and accepts what none of its rules takes. */
 void nft_chain(struct nft_batch *b, const char *name);
 void nft_base_chain(struct nft_batch *b, const char *name, enum nft_hook hook);
+/* What packets are counted by that rules name; it keeps its count while they change, but not while the table does. */
+void nft_counter(struct nft_batch *b, const char *name);
 /* A set of addresses; the ranges are in order and neither overlap nor touch. */
 void nft_set(struct nft_batch *b, const char *name, uint8_t family, const struct nft_range *v, size_t n);
 
@@ -60,10 +62,13 @@ void nft_ipv6_fragment_of(struct nft_batch *b, uint8_t protocol);
 void nft_later_fragment(struct nft_batch *b, uint8_t family); /* not the first one of a datagram */
 /* The route back to the packet's source leads out there (NULL: nowhere). At the hooks input and forward only. */
 void nft_way_back(struct nft_batch *b, const char *interface);
-void nft_verdict(struct nft_batch *b, enum nft_verdict_kind what, const char *chain); /* drops are counted */
+void nft_count(struct nft_batch *b, const char *counter); /* NULL: one of the rule's own, for who lists it */
+void nft_verdict(struct nft_batch *b, enum nft_verdict_kind what, const char *chain);
 
 /* The batch may be put in force again. Errors: PERM, UNSUPPORTED (this kernel can't do it), NOMEM, SYSTEM; why gets one line. */
 MUST_USE enum err nft_commit(struct nft_batch *b, char *why, size_t why_size);
+/* How many packets that counter of a table has seen since it was asked last; 0 if it is not there. */
+uint64_t nft_counted(const char *table, const char *counter);
 /* There is no such table: another program has taken it away. False where that can't be known. */
 bool nft_gone(const char *table);
 /* Takes the table away; that there is none, or nothing to ask, is fine. */

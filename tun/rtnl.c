@@ -133,6 +133,11 @@ struct span rtnl_find(struct span message, size_t body_len, uint16_t type)
     return find_from(message, NLMSG_HDRLEN + NLMSG_ALIGN(body_len), type);
 }
 
+struct span rtnl_find_in(struct span attributes, uint16_t type)
+{
+    return find_from(attributes, 0, type);
+}
+
 uint32_t rtnl_find_u32(struct span message, size_t body_len, uint16_t type, uint32_t otherwise)
 {
     struct span s = rtnl_find(message, body_len, type);

@@ -52,6 +52,7 @@ bool rtnl_next(struct span *dump, struct span *message);
 bool rtnl_body(struct span message, void *body, size_t len);
 /* An attribute behind a fixed struct of body_len bytes; {NULL, 0} when there is none. */
 struct span rtnl_find(struct span message, size_t body_len, uint16_t type);
+struct span rtnl_find_in(struct span attributes, uint16_t type); /* one of those within another, or behind nothing */
 uint32_t rtnl_find_u32(struct span message, size_t body_len, uint16_t type, uint32_t otherwise);
 
 #endif

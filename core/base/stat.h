@@ -68,6 +68,9 @@
     X(DROP_IN_TUN, "drop_in_tun", "inner packet that the TUN device refused")                                  \
     X(DROP_IKE_RING, "drop_ike_ring", "IKE message while the control thread's queue was full")                 \
     X(DROP_EVENT_RING, "drop_event_ring", "worker event while the control thread's queue was full")            \
+    /* drops: what never sees the TUN, counted by the firewall */                                              \
+    X(DROP_IN_CLEAR, "drop_in_clear", "packet that arrived in the clear, against a policy")                    \
+    X(DROP_OUT_CLEAR, "drop_out_clear", "packet that would have left in the clear, against a policy")          \
     /* drops: IKE */                                                                                           \
     X(DROP_IKE_RUNT, "drop_ike_runt", "IKE message shorter than its header or its stated length")              \
     X(DROP_IKE_VERSION, "drop_ike_version", "IKE message of another major version")                            \
