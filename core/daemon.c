@@ -578,6 +578,7 @@ static void daemon_end(struct daemon *d)
     report_close(d);
     for (unsigned i = 0; i < d->worker_count; i++)
         worker_free(d->workers[i]);
+    daemon_denied_close(d);
     host_down(d->host);
     if (d->loop)
         control_close(d->control);

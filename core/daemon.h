@@ -57,7 +57,9 @@ struct daemon {
     struct host_state *host;
     struct error_source errors[2];
     struct timer denied_look; /* at what the firewall has dropped */
-    uint64_t denied[2];       /* in, out: counted, and not in the audit log yet */
+    struct loop_watch *denied_watch;
+    uint64_t denied[2];    /* in, out: counted, and not in the audit log yet */
+    uint64_t denied_shown; /* in: in the audit log one by one since the last count there */
     struct dataplane *dataplane;
     struct worker *workers[SAD_WORKERS];
     unsigned worker_count, workers_running;
@@ -98,6 +100,7 @@ void daemon_errors_close(struct daemon *d);
 /* What the firewall has dropped (core/denied.c): counts it now; has it looked at now and then. Errors: NOMEM. */
 void daemon_denied_count(struct daemon *d);
 MUST_USE enum err daemon_denied_open(struct daemon *d);
+void daemon_denied_close(struct daemon *d);
 /* Tells the engine where we would send to this peer from. False: it has no address, or there is no route to it. */
 bool daemon_hint(struct daemon *d, const struct peer *p);
 /*

@@ -4,8 +4,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "core/audit.h"
 #include "core/base/log.h"
+#include "tun/nflog.h"
 #include "tun/nft.h"
 #include "tun/udp.h"
 
@@ -31,6 +34,8 @@ struct firewall {
     atomic_bool wanted, on;      /* status looks at them meanwhile */
     _Atomic uint64_t dropped[2]; /* in, out: counted by tables that were replaced */
     bool told, lost;
+    int log_fd;         /* -1: none */
+    uint16_t log_group; /* 0: none */
 };
 
 /* Where what is dropped goes, in and out: a counter and a chain each. */
@@ -55,7 +60,7 @@ struct rules {
     const struct config *c;
     bool out;
     uint8_t family;
-    const char *tun;
+    const struct firewall *f;
     char chain[8];
     struct box *v;
     size_t n, cap;
@@ -232,7 +237,7 @@ static void box_rule(struct rules *w, const struct box *x)
     family_rule(w, w->chain);
     box_conditions(w, x);
     if (x->drop && whole(&x->remote->range)) {
-        nft_way_back(w->b, w->tun);
+        nft_way_back(w->b, w->f->tun);
         verdict(w, true);
         family_rule(w, w->chain);
         box_conditions(w, x);
@@ -562,7 +567,7 @@ static void later_fragments_pass(struct rules *w)
 static void ours_pass(struct rules *w)
 {
     const uint16_t ports[] = {w->c->host.nat_port, w->c->host.port, 0};
-    interface_passes(w, "input", NFT_IS_IN, w->tun);
+    interface_passes(w, "input", NFT_IS_IN, w->f->tun);
     interface_passes(w, "input", NFT_IS_IN, "lo");
     for (unsigned i = 0; i < 2; i++) {
         const uint8_t port[2] = {(uint8_t)(ports[i] >> 8), (uint8_t)ports[i]};
@@ -585,20 +590,27 @@ static void ours_pass(struct rules *w)
     }
     icmp_errors_about_fragments_pass(w, 1, 4, ports);
     neighbours_pass(w, "input");
-    interface_passes(w, "forward", NFT_IS_IN, w->tun);
-    interface_passes(w, "forward", NFT_IS_OUT, w->tun);
+    interface_passes(w, "forward", NFT_IS_IN, w->f->tun);
+    interface_passes(w, "forward", NFT_IS_OUT, w->f->tun);
     rule(w, "output");
     nft_fact_mark(w->b, TUN_FWMARK);
     accept_rule(w);
-    interface_passes(w, "output", NFT_IS_OUT, w->tun);
+    interface_passes(w, "output", NFT_IS_OUT, w->f->tun);
     interface_passes(w, "output", NFT_IS_OUT, "lo");
     neighbours_pass(w, "output");
 }
 
+/* The audit log wants to see some of what arrives; what others would have sent is no secret to who runs this host. */
 static void denied_chain(struct rules *w, const char *name)
 {
     nft_counter(w->b, name);
     nft_chain(w->b, name);
+    if (name == denied[false] && w->f->log_group) {
+        rule(w, name);
+        nft_limit(w->b, 1, AUDIT_BURST);
+        nft_log(w->b, w->f->log_group);
+        nft_verdict(w->b, NFT_DO_CONTINUE, NULL);
+    }
     rule(w, name);
     nft_count(w->b, name);
     nft_verdict(w->b, NFT_DO_DROP, NULL);
@@ -607,7 +619,7 @@ static void denied_chain(struct rules *w, const char *name)
 static enum err write_table(const struct firewall *f, const struct config *c, struct nft_batch *b)
 {
     static const char *const in[] = {"input", "forward"}, *const out[] = {"output", "forward"};
-    struct rules w = {.b = b, .c = c, .tun = f->tun};
+    struct rules w = {.b = b, .c = c, .f = f};
     nft_begin(b, f->table);
     nft_base_chain(b, "input", NFT_INPUT);
     nft_base_chain(b, "forward", NFT_FORWARD);
@@ -633,6 +645,10 @@ enum err firewall_new(struct firewall **out, const char *tun)
         return ERR_NOMEM;
     snprintf(f->tun, sizeof f->tun, "%s", tun);
     snprintf(f->table, sizeof f->table, TABLE_PREFIX "%s", tun);
+    if (nflog_open(&f->log_fd, &f->log_group) != OK) {
+        f->log_fd = -1;
+        f->log_group = 0;
+    }
     *out = f;
     return OK;
 }
@@ -641,6 +657,8 @@ void firewall_free(struct firewall *f)
 {
     if (!f)
         return;
+    if (f->log_fd >= 0)
+        (void)close(f->log_fd);
     nft_free(&f->in_force);
     free(f);
 }
@@ -721,6 +739,10 @@ enum err firewall_apply(struct firewall *f, const struct config *c, char *why, s
         return OK;
     }
     enum err e = apply(f, c, reason, sizeof reason);
+    if (e == ERR_UNSUPPORTED && !f->on && f->log_group) { /* the kernel may just have no log for rules */
+        f->log_group = 0;
+        e = apply(f, c, reason, sizeof reason);
+    }
     if (e == OK && !f->on)
         log_line(LOG_INFO, "core", "firewall: nftables (table inet %s)", f->table);
     if (e == OK || !f->on)
@@ -755,6 +777,11 @@ bool firewall_keep(struct firewall *f)
                  f->table, why);
     f->lost = true;
     return true;
+}
+
+int firewall_log_fd(const struct firewall *f)
+{
+    return f->log_fd;
 }
 
 bool firewall_missing(const struct firewall *f)

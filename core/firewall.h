@@ -42,6 +42,8 @@ bool firewall_keep(struct firewall *f);
 
 /* How many packets it has dropped since it was asked last, of those that arrive or those that leave. In any thread. */
 uint64_t firewall_dropped(struct firewall *f, bool out);
+/* Where copies of some of those that arrive are read (tun/nflog.h), or -1: the kernel gives none. */
+int firewall_log_fd(const struct firewall *f);
 /* It was asked for and can't be had: the host's reverse-path filter is all there is. */
 bool firewall_missing(const struct firewall *f);
 const char *firewall_name(const struct firewall *f); /* for status: "nftables", "rp_filter", "no" */

@@ -459,6 +459,11 @@ bool host_filter_keep(struct host_state *h)
     return firewall_keep(h->firewall);
 }
 
+int host_filter_log(const struct host_state *h)
+{
+    return firewall_log_fd(h->firewall);
+}
+
 uint64_t host_filter_dropped(struct host_state *h, bool out)
 {
     return firewall_dropped(h->firewall, out);

@@ -56,6 +56,7 @@ MUST_USE enum err host_extend_some(struct host_state *h, ns_t until, bool *over,
 void host_settle(struct host_state *h, const struct config *c);
 /* Puts the firewall back where another program has removed it (true: it had); not while host_filter is called. */
 bool host_filter_keep(struct host_state *h);
+int host_filter_log(const struct host_state *h);              /* as firewall_log_fd */
 uint64_t host_filter_dropped(struct host_state *h, bool out); /* packets since it was asked last */
 /* Puts the routing rules back likewise: network managers tidy up those that they don't know. */
 void host_rules_keep(struct host_state *h);

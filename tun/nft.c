@@ -1,6 +1,7 @@
 #include "tun/nft.h"
 
 #include <arpa/inet.h>
+#include <endian.h>
 #include <errno.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_tables.h>
@@ -69,6 +70,12 @@ static void attr_text(struct nft_batch *b, uint16_t type, const char *text)
 static void attr_u32(struct nft_batch *b, uint16_t type, uint32_t value)
 {
     uint32_t wire = htonl(value);
+    attr(b, type, &wire, sizeof wire);
+}
+
+static void attr_u64(struct nft_batch *b, uint16_t type, uint64_t value)
+{
+    uint64_t wire = htobe64(value);
     attr(b, type, &wire, sizeof wire);
 }
 
@@ -370,9 +377,26 @@ void nft_count(struct nft_batch *b, const char *counter)
     expression_end(b, e);
 }
 
+void nft_limit(struct nft_batch *b, unsigned per_second, unsigned burst)
+{
+    struct expression e = expression(b, "limit");
+    attr_u64(b, NFTA_LIMIT_RATE, per_second);
+    attr_u64(b, NFTA_LIMIT_UNIT, 1);
+    attr_u32(b, NFTA_LIMIT_BURST, burst);
+    expression_end(b, e);
+}
+
+void nft_log(struct nft_batch *b, uint16_t group)
+{
+    uint16_t wire = htons(group);
+    struct expression e = expression(b, "log");
+    attr(b, NFTA_LOG_GROUP, &wire, sizeof wire);
+    expression_end(b, e);
+}
+
 void nft_verdict(struct nft_batch *b, enum nft_verdict_kind what, const char *chain)
 {
-    static const int codes[] = {NF_DROP, NF_ACCEPT, NFT_RETURN, NFT_JUMP};
+    static const int codes[] = {NF_DROP, NF_ACCEPT, NFT_RETURN, NFT_JUMP, NFT_CONTINUE};
     struct expression e = expression(b, "immediate");
     attr_u32(b, NFTA_IMMEDIATE_DREG, NFT_REG_VERDICT);
     size_t data = nest(b, NFTA_IMMEDIATE_DATA), verdict = nest(b, NFTA_DATA_VERDICT);

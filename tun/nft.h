@@ -25,7 +25,7 @@ struct nft_batch {
 };
 
 enum nft_hook { NFT_INPUT, NFT_FORWARD, NFT_OUTPUT };
-enum nft_verdict_kind { NFT_DO_DROP, NFT_DO_ACCEPT, NFT_DO_RETURN, NFT_DO_JUMP };
+enum nft_verdict_kind { NFT_DO_DROP, NFT_DO_ACCEPT, NFT_DO_RETURN, NFT_DO_JUMP, NFT_DO_CONTINUE };
 enum nft_compare { NFT_EQUAL, NFT_UNEQUAL, NFT_AT_LEAST, NFT_AT_MOST };
 enum nft_fact { NFT_IS_FAMILY, NFT_IS_PROTOCOL, NFT_IS_MARK, NFT_IS_IN, NFT_IS_OUT };
 enum nft_part { NFT_NETWORK, NFT_TRANSPORT }; /* where an offset in a packet counts from */
@@ -63,6 +63,9 @@ void nft_later_fragment(struct nft_batch *b, uint8_t family); /* not the first o
 /* The route back to the packet's source leads out there (NULL: nowhere). At the hooks input and forward only. */
 void nft_way_back(struct nft_batch *b, const char *interface);
 void nft_count(struct nft_batch *b, const char *counter); /* NULL: one of the rule's own, for who lists it */
+/* The rest of the rule is for so many packets a second, and as many more at once; the log gets a copy of each. */
+void nft_limit(struct nft_batch *b, unsigned per_second, unsigned burst);
+void nft_log(struct nft_batch *b, uint16_t group);
 void nft_verdict(struct nft_batch *b, enum nft_verdict_kind what, const char *chain);
 
 /* The batch may be put in force again. Errors: PERM, UNSUPPORTED (this kernel can't do it), NOMEM, SYSTEM; why gets one line. */
