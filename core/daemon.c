@@ -579,7 +579,7 @@ static void daemon_end(struct daemon *d)
     for (unsigned i = 0; i < d->worker_count; i++)
         worker_free(d->workers[i]);
     daemon_denied_close(d);
-    host_down(d->host);
+    host_down(d->host, d->end);
     if (d->loop)
         control_close(d->control);
     dataplane_free(d->dataplane);
@@ -651,6 +651,7 @@ int daemon_run(const char *file)
                        .job_fd = -1,
                        .flow_fd = -1,
                        .keylog = {-1, -1},
+                       .end = HOST_AS_FOUND,
                        .patience = REFRESH_PAUSE,
                        .started = clock_now()};
     const struct config_report report = {.error = run_error, .warning = run_warning};
@@ -669,10 +670,12 @@ int daemon_run(const char *file)
     char why[512] = "";
     enum err e = daemon_start(&d, why, sizeof why);
     int code = 1;
-    if (e == OK)
+    if (e == OK) {
         code = daemon_serve(&d);
-    else
+        d.end = code ? HOST_CLOSED : HOST_OPEN;
+    } else {
         log_line(LOG_ERROR, "core", "could not start: %s", why[0] ? why : err_text(e));
+    }
     daemon_end(&d);
     return code;
 }

@@ -79,6 +79,7 @@ struct daemon {
     uint64_t turn_cpu, turn_max; /* ns: the thread's CPU time when this turn began; the longest turn so far */
     bool stopping;
     bool failed;             /* a worker has ended: so must we */
+    enum host_end end;       /* how the host is left */
     ns_t stop_at;            /* patience with peers that don't answer our deletions */
     struct log_limit limit;  /* for what strangers can trigger */
     struct stat_block stats; /* the control thread's */

@@ -683,6 +683,11 @@ void firewall_remove(struct firewall *f)
     f->on = false;
 }
 
+bool firewall_left(const struct firewall *f)
+{
+    return nft_there(f->table);
+}
+
 void firewall_note_others(void)
 {
     char names[OTHERS][NFT_TABLE_TEXT];

@@ -32,6 +32,7 @@ MUST_USE enum err firewall_apply(struct firewall *f, const struct config *c, cha
 /* Was that one the last that was put in force? Only of one that is still there. */
 bool firewall_is_of(const struct firewall *f, const struct config *c);
 void firewall_remove(struct firewall *f);
+bool firewall_left(const struct firewall *f); /* before anything is in force: a crash has left its table */
 /*
  * Says in the log what daemons left that crashed, with other TUN devices: it stands for what they protect until they are
  * there again, and may drop what comes out of this one.

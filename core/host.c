@@ -35,6 +35,7 @@ struct host_state {
     struct socket_slot sockets[SOCKETS];
     unsigned socket_count, workers, mtu;
     bool ttl;          /* the UDP sockets tell TTLs */
+    bool found_closed; /* by what a crash had left */
     bool raw;          /* the sockets for protocols 50 and 51 are there */
     char raw_why[256]; /* or why not */
     char why[256];
@@ -265,6 +266,7 @@ static enum err sockets_open(struct host_state *h, const struct config *c)
 static enum err firewall_up(struct host_state *h, const struct config *c)
 {
     TRY(firewall_new(&h->firewall, tun_name(h->tun)));
+    h->found_closed = netlink_left(h->netlink) || firewall_left(h->firewall);
     TRY(firewall_apply(h->firewall, c, h->why, sizeof h->why));
     netlink_keep_strict(h->netlink, firewall_missing(h->firewall) && firewall_strict_fits(c));
     return OK;
@@ -317,22 +319,26 @@ enum err host_up(struct host_state **out, const struct config *c, unsigned worke
     enum err e = host_steps(h, c);
     if (e != OK) {
         snprintf(why, why_size, "%s", h->why[0] ? h->why : err_text(e));
-        host_down(h);
+        host_down(h, HOST_AS_FOUND);
         return e;
     }
     *out = h;
     return OK;
 }
 
-void host_down(struct host_state *h)
+void host_down(struct host_state *h, enum host_end end)
 {
     if (!h)
         return;
+    bool closed = end == HOST_CLOSED || (end == HOST_AS_FOUND && h->found_closed);
+    if (closed)
+        log_line(LOG_WARN, "core",
+                 "what is protected stays closed until a daemon with this configuration has run again");
     if (h->netlink) {
-        netlink_undo(h->netlink);
+        netlink_undo(h->netlink, closed);
         netlink_close(h->netlink);
     }
-    if (h->firewall)
+    if (h->firewall && !closed)
         firewall_remove(h->firewall);
     firewall_free(h->firewall);
     sockets_close(h, 0);

@@ -1,6 +1,6 @@
 /*
  * What a running daemon changes on its host and holds of it: the TUN device with addresses and routes, and the UDP
- * and raw sockets. Everything is undone by host_down (DESIGN: decisions 5 to 7). Control thread only.
+ * and raw sockets. All is undone by host_down (DESIGN: decisions 5 to 7). Control thread only.
  */
 #ifndef ADIT_HOST_H
 #define ADIT_HOST_H
@@ -17,7 +17,13 @@ struct host_state;
  */
 MUST_USE enum err host_up(struct host_state **out, const struct config *c, unsigned workers, char *why,
                           size_t why_size);
-void host_down(struct host_state *h); /* workers have been freed; NULL is fine */
+/* How it ends: what is protected may leave in the clear then, if the host has a route for it, or not. */
+enum host_end {
+    HOST_OPEN,    /* as somebody wanted */
+    HOST_CLOSED,  /* by a failure: as after a crash, which nobody wants to open anything */
+    HOST_AS_FOUND /* before it ran: closed if a crash had left it so */
+};
+void host_down(struct host_state *h, enum host_end end); /* workers have been freed; NULL is fine */
 
 /* The TUN queue and the sockets of worker i. */
 void host_worker(const struct host_state *h, unsigned i, struct worker_params *p);

@@ -606,16 +606,19 @@ static bool leftover(const struct netlink *n, const struct change *c)
     return c->kind == CHANGE_ROUTE ? false : c->preference % OWNERS == n->owner;
 }
 
-/*
- * Looks for routes in our table that this handle did not add: leftovers are taken away if asked for. True: it holds
- * routes of another daemon, which may be running, or have crashed and keep closed what it protected.
- */
-static bool look_at_routes(struct netlink *n, uint8_t family, bool sweep)
+/* What is looked for among the routes in our table that this handle did not add. */
+enum look {
+    FOR_OTHERS,  /* those of another daemon, which may be running, or have crashed and keep closed what it protected */
+    FOR_OWN,     /* leftovers of ours */
+    SWEEPING_OWN /* as FOR_OTHERS, and takes away leftovers of ours */
+};
+
+static bool look_at_routes(struct netlink *n, uint8_t family, enum look look)
 {
     struct rtmsg body = {.rtm_family = (uint8_t)family_of(family)};
     struct rtnl_request q;
     struct buf dump = {0};
-    bool others = false;
+    bool found = false;
 
     rtnl_begin(&q, RTM_GETROUTE, 0, &body, sizeof body);
     if (rtnl_dump(&n->rtnl, &q, &dump) == OK) {
@@ -624,11 +627,17 @@ static bool look_at_routes(struct netlink *n, uint8_t family, bool sweep)
         while (rtnl_next(&all, &message)) {
             if (!route_of_ours(message, &c) || find_change(n, &c))
                 continue;
-            others |= !sweep || !leftover(n, &c) || rtnl_resend(&n->rtnl, message, RTM_DELROUTE) != OK;
+            bool gone = look == SWEEPING_OWN && leftover(n, &c) && rtnl_resend(&n->rtnl, message, RTM_DELROUTE) == OK;
+            found |= look == FOR_OWN ? leftover(n, &c) : !gone;
         }
     }
     buf_free(&dump);
-    return others;
+    return found;
+}
+
+bool netlink_left(struct netlink *n)
+{
+    return look_at_routes(n, 4, FOR_OWN) || look_at_routes(n, 6, FOR_OWN);
 }
 
 static bool rule_of_ours(struct span message, struct change *c)
@@ -679,7 +688,7 @@ bool netlink_has(const struct netlink *n, struct span message)
 void netlink_sweep(struct netlink *n)
 {
     for (uint8_t family = 4; family <= 6; family += 2)
-        if (!look_at_routes(n, family, true))
+        if (!look_at_routes(n, family, SWEEPING_OWN))
             sweep_rules(n, family);
 }
 
@@ -710,24 +719,30 @@ static void undo_one(struct netlink *n, const struct change *c)
     (void)e; /* what is gone already (a device taken away by hand takes its routes along) is what was wanted */
 }
 
-/* All of one IP version use these; what they lead to must be closed as long as any of them needs it. */
+/* All daemons use these; what they lead to must be closed as long as any of them needs it. */
 static bool shared(const struct change *c)
 {
     return c->kind == CHANGE_RULE && c->preference != RULE_SOURCE;
 }
 
-void netlink_undo(struct netlink *n)
+/* What a crash leaves, and the next start adopts. */
+static bool closes(const struct change *c)
+{
+    return c->kind == CHANGE_UNREACHABLE || c->kind == CHANGE_THROW || c->kind == CHANGE_RULE;
+}
+
+void netlink_undo(struct netlink *n, bool closed)
 {
     for (struct entry *e = n->last, *before; e; e = before) {
         before = e->before;
-        if (shared(&e->change))
+        if (closed ? closes(&e->change) : shared(&e->change))
             continue;
         undo_one(n, &e->change);
         entry_free(n, e);
     }
-    if (!n->last)
+    if (!n->last || closed)
         return;
-    const bool others[2] = {look_at_routes(n, 4, false), look_at_routes(n, 6, false)};
+    const bool others[2] = {look_at_routes(n, 4, FOR_OTHERS), look_at_routes(n, 6, FOR_OTHERS)};
     while (n->last) {
         if (!others[n->last->change.prefix.ip.family == 6])
             undo_one(n, &n->last->change);

@@ -69,7 +69,8 @@ const char *netlink_why(const struct netlink *n);
  * without a gap. netlink_undo, too, leaves the rules to others if there are any.
  */
 void netlink_sweep(struct netlink *n);
-void netlink_undo(struct netlink *n);
+bool netlink_left(struct netlink *n);              /* there are such */
+void netlink_undo(struct netlink *n, bool closed); /* closed: but for what a crash would leave */
 
 /*
  * All addresses that packets of this host may have as their source, in the kernel's order; to be freed. *count is 0 and

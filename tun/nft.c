@@ -534,14 +534,25 @@ uint64_t nft_counted(const char *table_name, const char *counter)
     return packets;
 }
 
-bool nft_gone(const char *name)
+/* Whether there is such a table: 0, ENOENT, or another errno if that can't be known. */
+static int ask(const char *name)
 {
     struct nft_batch b = {0};
     snprintf(b.table, sizeof b.table, "%s", name);
     table(&b, NFT_MSG_GETTABLE, NLM_F_ACK);
-    bool gone = b.failed == OK && talk(&b.out, NULL) == ENOENT;
+    int error = b.failed == OK ? talk(&b.out, NULL) : ENOMEM;
     nft_free(&b);
-    return gone;
+    return error;
+}
+
+bool nft_gone(const char *name)
+{
+    return ask(name) == ENOENT;
+}
+
+bool nft_there(const char *name)
+{
+    return ask(name) == 0;
 }
 
 void nft_remove(const char *name)

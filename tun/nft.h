@@ -74,6 +74,7 @@ MUST_USE enum err nft_commit(struct nft_batch *b, char *why, size_t why_size);
 uint64_t nft_counted(const char *table, const char *counter);
 /* There is no such table: another program has taken it away. False where that can't be known. */
 bool nft_gone(const char *table);
+bool nft_there(const char *table); /* likewise: there certainly is one */
 /* Takes the table away; that there is none, or nothing to ask, is fine. */
 void nft_remove(const char *table);
 /* The tables named by that prefix and a network device that is not there: of who crashed, and left. Returns how many. */

@@ -162,3 +162,36 @@ def test_reload_exchanges_protect_and_bypass(lab):
         assert link.seen()[before:] == []
         link.left.write('adit.ini', texts[0])
         a.command('reload')
+
+
+def ended(a):
+    wait_for('its end', lambda: not a.process.running(), 20)
+    return a.process.popen.returncode
+
+
+@pytest.mark.parametrize('firewall', ['auto', 'no'])
+def test_an_end_that_nobody_wanted_leaves_it_closed(lab, firewall):
+    """Without its device a daemon can't go on, and one that can't start after a crash must not open what that left closed."""
+    link = Exposed(lab)
+    a, b = (Adit(host, marked(number, 'yes', host=f'firewall = {firewall}')).start() for host, number in link.hosts)
+    for side in link.sides:
+        side.send()
+    passes(*link.sides)
+    link.left.run('ip link del adit0')
+    assert ended(a) == 1
+    link.left.write('adit.ini', marked(1, 'yes', host=f'firewall = {firewall}\naddress = fd01::9/128'))
+    link.left.run('sysctl -q net.ipv6.conf.default.disable_ipv6=1')
+    a.start(wait=False)
+    assert ended(a) == 1 and 'could not start: address fd01::9/128' in a.log()
+    link.left.run('sysctl -q net.ipv6.conf.default.disable_ipv6=0')
+    time.sleep(0.5)
+    assert link.seen() == []
+    a.start()
+    passes(*link.sides)
+    assert link.seen() == []
+    assert (a.stop(), b.stop()) == (0, 0)
+    wait_for('the hosts as they were before', lambda: len({line.split()[1] for line in link.seen()}) == 4, 10)
+    link.left.run('sysctl -q net.ipv6.conf.default.disable_ipv6=1')
+    a.start(wait=False)
+    assert ended(a) == 1, 'where nothing was closed, nothing is'
+    wait_for('traffic in the clear', lambda before=len(link.seen()): len(link.seen()) > before + 9, 10)

@@ -99,7 +99,7 @@ static void what_goes_whole_has_a_socket_of_its_own(void **state)
         path = path_of("::1", 4500, "::2");
         assert_int_equal(host_socket(h, &path) < 0, i == 1);
         assert_int_equal(host_socket_df(h, &path) < 0, i == 1);
-        host_down(h);
+        host_down(h, HOST_OPEN);
         config_free(config);
     }
 }

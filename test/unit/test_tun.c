@@ -187,7 +187,7 @@ static void the_link_comes_up_with_its_mtu_and_says_nothing_by_itself(void **sta
     for (int i = 0; i < 3 && poll(&p, 1, 400) == 1; i++)
         if (read(tun_fd(w.tun, 0), frame, sizeof frame) > 50)
             assert_false(frame[10 + 6] == 58 && frame[10 + 40] == 133);
-    netlink_undo(w.netlink);
+    netlink_undo(w.netlink, false);
     assert_null(strstr(ip_says("ip link show adit-t3"), "UP"));
     world_close(&w);
 }
@@ -263,7 +263,7 @@ static void addresses_of_working_links_count_and_changes_are_noticed(void **stat
     assert_int_equal(watch_read(fd, w.netlink, w.ifindex) & WATCH_DOWN, WATCH_DOWN);
     ip_says("ip link del adit-v0");
     close(fd);
-    netlink_undo(w.netlink);
+    netlink_undo(w.netlink, false);
     world_close(&w);
 }
 
@@ -311,7 +311,7 @@ static void addresses_routes_and_rules_come_and_go(void **state)
     assert_null(strstr(s, "unreachable 10.2.0.0/16"));
     assert_int_equal(netlink_route_del(w.netlink, w.ifindex, &r6), OK);
     assert_string_equal(ip_says("ip -6 route show table 5190"), "");
-    netlink_undo(w.netlink);
+    netlink_undo(w.netlink, false);
     assert_string_equal(ip_says("ip -4 route show table 5190; ip -6 route show table 5190; ip rule | grep 51; "
                                 "ip -6 rule | grep 51; ip -4 addr show dev adit-t4; ip -6 addr show dev adit-t4"),
                         "");
@@ -330,7 +330,9 @@ static void what_a_crash_leaves_keeps_closed_is_adopted_or_swept(void **state)
     assert_int_equal(netlink_route_add(w.netlink, w.ifindex, &six, NULL), OK);
     assert_int_equal(netlink_rules_add(w.netlink, 4, true), OK);
     assert_int_equal(netlink_rules_add(w.netlink, 6, false), OK);
-    world_close(&w); /* nothing undone */
+    assert_false(netlink_left(w.netlink));
+    netlink_undo(w.netlink, true); /* as a crash, which undoes nothing */
+    world_close(&w);
 
     struct endpoint to = {.port = 500};
     struct ip source;
@@ -341,6 +343,7 @@ static void what_a_crash_leaves_keeps_closed_is_adopted_or_swept(void **state)
     assert_int_equal(errno, EHOSTUNREACH);
 
     w = world_open("adit-t5");
+    assert_true(netlink_left(w.netlink));
     assert_int_equal(netlink_route_add(w.netlink, w.ifindex, &kept, NULL), OK);
     assert_int_equal(netlink_rules_add(w.netlink, 4, false), OK);
 
@@ -358,7 +361,7 @@ static void what_a_crash_leaves_keeps_closed_is_adopted_or_swept(void **state)
     assert_null(strstr(s, "fd00:2::"));
     assert_null(strstr(s, "5190:\t"));
     assert_non_null(strstr(s, "5192:\t"));
-    netlink_undo(w.netlink);
+    netlink_undo(w.netlink, false);
     assert_string_equal(ip_says("ip -4 route show table 5190; ip -6 route show table 5190; ip rule | grep 519; "
                                 "ip -6 rule | grep 519"),
                         "");
@@ -413,7 +416,7 @@ static void a_thrown_prefix_is_routed_by_the_host_as_before(void **state)
         assert_int_equal(netlink_throw_add(w.netlink, &inner), OK);
         assert_int_equal(netlink_route_del(w.netlink, w.ifindex, &inner), OK);
         assert_non_null(strstr(ip_says(rows[i].inside), "dev lo"));
-        netlink_undo(w.netlink);
+        netlink_undo(w.netlink, false);
         assert_string_equal(ip_says("ip -4 route show table 5190; ip -6 route show table 5190"), "");
         world_close(&w);
         main_route(rows[i].main, "del");
@@ -450,7 +453,7 @@ static void throw_routes_a_crash_leaves_are_adopted_or_swept(void **state)
     assert_string_equal(ip_says("ip -6 route show table 5190"), "");
     assert_non_null(strstr(ip_says("ip route show table 5190"), "throw 10.3.9.0/24"));
     assert_null(strstr(ip_says("ip route show table 5190"), "10.2.8.0"));
-    netlink_undo(w.netlink);
+    netlink_undo(w.netlink, false);
     assert_string_equal(ip_says("ip route show table 5190; ip rule | grep 519"), "");
     world_close(&w);
 }
@@ -473,7 +476,7 @@ static void the_mark_keeps_own_packets_out_of_the_tun(void **state)
     assert_int_equal(mtu, 1400);
     assert_int_equal(udp_route(&to, true, &source, &mtu), ERR_SYSTEM); /* no route of the host's own */
     assert_int_equal(errno, ENETUNREACH);
-    netlink_undo(w.netlink);
+    netlink_undo(w.netlink, false);
     world_close(&w);
 }
 
@@ -502,7 +505,7 @@ static void what_addresses_this_host_may_send_from_is_listed(void **state)
     assert_int_equal(netlink_address_del(w.netlink, w.ifindex, &a4), OK);
     assert_true(!is_source(w.netlink, &a4.ip) && is_source(w.netlink, &a6.ip));
     assert_int_equal(netlink_address_del(w.netlink, w.ifindex, &a4), ERR_NOTFOUND);
-    netlink_undo(w.netlink);
+    netlink_undo(w.netlink, false);
     assert_false(is_source(w.netlink, &a6.ip));
     world_close(&w);
 }
@@ -518,7 +521,7 @@ static void a_refusal_comes_with_the_kernels_words(void **state)
     assert_non_null(strstr(netlink_why(w.netlink), "Invalid prefsrc address"));
     assert_int_equal(netlink_set_mtu(w.netlink, 12345, 1400), ERR_NOTFOUND);
     assert_string_not_equal(netlink_why(w.netlink), "");
-    netlink_undo(w.netlink);
+    netlink_undo(w.netlink, false);
     world_close(&w);
 }
 
@@ -540,7 +543,7 @@ static void strict_reverse_path_filtering_is_loosened_and_restored(void **state)
     assert_int_equal(netlink_open(&n, "adit0"), OK);
     assert_int_equal(netlink_rules_add(n, 4, false), OK);
     assert_string_equal(ip_says(show), "2\n1\n");
-    netlink_undo(n);
+    netlink_undo(n, false);
     assert_string_equal(ip_says(show), "1\n0\n");
     netlink_close(n);
     set_rp_filter("0");
@@ -786,7 +789,7 @@ static void stream_through(bool v6)
     close(listener);
     coalescer_free(m->c);
     free(m);
-    netlink_undo(w.netlink);
+    netlink_undo(w.netlink, false);
     world_close(&w);
 }
 
@@ -848,7 +851,7 @@ static void datagrams_through(bool v6)
     close(receiver);
     coalescer_free(m->c);
     free(m);
-    netlink_undo(w.netlink);
+    netlink_undo(w.netlink, false);
     world_close(&w);
 }
 
