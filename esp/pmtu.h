@@ -25,7 +25,7 @@
 #define PMTU_CONFIRM (30 * NS_PER_S)  /* CONFIRMATION_TIMER, while long datagrams leave */
 #define PMTU_RAISE (600 * NS_PER_S)   /* PMTU_RAISE_TIMER, and the age at which ICMP is no longer believed */
 #define PMTU_PATIENCE (90 * NS_PER_S) /* the outcome of a probe is told before, or never */
-#define PMTU_BUSY (500 * NS_PER_MS)   /* after a probe that could not be sent: others go first */
+#define PMTU_BUSY (200 * NS_PER_MS)   /* after a probe that could not be sent: others go first */
 
 enum pmtu_phase {
     PMTU_UNKNOWN,  /* nothing long has been sent yet, or not for a long time */

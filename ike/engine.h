@@ -181,7 +181,7 @@ void ike_local_hint(struct ike_engine *e, const struct peer *peer, const struct 
 void ike_addresses(struct ike_engine *e, const struct ip *list, unsigned n, ns_t now);
 /*
  * Tries whether an IP datagram of that many bytes passes from here to the peer of that Child SA (RFC 8899); env.probed
- * tells, once, in a few seconds, unless the SA ends before. Errors: NOTFOUND, UNSUPPORTED (no env.send_whole), STATE (something else is under way, or no memory: later), RANGE.
+ * tells, once, in a second or two, unless the SA ends before. Errors: NOTFOUND, UNSUPPORTED (no env.send_whole), STATE (something else is under way, or no memory: later), RANGE.
  */
 MUST_USE enum err ike_probe(struct ike_engine *e, uint64_t child, unsigned bytes, ns_t now);
 /* Somebody, who may be anybody, says that the peer can't be reached: a liveness check, if nothing has come lately. */

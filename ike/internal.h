@@ -166,6 +166,7 @@ struct task {
     uint32_t deleted;         /* the peer's SPI of a Child SA that it has deleted, and that we don't know (yet) */
     struct collision collision;
     unsigned datagram;           /* PROBE: bytes of it */
+    bool sent_again, shortened;  /* PROBE: the outcome was told; the request has lost its padding */
     unsigned told;               /* UPDATE, ANNOUNCE: version of our list of addresses that goes with it; 0: none */
     struct path path;            /* UPDATE, ROUTABLE: what it is about */
     uint8_t cookie[COOKIE2_LEN]; /* of the same */
@@ -327,9 +328,10 @@ struct ike_sa {
     uint16_t noted; /* an unauthenticated error of the peer; 0: none */
     bool natt;      /* the peer knows NAT traversal */
     bool nat_local, nat_remote;
-    bool pretends;      /* our SOURCE hashes are altered: encap.c */
-    bool raw;           /* ESP goes as protocol 50 */
-    bool fragmentation; /* both ends said that they support it (RFC 7383 section 2.3) */
+    bool pretends;       /* our SOURCE hashes are altered: encap.c */
+    bool raw;            /* ESP goes as protocol 50 */
+    bool fragmentation;  /* both ends said that they support it (RFC 7383 section 2.3) */
+    bool fragments_lost; /* those of IP don't pass on this path: probe.c */
     struct mobike mobike;
 
     bool ppk_agreed;          /* both ends have announced RFC 8784 */
@@ -513,8 +515,10 @@ void tasks_drop(struct ike_sa *sa, uint64_t child); /* waiting tasks about this 
 /* -- message.c: SK messages of an SA, and plain replies -- */
 void request_begin(struct ike_sa *sa, struct ike_builder *b, uint8_t exchange);
 void request_send(struct ike_sa *sa, struct ike_builder *b); /* kills the SA when it can't be sent */
-/* The same, but it counts as sent already: what goes out, if no answer comes in time, is a retransmission. */
-void request_send_later(struct ike_sa *sa, struct ike_builder *b);
+/* The same in one message and datagram, which may not be fragmented when it is sent first. False: the SA is gone. */
+bool request_send_whole(struct ike_sa *sa, struct ike_builder *b);
+/* Begins one with the number of the request that is under way. */
+void request_again(struct ike_sa *sa, struct ike_builder *b, uint8_t exchange);
 void reply_begin(struct ike_sa *sa, struct ike_builder *b, uint8_t exchange);
 void reply_send(struct ike_sa *sa, struct ike_builder *b);
 void reply_notify(struct ike_sa *sa, uint8_t exchange, uint8_t protocol, struct span spi, uint16_t type,
@@ -553,6 +557,7 @@ struct path encap_path(const struct ike_sa *sa, uint8_t protocol, struct path p)
 
 /* -- probe.c: path MTU probes -- */
 void probe_start(struct ike_sa *sa); /* the current task */
+void probe_again(struct ike_sa *sa); /* it is about to be sent again */
 void probe_response(struct ike_sa *sa);
 
 /* -- candidate.c: the addresses of a peer -- */

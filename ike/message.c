@@ -26,13 +26,18 @@ static void message_begin(struct ike_sa *sa, struct ike_builder *b, uint8_t exch
     ike_begin_sk(b, &sa->suite, span_of(iv, sa->suite.iv_len));
 }
 
-/* What the message in b becomes on this path. Errors: FULL, CRYPTO, NOMEM. */
-static enum err seal(struct ike_sa *sa, struct ike_builder *b, const struct path *path, struct buf *flight)
+static size_t longest(const struct ike_sa *sa, const struct path *path)
+{
+    return sa->fragmentation ? fragment_room(path, sa->e->limits.datagram) : SIZE_MAX;
+}
+
+/* What the message in b becomes: fragments, if it is longer than max. Errors: FULL, CRYPTO, NOMEM. */
+static enum err seal(struct ike_sa *sa, struct ike_builder *b, size_t max, struct buf *flight)
 {
     struct fragment_sealer f = {
         .suite = &sa->suite,
         .key = sa->seal,
-        .max = sa->fragmentation ? fragment_room(path, sa->e->limits.datagram) : SIZE_MAX,
+        .max = max,
         .iv = make_iv,
         .ctx = sa,
     };
@@ -50,12 +55,19 @@ void request_begin(struct ike_sa *sa, struct ike_builder *b, uint8_t exchange)
     message_begin(sa, b, exchange, false, sa->tx.next);
 }
 
+void request_again(struct ike_sa *sa, struct ike_builder *b, uint8_t exchange)
+{
+    message_begin(sa, b, exchange, false, sa->tx.next - 1);
+}
+
 void request_transmit(struct ike_sa *sa)
 {
     struct ike_engine *e = sa->e;
     struct path paths[MOBIKE_PATHS];
     unsigned tries = sa->tx.tries < RETRANSMIT_TRIES ? sa->tx.tries : RETRANSMIT_TRIES;
     unsigned n = mobike_paths(sa, paths);
+    if (sa->current && sa->current->kind == TASK_PROBE)
+        probe_again(sa);
     sa->last_out = e->now;
     timer_set(&e->timers, &sa->retransmit, e->now + msgid_wait(tries, &e->env.random));
     for (unsigned i = 0; i < n; i++)
@@ -63,9 +75,9 @@ void request_transmit(struct ike_sa *sa)
 }
 
 /* Our next request, which waits for its answer from now on. False: there was none to be made, and the SA is gone. */
-static bool request_seal(struct ike_sa *sa, struct ike_builder *b)
+static bool request_seal(struct ike_sa *sa, struct ike_builder *b, size_t max)
 {
-    enum err err = seal(sa, b, &sa->path, &sa->tx.flight);
+    enum err err = seal(sa, b, max, &sa->tx.flight);
     if (err != OK && sa_connecting(sa)) {
         sa_fail(sa, "a request to %s could not be made: %s", sa_peer_name(sa),
                 err == ERR_FULL ? "it is too long (our certificates?)" : err_text(err));
@@ -82,16 +94,19 @@ static bool request_seal(struct ike_sa *sa, struct ike_builder *b)
 
 void request_send(struct ike_sa *sa, struct ike_builder *b)
 {
-    if (request_seal(sa, b))
+    if (request_seal(sa, b, longest(sa, &sa->path)))
         request_transmit(sa);
 }
 
-void request_send_later(struct ike_sa *sa, struct ike_builder *b)
+bool request_send_whole(struct ike_sa *sa, struct ike_builder *b)
 {
-    if (!request_seal(sa, b))
-        return;
-    sa->last_out = sa->e->now;
-    timer_set(&sa->e->timers, &sa->retransmit, sa->e->now + msgid_wait(0, &sa->e->env.random));
+    struct ike_engine *e = sa->e;
+    if (!request_seal(sa, b, SIZE_MAX))
+        return false;
+    sa->last_out = e->now;
+    timer_set(&e->timers, &sa->retransmit, e->now + msgid_wait(0, &e->env.random));
+    e->env.send_whole(e->env.ctx, &sa->path, buf_span(&sa->tx.flight));
+    return true;
 }
 
 void reply_begin(struct ike_sa *sa, struct ike_builder *b, uint8_t exchange)
@@ -103,7 +118,7 @@ void reply_send(struct ike_sa *sa, struct ike_builder *b)
 {
     struct ike_engine *e = sa->e;
     struct buf *flight = msgid_flight(&sa->rx, sa->rx.expected);
-    enum err err = seal(sa, b, &sa->rx.path, flight);
+    enum err err = seal(sa, b, longest(sa, &sa->rx.path), flight);
     if (err != OK) {
         sa_lost(sa, "IKE SA with %s: an answer could not be made: %s", sa_peer_name(sa), err_text(err));
         return;

@@ -3,17 +3,19 @@
  * everybody ignores (RFC 7296 section 3.10.1), in a datagram of the probed size that may not be fragmented. The peer's
  * answer, which is short, proves the size.
  *
- * A lost request has to be sent again until it is answered, and that must not take a size that does not pass. So what is
- * sent again is the same request without its padding: a liveness check. The peer has seen one of them or the other, asks
- * nothing of it, and answers both alike, so it does not matter that they are not bit for bit the same, as section 2.1
- * wants retransmissions. (IKE fragments, which may differ by RFC 7383 section 2.5.2, won't do: strongSwan takes an
- * INFORMATIONAL request that comes in fragments for something else and never answers.) An answer after the first of
- * those has left is counted as theirs.
+ * A lost request has to be sent again until it is answered, bit for bit as it was (RFC 7296 section 2.1), and that must
+ * not take a size that does not pass. So from then on the datagram may be fragmented, by routers or by this host. Where
+ * fragments don't pass either, which is what firewalls do, nothing that long ever would: what is sent after that is the
+ * same request without its padding, a liveness check. The peer has seen none of them, asks nothing of it, and answers
+ * both alike; the IKE SA would be lost otherwise. (IKE fragments, which may differ by RFC 7383 section 2.5.2, won't do:
+ * strongSwan takes an INFORMATIONAL request that comes in fragments for something else and never answers.) An answer
+ * after the request was sent again is counted as that one's.
  */
 #include "ike/internal.h"
 
 #define NOTIFY_HEADER 8 /* of the payload, with its generic header */
 #define LEAST 128       /* bytes of a datagram that is worth probing */
+#define SHORT_TRIES 2   /* from that retransmission on the padding is left out; from the first once that was needed */
 
 /* The longest notify, in bytes of data, whose message is no longer than that. */
 static size_t padding_for(const struct ike_sa *sa, size_t message)
@@ -39,25 +41,40 @@ static void put_padding(struct ike_builder *b, size_t len)
 
 void probe_start(struct ike_sa *sa)
 {
-    struct ike_engine *e = sa->e;
     struct task *t = sa->current;
     struct ike_builder b;
-    size_t room = fragment_room(&sa->path, t->datagram), padding = padding_for(sa, room), len;
+    size_t room = fragment_room(&sa->path, t->datagram);
     request_begin(sa, &b, EXCHANGE_INFORMATIONAL);
-    put_padding(&b, padding);
-    if (ike_finish_sk(&b, &sa->suite, sa->seal, &len) == OK) {
-        t->datagram -= (unsigned)(room - len);
-        e->env.send_whole(e->env.ctx, &sa->path, span_of(e->out, len));
-    }
-    request_begin(sa, &b, EXCHANGE_INFORMATIONAL);
-    request_send_later(sa, &b);
+    put_padding(&b, padding_for(sa, room));
+    if (request_send_whole(sa, &b))
+        t->datagram -= (unsigned)(room - sa->tx.flight.len);
+}
+
+static void tell(const struct ike_sa *sa, bool through)
+{
+    sa->e->env.probed(sa->e->env.ctx, sa->current->child, sa->current->datagram, through);
+}
+
+void probe_again(struct ike_sa *sa)
+{
+    struct task *t = sa->current;
+    struct ike_builder b;
+    size_t len;
+    if (!t->sent_again)
+        tell(sa, false);
+    t->sent_again = true;
+    if (t->shortened || sa->tx.tries < (sa->fragments_lost ? 1 : SHORT_TRIES))
+        return;
+    request_again(sa, &b, EXCHANGE_INFORMATIONAL);
+    if (ike_finish_sk(&b, &sa->suite, sa->seal, &len) == OK)
+        t->shortened = buf_set(&sa->tx.flight, span_of(sa->e->out, len)) == OK;
 }
 
 void probe_response(struct ike_sa *sa)
 {
-    struct ike_engine *e = sa->e;
-    const struct task *t = sa->current;
-    e->env.probed(e->env.ctx, t->child, t->datagram, sa->tx.tries == 0);
+    if (!sa->current->sent_again)
+        tell(sa, true);
+    sa->fragments_lost = sa->fragments_lost || sa->current->shortened;
     task_done(sa);
 }
 

@@ -124,6 +124,7 @@ void mobike_move(struct ike_sa *sa, const struct path *to, bool children)
     if (path_equal(&from, to))
         return;
     sa->path = *to;
+    sa->fragments_lost = false;
     report(sa->e, IKE_EVENT_IKE_MOVED, sa_peer(sa), NULL, to, "IKE SA with %s moved from %s - %s to %s - %s",
            sa_peer_name(sa), endpoint_format(&from.local, text[0]), endpoint_format(&from.remote, text[1]),
            endpoint_format(&to->local, text[2]), endpoint_format(&to->remote, text[3]));

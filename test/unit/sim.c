@@ -221,9 +221,15 @@ static bool env_source(void *ctx, const struct ip *remote, struct ip *local)
     return local->family == remote->family;
 }
 
-static void env_send(void *ctx, const struct path *path, struct span message)
+/* Without being fragmented. */
+static bool passes(const struct sim_node *n, const struct path *path, struct span message)
 {
-    struct sim_node *n = ctx;
+    size_t datagram = (path->remote.ip.family == 6 ? 48 : 28) + (path->marker ? 4 : 0) + message.len;
+    return !n->path_mtu || datagram <= n->path_mtu;
+}
+
+static void put_on_the_way(struct sim_node *n, const struct path *path, struct span message)
+{
     if ((path->local.port == 4500) != path->marker) {
         fprintf(stderr, "sim: port %u with marker %d\n", path->local.port, path->marker);
         abort();
@@ -239,12 +245,17 @@ static void env_send(void *ctx, const struct path *path, struct span message)
     transmit(n->sim, p);
 }
 
-static void env_send_whole(void *ctx, const struct path *path, struct span message)
+static void env_send(void *ctx, const struct path *path, struct span message)
 {
     const struct sim_node *n = ctx;
-    size_t datagram = (path->remote.ip.family == 6 ? 48 : 28) + (path->marker ? 4 : 0) + message.len;
-    if (!n->path_mtu || datagram <= n->path_mtu)
-        env_send(ctx, path, message);
+    if (!n->no_fragments || passes(n, path, message))
+        put_on_the_way(ctx, path, message);
+}
+
+static void env_send_whole(void *ctx, const struct path *path, struct span message)
+{
+    if (passes(ctx, path, message))
+        put_on_the_way(ctx, path, message);
 }
 
 static void env_probed(void *ctx, uint64_t child, unsigned bytes, bool through)

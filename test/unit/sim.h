@@ -85,6 +85,7 @@ struct sim_node {
     struct sim_job jobs[SIM_JOBS];
     unsigned job_count, offers_run;
     unsigned path_mtu; /* longer datagrams that may not be fragmented are lost on their way from here; 0: none are */
+    bool no_fragments; /* and so are all others of that length: fragments don't pass either */
     struct {
         uint64_t child;
         unsigned bytes;

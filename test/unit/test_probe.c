@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <stdlib.h>
 
 #include "ike/internal.h"
 #include "test/unit/sim.h"
@@ -94,30 +95,99 @@ static void blocks_may_make_it_a_little_shorter(void **state)
     sim_free(s);
 }
 
-static void what_does_not_pass_is_told_and_the_sa_goes_on(void **state)
+/* What A has sent, first of all and after that. */
+struct sent {
+    uint8_t *first;
+    size_t len;
+    unsigned same, shorter; /* those that came after it */
+    bool mute;              /* B's answers are lost */
+};
+
+static enum sim_fate compare(struct sim *s, struct sim_packet *p, void *ctx)
+{
+    struct sent *sent = ctx;
+    (void)s;
+    if (p->esp || p->keepalive)
+        return SIM_DELIVER;
+    if (p->from == 1)
+        return sent->mute ? SIM_DROP : SIM_DELIVER;
+    if (!sent->first) {
+        sent->first = malloc(p->len);
+        memcpy(sent->first, p->data, p->len);
+        sent->len = p->len;
+    } else {
+        bool same = p->len == sent->len && memcmp(p->data, sent->first, p->len) == 0;
+        sent->same += same;
+        sent->shorter += p->len < 150;
+        assert_true(same || p->len < 150);
+    }
+    return SIM_DELIVER;
+}
+
+/* Section 2.1: bit for bit, whichever of both was lost. */
+static void what_is_sent_again_is_the_same(void **state)
 {
     (void)state;
     struct sim *s = up(3, NULL);
-    struct seen seen = {0};
-    s->hook = watch;
-    s->hook_ctx = &seen;
-    A->path_mtu = 1400;
+    struct sent sent = {.mute = true};
+    s->hook = compare;
+    s->hook_ctx = &sent;
     probe(s, 0, 1500);
     sim_for(s, 900 * NS_PER_MS);
     assert_int_equal(A->probes, 0);
-    sim_for(s, 600 * NS_PER_MS);
-    assert_int_equal(A->probes, 1);
+    assert_int_equal(sent.len, 1500 - 28 - 4);
+    sim_for(s, 300 * NS_PER_MS);
+    assert_int_equal(sent.same, 1);
+    assert_int_equal(A->probes, 1); /* it might have been the second one that came through, in fragments */
     assert_false(A->probe.through);
-    assert_int_equal(A->probe.bytes, 1500);
-    assert_true(seen.longest < 200); /* what was sent again has no padding */
-    probe(s, 0, 1400);
-    sim_for(s, 500 * NS_PER_MS);
-    assert_int_equal(A->probes, 2);
-    assert_true(A->probe.through);
+    assert_int_equal(ike_probe(A->e, child(s, 0), 1400, s->now), ERR_STATE);
+    sent.mute = false;
+    sim_for(s, 3 * NS_PER_S);
+    assert_int_equal(A->probes, 1);
+    s->hook = NULL;
+    assert_int_equal(ike_probe(A->e, child(s, 0), 1400, s->now), OK);
     sim_for(s, 120 * NS_PER_S);
     assert_sim(sim_agree(s));
     assert_int_equal(sim_count(A, IKE_EVENT_IKE_DOWN), 0);
+    free(sent.first);
     sim_free(s);
+}
+
+static void what_does_not_pass_is_told_and_the_sa_goes_on(void **state)
+{
+    (void)state;
+    for (unsigned firewall = 0; firewall < 2; firewall++) {
+        struct sim *s = up(3, NULL);
+        struct seen seen = {0};
+        s->hook = watch;
+        s->hook_ctx = &seen;
+        A->path_mtu = 1400;
+        A->no_fragments = firewall;
+        probe(s, 0, 1500);
+        sim_for(s, 900 * NS_PER_MS);
+        assert_int_equal(A->probes, 0);
+        sim_for(s, 600 * NS_PER_MS);
+        assert_int_equal(A->probes, 1);
+        assert_false(A->probe.through);
+        assert_int_equal(A->probe.bytes, 1500);
+        sim_for(s, 3 * NS_PER_S);
+        if (firewall)
+            assert_true(seen.longest < 200); /* in the end, without its padding */
+        else
+            assert_int_equal(seen.longest, 1500); /* in fragments */
+        assert_int_equal(seen.messages, 2);
+        probe(s, 0, 1400);
+        sim_for(s, 500 * NS_PER_MS);
+        assert_int_equal(A->probes, 2);
+        assert_true(A->probe.through);
+        probe(s, 0, 1500);
+        sim_for(s, 1500 * NS_PER_MS);
+        assert_int_equal(ike_probe(A->e, child(s, 0), 1400, s->now), OK); /* the next time it doesn't take longer */
+        sim_for(s, 120 * NS_PER_S);
+        assert_sim(sim_agree(s));
+        assert_int_equal(sim_count(A, IKE_EVENT_IKE_DOWN), 0);
+        sim_free(s);
+    }
 }
 
 static void one_at_a_time_and_none_beside_another_exchange(void **state)
@@ -227,6 +297,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_passes_is_proved_by_two_messages),
         cmocka_unit_test(blocks_may_make_it_a_little_shorter),
+        cmocka_unit_test(what_is_sent_again_is_the_same),
         cmocka_unit_test(what_does_not_pass_is_told_and_the_sa_goes_on),
         cmocka_unit_test(one_at_a_time_and_none_beside_another_exchange),
         cmocka_unit_test(peers_without_ike_fragmentation_are_probed_too),
