@@ -4,11 +4,23 @@
 
 #define FIRST_BITS 4
 #define MAX_BITS 30
+#define MOVED_AT_ONCE 4 /* chains, with each entry that is added */
 
 /* The highest bits of a product with 2^64 divided by the golden ratio: keys that count up are spread as well. */
-static struct hash_link **chain_of(struct hash_link **slots, unsigned bits, uint64_t key)
+static size_t slot_of(unsigned bits, uint64_t key)
 {
-    return &slots[key * UINT64_C(0x9e3779b97f4a7c15) >> (64 - bits)];
+    return (size_t)(key * UINT64_C(0x9e3779b97f4a7c15) >> (64 - bits));
+}
+
+/* All entries of one key are in one chain: of the table that is left, until that chain has been moved. */
+static struct hash_link **chain_of(const struct hash *h, uint64_t key)
+{
+    if (h->old) {
+        size_t old = slot_of(h->bits - 1, key);
+        if (old >= h->moved)
+            return &h->old[old];
+    }
+    return &h->slots[slot_of(h->bits, key)];
 }
 
 static void put(struct hash_link **at, struct hash_link *l)
@@ -21,7 +33,7 @@ static void put(struct hash_link **at, struct hash_link *l)
 }
 
 /* Turned round first: entries of one key stay in their order. */
-static void move_chain(struct hash_link *l, struct hash_link **slots, unsigned bits)
+static void move_chain(struct hash *h, struct hash_link *l)
 {
     struct hash_link *reversed = NULL;
     for (struct hash_link *next; l; l = next) {
@@ -31,37 +43,53 @@ static void move_chain(struct hash_link *l, struct hash_link **slots, unsigned b
     }
     for (struct hash_link *next; reversed; reversed = next) {
         next = reversed->next;
-        put(chain_of(slots, bits, reversed->key), reversed);
+        put(&h->slots[slot_of(h->bits, reversed->key)], reversed);
     }
 }
 
+/* Begins with a table of twice the size: with thousands of entries it would take too long to move them all at once. */
 static void grow(struct hash *h)
 {
     unsigned bits = h->slots ? h->bits + 1 : FIRST_BITS;
     struct hash_link **slots = bits <= MAX_BITS ? calloc((size_t)1 << bits, sizeof(struct hash_link *)) : NULL;
     if (!slots)
         return;
-    for (size_t i = 0; h->slots && i < (size_t)1 << h->bits; i++)
-        move_chain(h->slots[i], slots, bits);
-    move_chain(h->single, slots, bits);
-    h->single = NULL;
-    free(h->slots);
+    h->old = h->slots;
+    h->moved = 0;
     h->slots = slots;
     h->bits = bits;
+    if (!h->old)
+        move_chain(h, h->single);
+    h->single = NULL;
+}
+
+/* Goes on with it; all is moved long before the larger table is full as well. */
+static void move_some(struct hash *h)
+{
+    size_t size = (size_t)1 << (h->bits - 1);
+    for (unsigned n = 0; n < MOVED_AT_ONCE && h->moved < size; n++)
+        move_chain(h, h->old[h->moved++]);
+    if (h->moved < size)
+        return;
+    free(h->old);
+    h->old = NULL;
 }
 
 void hash_free(struct hash *h)
 {
     free(h->slots);
+    free(h->old);
     *h = (struct hash){0};
 }
 
 void hash_add(struct hash *h, struct hash_link *l, uint64_t key)
 {
-    if (h->count >= (h->slots ? (size_t)1 << h->bits : 1))
+    if (h->old)
+        move_some(h);
+    else if (h->count >= (h->slots ? (size_t)1 << h->bits : 1))
         grow(h);
     l->key = key;
-    put(h->slots ? chain_of(h->slots, h->bits, key) : &h->single, l);
+    put(h->slots ? chain_of(h, key) : &h->single, l);
     h->count++;
 }
 
@@ -86,7 +114,7 @@ static struct hash_link *of_key(struct hash_link *l, uint64_t key)
 
 struct hash_link *hash_find(const struct hash *h, uint64_t key)
 {
-    return of_key(h->slots ? *chain_of(h->slots, h->bits, key) : h->single, key);
+    return of_key(h->slots ? *chain_of(h, key) : h->single, key);
 }
 
 struct hash_link *hash_next(const struct hash_link *l)

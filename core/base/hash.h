@@ -1,7 +1,8 @@
 /*
  * A hash table of nodes that live inside what they index: found, added and removed in constant time, also among many
  * of one key. It maps 64-bit keys; whoever uses it makes them of what it looks for (a keyed hash where a stranger
- * chooses that: crypto/siphash.h) and compares the whole on finding. A zeroed table is an empty one; it must not be
+ * chooses that: crypto/siphash.h) and compares the whole on finding. It grows step by step, so that no
+ * call takes long however many there are. A zeroed table is an empty one; it must not be
  * moved while it has entries. Adding never fails: without memory to grow, chains become longer.
  */
 #ifndef ADIT_HASH_H
@@ -21,6 +22,8 @@ struct hash_link {
 struct hash {
     struct hash_link **slots; /* NULL: one, `single` */
     struct hash_link *single;
+    struct hash_link **old; /* half as many, while their entries are moved: those before `moved` have been */
+    size_t moved;
     unsigned bits; /* 1 << bits slots */
     size_t count;
 };

@@ -70,6 +70,44 @@ static void test_those_of_one_key_come_newest_first_also_after_growing(void **st
     hash_free(&h);
 }
 
+/* A table that grows has some entries in its new half and some not: at each moment all of them are found, and go. */
+static void test_nothing_is_lost_while_a_table_grows(void **state)
+{
+    (void)state;
+    struct hash h = {0};
+    for (unsigned i = 0; i < 5000; i++) {
+        hash_add(&h, &items[i].link, i);
+        for (unsigned k = i; k; k /= 2)
+            assert_ptr_equal(hash_find(&h, k), k % 5 == 3 && k + 2 <= i ? NULL : &items[k].link);
+        if (i % 5 == 0 && i)
+            hash_remove(&h, &items[i - 2].link);
+    }
+    assert_int_equal(h.count, 5000 - 999);
+    for (unsigned i = 0; i < 5000; i++)
+        hash_remove(&h, &items[i].link);
+    assert_int_equal(h.count, 0);
+    hash_free(&h);
+}
+
+/* Nor does one addition move all of them. */
+static void test_a_table_grows_step_by_step(void **state)
+{
+    (void)state;
+    struct hash h = {0};
+    for (unsigned i = 0; i < MANY; i++) {
+        size_t before = h.old ? h.moved : 0;
+        const struct hash_link *const *old = (const struct hash_link *const *)h.old;
+        hash_add(&h, &items[i].link, i);
+        if (old && h.old)
+            assert_in_range(h.moved, before + 1, before + 4);
+        if (i > 16 && i == (1u << h.bits) / 2) /* it has just begun to */
+            assert_true(h.old && h.moved == 0);
+    }
+    for (unsigned i = 0; i < MANY; i++)
+        hash_remove(&h, &items[i].link);
+    hash_free(&h);
+}
+
 /* Keys that count up, pointers, and random ones: no chain is long. */
 static void test_keys_that_count_up_are_spread(void **state)
 {
@@ -112,6 +150,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_was_added_is_found_until_it_is_removed),
         cmocka_unit_test(test_those_of_one_key_come_newest_first_also_after_growing),
+        cmocka_unit_test(test_nothing_is_lost_while_a_table_grows),
+        cmocka_unit_test(test_a_table_grows_step_by_step),
         cmocka_unit_test(test_keys_that_count_up_are_spread),
         cmocka_unit_test(test_siphash_known_answers),
     };
