@@ -59,7 +59,7 @@ void cover_send(struct worker *w)
     c->next = NS_NEVER;
     const struct spd_entry *entry;
     for (unsigned i = 0; (entry = spd_dummies(spd, i)); i++) {
-        struct sa *sa = sad_find_out(w->p.shared->sad, entry->id, w->p.index);
+        struct sa *sa = worker_sa_out(w, entry);
         ns_t next = sa ? cover_policy(w, entry, sa, now) : NS_NEVER;
         if (policy_shared(entry->policy) && next > now + NS_PER_S)
             next = now + NS_PER_S; /* a client's entry may come later than its SA, and nobody says so */

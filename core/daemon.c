@@ -21,6 +21,7 @@
 
 #define RECORDS_PER_TURN 16               /* of one worker's ring, so that a flood leaves room for everything else */
 #define JOBS_PER_TURN 16                  /* likewise, of those that are done */
+#define TIMERS_PER_TURN 64                /* likewise, of those that are due */
 #define STOP_PATIENCE (2 * NS_PER_S)      /* for answers to our deletions */
 #define REFRESH (15 * NS_PER_S)           /* of the addresses that peers are reached from */
 #define SLICE NS_PER_MS                   /* of a turn, for each kind of work that there may be much of */
@@ -322,9 +323,9 @@ static void restored(struct daemon *d)
 /* What another program, or the kernel along with something else, has taken away. */
 static void restore(struct daemon *d)
 {
-    /* While a file is being read another thread is at the filter. */
+    /* In that stage of a reload another thread is at the filter. */
     bool due = d->lost && d->refreshed >= d->restored + d->patience;
-    bool back = d->reload.stage != RELOAD_READING && host_filter_keep(d->host);
+    bool back = d->reload.stage != RELOAD_FILTERING && host_filter_keep(d->host);
     host_rules_keep(d->host);
     if (due) {
         host_restore(d->host, d->lost);
@@ -541,7 +542,7 @@ static enum err daemon_turn(struct daemon *d)
         d->jobs_left = job_collect(d->jobs, d->engine, JOBS_PER_TURN, clock_now() + SLICE);
     if (ike_deadline(d->engine) <= now)
         ike_tick(d->engine, now);
-    timer_run(&d->timers, now);
+    timer_run_some(&d->timers, now, TIMERS_PER_TURN);
     control_sweep(d->control, now);
     captures_turn(d);
     ns_t deadline = earlier(earlier(ike_deadline(d->engine), timer_next(&d->timers)), control_deadline(d->control));

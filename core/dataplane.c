@@ -21,18 +21,21 @@
 #define RENEWAL_PAUSE (20 * NS_PER_US)
 #define RENEWAL_AT_ONCE 256
 #define RENEWAL_LOOK (4 * NS_PER_MS)
+#define RENEWAL_SLICE (NS_PER_MS / 2) /* of a turn, for what only the control thread can do of it */
+
+#define LIST_AT_ONCE 16   /* between two looks at the clock */
+#define IDLE_AT_ONCE 1000 /* instances that go in one turn */
 
 #define STATS_PAGE 1024 /* policies whose counters are allocated together */
 
 struct policy_slot {
     char name[sizeof((struct policy *)0)->name]; /* empty: the number of an instance */
     uint32_t id;
-    const struct policy *policy; /* in the configuration in force; NULL when it is gone */
-    struct instance *instances;  /* of the policy, newest first: it stands before the others in the SPD */
-    struct instance *instance;   /* whose number it is */
-    struct policy_stats *stats;  /* of a name; an instance counts for its policy */
-    struct policy_slot *next;    /* of the free ones */
-    struct hash_link by_name;    /* if it has one */
+    struct instance *instances; /* of the policy, newest first: it stands before the others in the SPD */
+    struct instance *instance;  /* whose number it is */
+    struct policy_stats *stats; /* of a name; an instance counts for its policy */
+    struct policy_slot *next;   /* of the free ones */
+    struct hash_link by_name;   /* if it has one */
 };
 
 /*
@@ -42,11 +45,24 @@ struct policy_slot {
 struct instance {
     struct instance *next, **at; /* of its policy's */
     struct hash_link by_owner;
-    uint32_t id, base; /* its own number, and that of the policy it is a part of */
+    uint32_t id, base; /* its own number, and that of the policy it is a part of … */
+    uint32_t version;  /* … and which version of that */
     struct identity owner;
     struct selectors local, remote;
     unsigned children;
-    bool listed; /* in the SPD that was prepared last */
+    uint32_t listed; /* in that one of the SPDs that were prepared */
+    bool idle;       /* stands in the list of those that may go */
+    struct instance *idle_next;
+};
+
+/* The entries of an SPD while they are put together. */
+struct entries {
+    const struct config *config;
+    struct spd_entry *v;
+    unsigned n, room;
+    unsigned at;           /* the next policy … */
+    struct instance *part; /* … and the next of those who have a part of it, once it has begun */
+    bool begun;
 };
 
 struct child {
@@ -74,7 +90,10 @@ struct dataplane {
     struct timer renewal;        /* of the SPD: instances have come or gone */
     ns_t renewed;                /* when that was done last */
     struct spd_maker *maker;     /* at it; NULL: none is */
-    bool reloading;              /* what it makes is for another configuration, so renewals wait */
+    bool reloading;              /* what is listed and made is for another configuration, so renewals wait */
+    struct entries listing;      /* for that */
+    uint32_t prepared;           /* SPDs, numbered */
+    struct instance *idle;       /* instances that had no Child SA lately */
     bool overtaken;              /* more instances have come or gone since it began */
     struct hash owners;          /* instances by policy and identity */
     uint8_t key[SIPHASH_KEY];    /* of that */
@@ -90,7 +109,6 @@ struct dataplane {
 };
 
 static void renewal_fire(struct timer *t, void *ctx, ns_t now);
-static void renewal_stop(struct dataplane *d);
 static void instance_release(struct dataplane *d, struct instance *i);
 
 enum err dataplane_new(struct dataplane **out, const struct dataplane_params *p)
@@ -127,7 +145,7 @@ void dataplane_free(struct dataplane *d)
     if (!d)
         return;
     d->config = NULL;
-    renewal_stop(d);
+    dataplane_prepare_drop(d);
     timer_drop(d->p.timers, &d->renewal);
     for (unsigned i = 0; i < CHILD_BUCKETS; i++)
         for (struct child *c = d->children[i], *next; c; c = next) {
@@ -211,60 +229,78 @@ static enum err slot_get(struct dataplane *d, const char *name, uint32_t *id)
     return OK;
 }
 
-/* Whoever has a part of that policy, those who are gone excepted. Returns how many. */
-static unsigned list_instances(struct policy_slot *slot, const struct policy *p, struct spd_entry *v)
+static bool listed(const struct dataplane *d, const struct instance *i)
 {
-    unsigned n = 0;
-    for (struct instance *i = slot->instances; i; i = i->next) {
-        i->listed = policy_shared(p) && i->children;
-        if (i->listed)
-            v[n++] = (struct spd_entry){.policy = p,
-                                        .local = &i->local,
-                                        .remote = &i->remote,
-                                        .id = i->id,
-                                        .base = slot->id,
-                                        .stats = slot->stats};
+    return i->listed == d->prepared;
+}
+
+static enum err put_entry(struct entries *l, const struct spd_entry *entry)
+{
+    if (l->n == l->room) {
+        unsigned room = l->room + l->room / 4 + 16;
+        struct spd_entry *v = realloc(l->v, room * sizeof *v);
+        if (!v)
+            return ERR_NOMEM;
+        l->v = v;
+        l->room = room;
     }
-    return n;
+    l->v[l->n++] = *entry;
+    return OK;
+}
+
+/*
+ * The next entry: a policy, behind whoever has a part of it; those who are gone, or have it as it was before, are left
+ * out.
+ */
+static enum err list_next(struct dataplane *d, struct entries *l)
+{
+    const struct policy *p = l->config->policies[l->at];
+    uint32_t id = 0;
+    TRY(slot_get(d, p->name, &id));
+    struct spd_entry entry = {.policy = p, .id = id, .base = id, .stats = d->slots[id]->stats};
+    struct instance *i = l->begun ? l->part : policy_shared(p) ? d->slots[id]->instances : NULL;
+    l->begun = i;
+    if (!i) {
+        l->at++;
+        return put_entry(l, &entry);
+    }
+    l->part = i->next;
+    if (!i->children || i->version != p->version)
+        return OK;
+    entry.id = i->id;
+    entry.local = &i->local;
+    entry.remote = &i->remote;
+    i->listed = d->prepared;
+    return put_entry(l, &entry);
+}
+
+static enum err list_begin(struct dataplane *d, const struct config *c, struct entries *l)
+{
+    unsigned room = c->policy_count + d->instance_count + 1;
+    *l = (struct entries){.config = c, .v = calloc(room, sizeof *l->v), .room = room};
+    d->prepared++;
+    return l->v ? OK : ERR_NOMEM;
 }
 
 /* What the SPD of a configuration is made of; to be freed. */
-static enum err list_entries(struct dataplane *d, const struct config *c, struct spd_entry **out, unsigned *count)
+static enum err list_all(struct dataplane *d, const struct config *c, struct entries *l)
 {
-    unsigned n = 0;
-    struct spd_entry *v = calloc(c->policy_count + d->instance_count + 1, sizeof *v);
-    if (!v)
-        return ERR_NOMEM;
-    for (uint32_t i = 0; i < d->slot_count; i++)
-        if (d->slots[i]->instance)
-            d->slots[i]->instance->listed = false;
+    TRY(list_begin(d, c, l));
     enum err e = OK;
-    for (unsigned k = 0; k < c->policy_count && e == OK; k++) {
-        const struct policy *p = c->policies[k];
-        uint32_t id = 0;
-        e = slot_get(d, p->name, &id);
-        if (e != OK)
-            break;
-        n += list_instances(d->slots[id], p, v + n);
-        v[n++] = (struct spd_entry){.policy = p, .id = id, .base = id, .stats = d->slots[id]->stats};
-    }
-    if (e != OK) {
-        free(v);
-        return e;
-    }
-    *out = v;
-    *count = n;
-    return OK;
+    while (l->at < c->policy_count && e == OK)
+        e = list_next(d, l);
+    if (e != OK)
+        free(l->v);
+    return e;
 }
 
 enum err dataplane_prepare(struct dataplane *d, const struct config *c, struct spd **out)
 {
-    struct spd_entry *v;
-    unsigned n;
-    renewal_stop(d);
-    TRY(list_entries(d, c, &v, &n));
-    enum err e = spd_new(out, v, n);
-    free(v);
+    struct entries l;
+    dataplane_prepare_drop(d);
+    TRY(list_all(d, c, &l));
+    enum err e = spd_new(out, l.v, l.n);
+    free(l.v);
     return e;
 }
 
@@ -275,13 +311,29 @@ static unsigned entries(const struct dataplane *d)
 
 enum err dataplane_prepare_begin(struct dataplane *d, const struct config *c)
 {
-    struct spd_entry *v;
-    unsigned n;
-    renewal_stop(d);
-    TRY(list_entries(d, c, &v, &n));
-    TRY(spd_maker_new(&d->maker, v, n));
+    dataplane_prepare_drop(d);
     d->reloading = true;
-    return OK;
+    enum err e = list_begin(d, c, &d->listing);
+    if (e != OK)
+        dataplane_prepare_drop(d);
+    return e;
+}
+
+enum err dataplane_prepare_some(struct dataplane *d, ns_t until, bool *over)
+{
+    struct entries *l = &d->listing;
+    enum err e = OK;
+    unsigned n = 0;
+    while (l->at < l->config->policy_count && e == OK && (++n % LIST_AT_ONCE || clock_now() < until))
+        e = list_next(d, l);
+    *over = l->at == l->config->policy_count;
+    if (e == OK && *over) {
+        e = spd_maker_new(&d->maker, l->v, l->n);
+        *l = (struct entries){0};
+    }
+    if (e != OK)
+        dataplane_prepare_drop(d);
+    return e;
 }
 
 bool dataplane_prepare_done(const struct dataplane *d)
@@ -306,7 +358,6 @@ static void instance_free(struct dataplane *d, struct instance *i)
         i->next->at = i->at;
     d->instance_count--;
     slot->instance = NULL;
-    slot->policy = NULL;
     slot->next = d->free_slots;
     d->free_slots = slot;
     free(i);
@@ -315,25 +366,26 @@ static void instance_free(struct dataplane *d, struct instance *i)
 void dataplane_commit(struct dataplane *d, const struct config *c, struct spd *spd)
 {
     d->config = c;
-    for (uint32_t i = 0; i < d->slot_count; i++)
-        d->slots[i]->policy = NULL;
-    for (unsigned i = 0; i < c->policy_count; i++) {
-        struct policy_slot *s = slot_find(d, c->policies[i]->name);
-        if (s)
-            s->policy = c->policies[i];
-    }
     struct spd *old = atomic_exchange(&d->p.shared->spd, spd);
     if (old) {
         epoch_wait(d->p.shared->epoch);
         spd_free(old);
     }
-    for (uint32_t k = 0; k < d->slot_count; k++) { /* nobody looks at the old snapshot's any more */
-        struct instance *i = d->slots[k]->instance;
-        if (i && !i->children && !i->listed)
+    struct instance **at = &d->idle;
+    unsigned n = 0;
+    for (struct instance *i;
+         (i = *at) != NULL && n++ < IDLE_AT_ONCE;) { /* nobody looks at the old snapshot's any more */
+        if (!i->children && listed(d, i)) {
+            at = &i->idle_next;
+            continue;
+        }
+        *at = i->idle_next;
+        i->idle = false;
+        if (!i->children)
             instance_free(d, i);
-        else if (i)
-            d->slots[k]->policy = d->slots[i->base]->policy;
     }
+    if (*at && !timer_is_set(&d->renewal)) /* there are more: with the next one */
+        timer_set(d->p.timers, &d->renewal, clock_now() + RENEWAL_LOOK);
 }
 
 /* -- instances -- */
@@ -350,11 +402,8 @@ static enum err renew(struct dataplane *d, ns_t now)
 
 static enum err renewal_begin(struct dataplane *d)
 {
-    struct spd_entry *v;
-    unsigned n;
-    TRY(list_entries(d, d->config, &v, &n));
     d->overtaken = false;
-    return spd_maker_new(&d->maker, v, n);
+    return list_begin(d, d->config, &d->listing);
 }
 
 static enum err renewal_end(struct dataplane *d, ns_t now)
@@ -372,13 +421,15 @@ static enum err renewal_end(struct dataplane *d, ns_t now)
 }
 
 /* What is being made is of a configuration, or of instances, that may go now. */
-static void renewal_stop(struct dataplane *d)
+void dataplane_prepare_drop(struct dataplane *d)
 {
     struct spd *spd;
-    if (!d->maker)
+    if (!d->maker && !d->listing.v && !d->reloading)
         return;
-    if (spd_maker_end(d->maker, &spd) == OK)
+    if (d->maker && spd_maker_end(d->maker, &spd) == OK)
         spd_free(spd);
+    free(d->listing.v);
+    d->listing = (struct entries){0};
     d->maker = NULL;
     d->reloading = false;
     if (d->config) /* in vain, if another SPD is put in force now */
@@ -389,6 +440,9 @@ static enum err renewal_step(struct dataplane *d, ns_t now)
 {
     if (d->maker)
         return spd_maker_done(d->maker) ? renewal_end(d, now) : OK;
+    bool over;
+    if (d->listing.v)
+        return dataplane_prepare_some(d, clock_now() + RENEWAL_SLICE, &over);
     return entries(d) <= RENEWAL_AT_ONCE ? renew(d, now) : renewal_begin(d);
 }
 
@@ -401,8 +455,8 @@ static void renewal_fire(struct timer *t, void *ctx, ns_t now)
         log_line(LOG_WARN, "core", "no new SPD: clients that have come or gone wait for the next attempt: %s",
                  err_text(e));
         timer_set(d->p.timers, &d->renewal, now + NS_PER_S);
-    } else if (d->maker) {
-        timer_set(d->p.timers, &d->renewal, now + RENEWAL_LOOK);
+    } else if (d->maker || d->listing.v) {
+        timer_set(d->p.timers, &d->renewal, now + (d->maker ? RENEWAL_LOOK : 0));
     }
 }
 
@@ -462,11 +516,21 @@ static void tell_overlap(const struct dataplane *d, const struct instance *new, 
                  identity_format(&i->owner, b, sizeof b));
 }
 
+static void instance_idle(struct dataplane *d, struct instance *i)
+{
+    if (i->idle)
+        return;
+    i->idle = true;
+    i->idle_next = d->idle;
+    d->idle = i;
+}
+
 /* Not at once: a reload may have a snapshot in hand that was made with this one in it. */
 static void instance_release(struct dataplane *d, struct instance *i)
 {
     if (--i->children != 0 || !d->config)
         return;
+    instance_idle(d, i);
     d->overtaken = true;
     if (!timer_is_set(&d->renewal))
         timer_set(d->p.timers, &d->renewal, d->renewed + entries(d) * RENEWAL_PAUSE);
@@ -483,8 +547,8 @@ static struct instance *instance_find(const struct dataplane *d, const struct ik
 {
     for (struct hash_link *l = hash_find(&d->owners, owner_key(d, base, c->remote_id)); l; l = hash_next(l)) {
         struct instance *i = CONTAINER_OF(l, struct instance, by_owner);
-        if (i->base == base && identity_equal(&i->owner, c->remote_id) && selectors_equal(&i->local, &c->local) &&
-            selectors_equal(&i->remote, &c->remote))
+        if (i->base == base && i->version == c->policy->version && identity_equal(&i->owner, c->remote_id) &&
+            selectors_equal(&i->local, &c->local) && selectors_equal(&i->remote, &c->remote))
             return i;
     }
     return NULL;
@@ -505,9 +569,9 @@ static enum err instance_new(struct dataplane *d, const struct ike_child *c, uin
         return e;
     }
     slot->instance = i;
-    slot->policy = d->slots[base]->policy;
     *i = (struct instance){.id = slot->id,
                            .base = base,
+                           .version = c->policy->version,
                            .owner = *c->remote_id,
                            .local = c->local,
                            .remote = c->remote,
@@ -527,7 +591,7 @@ static enum err instance_get(struct dataplane *d, const struct ike_child *c, uin
                              struct instance **out)
 {
     struct instance *i = instance_find(d, c, base);
-    if (i && (i->children || i->listed)) {
+    if (i && (i->children || listed(d, i))) {
         i->children++;
         *out = i;
         return OK;
@@ -538,16 +602,26 @@ static enum err instance_get(struct dataplane *d, const struct ike_child *c, uin
     }
     i->children = 1;
     enum err e = renew_soon(d, now);
-    if (e != OK)
-        i->children = 0; /* freed when the next SPD is there; the one in force may name it */
-    else
+    if (e == OK) {
         *out = i;
+        return OK;
+    }
+    i->children = 0; /* freed when the next SPD is there; the one in force may name it */
+    instance_idle(d, i);
     return e;
+}
+
+static const struct spd_entry *entry_in_force(const struct dataplane *d, uint32_t id)
+{
+    const struct spd *spd = atomic_load(&d->p.shared->spd);
+    return spd ? spd_find(spd, id) : NULL;
 }
 
 const struct policy *dataplane_policy(const struct dataplane *d, uint32_t id)
 {
-    return id < d->slot_count ? d->slots[id]->policy : NULL;
+    const struct instance *i = id < d->slot_count ? d->slots[id]->instance : NULL;
+    const struct spd_entry *e = entry_in_force(d, i ? i->base : id);
+    return e ? e->policy : NULL;
 }
 
 /* -- SAs -- */
@@ -600,6 +674,7 @@ static struct sa_params child_params(const struct ike_child *c, enum sa_dir dir,
         .dir = dir,
         .spi = dir == SA_IN ? c->spi_in : c->spi_out,
         .policy_id = policy_id,
+        .version = p->version,
         .child = c->id,
         .proto = c->protocol,
         .suite = c->suite,
@@ -626,6 +701,13 @@ static struct sa_params child_params(const struct ike_child *c, enum sa_dir dir,
     };
 }
 
+/* Another configuration is in force: its policy is another one there, and it will be removed soon. */
+static bool outdated(const struct dataplane *d, const struct child *c)
+{
+    const struct spd_entry *e = entry_in_force(d, c->policy_id);
+    return e && e->policy->version != c->out->params.version;
+}
+
 /*
  * Its policy's outbound traffic moves to this child. The one that had it keeps its SA, for it may have to take the
  * traffic back: the same SA, so that its sequence numbers go on and no nonce comes twice.
@@ -633,6 +715,8 @@ static struct sa_params child_params(const struct ike_child *c, enum sa_dir dir,
 static enum err child_send(struct dataplane *d, struct child *c)
 {
     struct sad *sad = d->p.shared->sad;
+    if (outdated(d, c))
+        return ERR_STATE;
     struct sa *old = sad_find_out(sad, c->policy_id, 0);
     struct child *replaced = old ? child_find(d, old->params.child) : NULL;
     TRY(sad_publish_out(sad, c->out));
@@ -748,7 +832,7 @@ enum err dataplane_install(struct dataplane *d, const struct ike_child *ic, cons
 void dataplane_activate(struct dataplane *d, uint64_t child)
 {
     struct child *c = child_find(d, child);
-    if (!c || c->removed || c->sending)
+    if (!c || c->removed || c->sending || outdated(d, c))
         return;
     enum err e = child_send(d, c);
     if (e != OK)
@@ -768,15 +852,19 @@ void dataplane_remove(struct dataplane *d, uint64_t child, bool linger, ns_t now
         linger_over(&c->linger, NULL, now);
 }
 
-void dataplane_resize(struct dataplane *d)
+bool dataplane_resize(struct dataplane *d, unsigned *at, ns_t until)
 {
-    for (unsigned i = 0; i < CHILD_BUCKETS; i++)
-        for (struct child *c = d->children[i]; c; c = c->next) {
+    for (; *at < CHILD_BUCKETS; ++*at) {
+        if (*at % LIST_AT_ONCE == 0 && *at && clock_now() >= until)
+            return false;
+        for (struct child *c = d->children[*at]; c; c = c->next) {
             const struct policy *p = dataplane_policy(d, c->policy_id);
             enum err e = p ? sa_resize(c->in, p->replay_window) : OK;
             if (e != OK)
                 log_line(LOG_WARN, "core", "inbound SA %08x keeps its replay window: %s", c->spi_in, err_text(e));
         }
+    }
+    return true;
 }
 
 void dataplane_move(struct dataplane *d, uint64_t child, const struct path *path)

@@ -30,16 +30,25 @@ void dataplane_free(struct dataplane *d); /* workers have ended; frees the SPD s
  */
 MUST_USE enum err dataplane_prepare(struct dataplane *d, const struct config *c, struct spd **out);
 /*
- * The same in a thread of its own, where the config must stay: begun, looked after, and ended before anything else is
- * prepared. Who comes meanwhile is in the next one.
+ * The same, mostly in a thread of its own: begun, gone on with until then, or until it is over and the thread has begun,
+ * looked after, and ended before anything else is prepared. The config must stay meanwhile. Who comes meanwhile is in
+ * the next one. On errors, and after dataplane_prepare_drop, nothing of it is left.
  */
 MUST_USE enum err dataplane_prepare_begin(struct dataplane *d, const struct config *c);
+MUST_USE enum err dataplane_prepare_some(struct dataplane *d, ns_t until, bool *over);
+void dataplane_prepare_drop(struct dataplane *d);
 bool dataplane_prepare_done(const struct dataplane *d);
 MUST_USE enum err dataplane_prepare_end(struct dataplane *d, struct spd **out);
-/* Puts it in force, waits until no worker looks at the old one, and frees that. The config must outlive it. */
+/*
+ * Puts it in force, waits until no worker looks at the old one, and frees that. The config must outlive it. SAs that were
+ * made for another version of their policy carry nothing out from then on.
+ */
 void dataplane_commit(struct dataplane *d, const struct config *c, struct spd *spd);
-/* Gives the inbound SAs the replay windows that the configuration in force says, without losing what they have seen. */
-void dataplane_resize(struct dataplane *d);
+/*
+ * Gives the inbound SAs the replay windows that the configuration in force says, without losing what they have seen: goes
+ * on from *at, 0 at first, until then. True: that was all.
+ */
+bool dataplane_resize(struct dataplane *d, unsigned *at, ns_t until);
 /* The current policy of that number, or NULL. */
 const struct policy *dataplane_policy(const struct dataplane *d, uint32_t id);
 

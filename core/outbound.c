@@ -29,7 +29,7 @@ static struct sa *match_quoted(struct worker *w, const struct spd *spd, struct s
         return NULL;
     const struct spd_entry *entry = flow_cache_lookup(w->flows, spd, &quoted);
     bool protect = entry && entry->policy->action == ACTION_PROTECT;
-    struct sa *sa = protect ? sad_find_out(w->p.shared->sad, entry->id, w->p.index) : NULL;
+    struct sa *sa = protect ? worker_sa_out(w, entry) : NULL;
     if (!sa || !selectors_match_out(&sa->params.local, &sa->params.remote, &quoted))
         return NULL;
     worker_count(w, STAT_OUT_ICMP_QUOTED, 1);
@@ -80,7 +80,7 @@ static struct sa *match(struct worker *w, const struct spd *spd, struct span pac
         return NULL;
     }
     bool protect = entry->policy->action == ACTION_PROTECT;
-    struct sa *sa = protect ? sad_find_out(w->p.shared->sad, entry->id, w->p.index) : NULL;
+    struct sa *sa = protect ? worker_sa_out(w, entry) : NULL;
     if (!sa) {
         m->waiting = true;
         return NULL;
@@ -164,16 +164,17 @@ void outbound_received(void *ctx, struct loop_rx *rx, unsigned n)
     wire_flush(w);
 }
 
-static bool has_sa(void *ctx, uint32_t policy_id)
-{
-    const struct worker *w = ctx;
-    return sad_find_out(w->p.shared->sad, policy_id, w->p.index);
-}
-
 struct late {
     struct worker *w;
     const struct spd *spd;
 };
+
+static bool has_sa(void *ctx, uint32_t policy_id)
+{
+    const struct late *late = ctx;
+    const struct spd_entry *entry = spd_find(late->spd, policy_id);
+    return entry && worker_sa_out(late->w, entry);
+}
 
 static void held_too_long(void *ctx, uint32_t policy_id, unsigned packets)
 {
@@ -190,7 +191,7 @@ void outbound_held(struct worker *w)
     const struct spd *spd = atomic_load_explicit(&w->p.shared->spd, memory_order_acquire);
     struct late late = {w, spd};
     hold_expire(w->hold, worker_now(w), held_too_long, &late);
-    while (hold_take(w->hold, has_sa, w, &raw))
+    while (hold_take(w->hold, has_sa, &late, &raw))
         outbound(w, spd, raw, true);
     wire_flush(w);
 }

@@ -1,7 +1,8 @@
 /*
- * Another configuration for a running daemon: whole or not at all. It is read, compared with the one in force and
- * compiled in threads of their own, and so is the old one freed, for there may be thousands of peers; until it is put in
- * force, in one turn of the control thread, nothing has changed.
+ * Another configuration for a running daemon: whole or not at all. There may be thousands of peers, so it is read,
+ * compared with the one in force and compiled in threads of their own, and so is the old one freed; what only the
+ * control thread can do goes by slices. Until it is put in force, in one turn and in no time, nothing has changed; what
+ * can still fail comes before.
  */
 #include "core/reload.h"
 
@@ -13,8 +14,9 @@
 #include "core/daemon.h"
 #include "core/report.h"
 
-#define LOOK (2 * NS_PER_MS) /* whether a thread has done its part */
-#define SLICE NS_PER_MS      /* of a turn, for routes */
+#define LOOK (2 * NS_PER_MS)  /* whether a thread has done its part */
+#define SLICE (NS_PER_MS / 2) /* of a turn */
+#define AT_ONCE 8             /* peers, or SAs, between two looks at the clock */
 
 /* What the reading thread works on. */
 struct reading {
@@ -23,7 +25,10 @@ struct reading {
     const struct config *from; /* in force: it stays so meanwhile */
     struct config *next;
     struct ike_change *change;
-    json_t *errors; /* lines for whoever asked */
+    struct spd *spd;
+    struct config *old;        /* once next is in force: what was before */
+    unsigned resized, started; /* how far that is */
+    json_t *errors;            /* lines for whoever asked */
     enum err err;
 };
 
@@ -102,16 +107,6 @@ static bool fixed_kept(struct reading *c, const char *file, const struct host *n
 
 /* -- in a thread -- */
 
-static void filter(struct reading *r)
-{
-    char why[256], line[600];
-    r->err = host_filter(r->host, r->next, why, sizeof why);
-    if (r->err == OK)
-        return;
-    snprintf(line, sizeof line, "%s: %s", r->file, why);
-    complain(r, LOG_ERROR, line);
-}
-
 static void read_and_compare(void *ctx)
 {
     struct reading *r = ctx;
@@ -121,8 +116,17 @@ static void read_and_compare(void *ctx)
         r->err = fixed_kept(r, r->file, &r->from->host, &r->next->host) ? OK : ERR_STATE;
     if (r->err == OK)
         r->err = ike_change_new(&r->change, r->from, r->next);
+}
+
+static void filter(void *ctx)
+{
+    struct reading *r = ctx;
+    char why[256], line[600];
+    r->err = host_filter(r->host, r->next, why, sizeof why);
     if (r->err == OK)
-        filter(r);
+        return;
+    snprintf(line, sizeof line, "%s: %s", r->file, why);
+    complain(r, LOG_ERROR, line);
 }
 
 static void free_old(void *ctx)
@@ -140,6 +144,7 @@ static void forget(struct daemon *d)
     if (!r)
         return;
     ike_change_free(r->change);
+    spd_free(r->spd);
     config_free(r->next);
     json_decref(r->errors);
     free(r);
@@ -186,14 +191,30 @@ static void begin(struct daemon *d)
         d->reload.stage = RELOAD_READING;
 }
 
-/* The host, or memory, does not allow it: what was added is taken back. */
+/* The host, or memory, does not allow it, which has been said: what was added is taken back. */
+static void undo(struct daemon *d)
+{
+    daemon_settle(d);
+    d->reload.stage = RELOAD_UNDOING;
+}
+
+static void undo_some(struct daemon *d)
+{
+    ns_t until = clock_now() + SLICE;
+    bool over;
+    do
+        over = ike_change_undo(d->reload.reading->change, AT_ONCE);
+    while (!over && clock_now() < until);
+    if (over)
+        refuse(d);
+}
+
 static void fail(struct daemon *d, const char *why)
 {
     char line[600];
-    daemon_settle(d);
     snprintf(line, sizeof line, "%s: %s", d->file, why);
     complain(d->reload.reading, LOG_ERROR, line);
-    refuse(d);
+    undo(d);
 }
 
 static void extend_begin(struct daemon *d)
@@ -219,20 +240,58 @@ static void extend_some(struct daemon *d)
     if (e != OK)
         fail(d, why);
     else if (over)
+        d->reload.stage = RELOAD_LISTING;
+}
+
+static void list_some(struct daemon *d)
+{
+    bool over;
+    enum err e = dataplane_prepare_some(d->dataplane, clock_now() + SLICE, &over);
+    if (e != OK)
+        fail(d, err_text(e));
+    else if (over)
         d->reload.stage = RELOAD_COMPILING;
 }
 
-/* The point of no return: nothing here can fail. */
-static void put_in_force(struct daemon *d, struct spd *spd)
+static void compiled(struct daemon *d)
+{
+    enum err e = dataplane_prepare_end(d->dataplane, &d->reload.reading->spd);
+    if (e != OK)
+        fail(d, err_text(e));
+    else
+        d->reload.stage = RELOAD_PREPARING;
+}
+
+/* The engine makes ready for it; the last thing that can fail is the firewall, so that it never has to be taken back. */
+static void prepare_some(struct daemon *d)
 {
     struct reading *r = d->reload.reading;
-    struct config *old = d->config;
-    ike_reload(d->engine, r->change, clock_now());
-    r->change = NULL;
+    ns_t until = clock_now() + SLICE;
+    bool over;
+    enum err e;
+    do
+        e = ike_change_prepare(r->change, d->engine, AT_ONCE, &over);
+    while (e == OK && !over && clock_now() < until);
+    if (e == OK && over)
+        e = errand_new(&d->reload.errand, filter, r);
+    if (e != OK)
+        fail(d, err_text(e));
+    else if (over)
+        d->reload.stage = RELOAD_FILTERING;
+}
+
+/* The point of no return: nothing here can fail. */
+static void put_in_force(struct daemon *d)
+{
+    struct reading *r = d->reload.reading;
+    r->old = d->config;
     d->config = r->next;
     d->loads++;
     r->next = NULL;
-    dataplane_commit(d->dataplane, d->config, spd);
+    dataplane_commit(d->dataplane, d->config, r->spd);
+    r->spd = NULL;
+    ike_reload(d->engine, r->change, clock_now());
+    r->change = NULL;
     daemon_workers_call(d);
     daemon_settle(d);
     atomic_store(&d->shared.no_audit, !d->config->host.audit);
@@ -240,27 +299,46 @@ static void put_in_force(struct daemon *d, struct spd *spd)
         log_line(LOG_ERROR, "core", "flow-log-file %s: %s: flows go where they went before", d->config->host.flow_log,
                  strerror(errno));
     log_setup(d->config->host.log, d->config->host.log_format);
+    d->reload.stage = RELOAD_SETTLING;
+}
+
+static void filtered(struct daemon *d)
+{
+    errand_over(d);
+    if (d->reload.reading->err == OK)
+        put_in_force(d);
+    else
+        undo(d);
+}
+
+/* What the engine has of the old one goes over, or goes; then nobody looks at that any more. */
+static void settle_some(struct daemon *d, ns_t until)
+{
+    struct config *old = d->reload.reading->old;
+    bool over;
+    do
+        over = ike_reload_some(d->engine, AT_ONCE, clock_now());
+    while (!over && clock_now() < until);
+    if (!over)
+        return;
+    d->reload.reading->old = NULL;
     d->reload.stage = RELOAD_STARTING;
     if (errand_new(&d->reload.errand, free_old, old) != OK)
         config_free(old);
 }
 
-static void compiled(struct daemon *d)
+static void start_some(struct daemon *d)
 {
-    struct spd *spd;
-    enum err e = dataplane_prepare_end(d->dataplane, &spd);
-    if (e == OK) {
-        put_in_force(d, spd);
+    struct reading *r = d->reload.reading;
+    ns_t until = clock_now() + SLICE;
+    bool over = dataplane_resize(d->dataplane, &r->resized, until);
+    if (!over)
         return;
-    }
-    fail(d, err_text(e));
-}
-
-/* In a turn of its own. */
-static void start(struct daemon *d)
-{
-    dataplane_resize(d->dataplane);
-    ike_start(d->engine, clock_now());
+    do
+        over = ike_start_some(d->engine, &r->started, AT_ONCE, clock_now());
+    while (!over && clock_now() < until);
+    if (!over)
+        return;
     log_line(LOG_INFO, "core", "%s loaded: %u peers, %u policies", d->file, d->config->peer_count,
              d->config->policy_count);
     finish(d, NULL);
@@ -282,14 +360,36 @@ static void next_step(struct daemon *d)
     case RELOAD_EXTENDING:
         extend_some(d);
         break;
+    case RELOAD_LISTING:
+        list_some(d);
+        break;
     case RELOAD_COMPILING:
         if (dataplane_prepare_done(d->dataplane))
             compiled(d);
         break;
+    case RELOAD_PREPARING:
+        prepare_some(d);
+        break;
+    case RELOAD_FILTERING:
+        if (free)
+            filtered(d);
+        break;
+    case RELOAD_SETTLING:
+        settle_some(d, clock_now() + SLICE);
+        break;
     case RELOAD_STARTING:
-        start(d);
+        start_some(d);
+        break;
+    case RELOAD_UNDOING:
+        undo_some(d);
         break;
     }
+}
+
+/* Else another thread is at it. */
+static bool at_it(enum reload_stage s)
+{
+    return s != RELOAD_IDLE && s != RELOAD_READING && s != RELOAD_COMPILING && s != RELOAD_FILTERING;
 }
 
 static void on_look(struct timer *t, void *ctx, ns_t now)
@@ -300,7 +400,7 @@ static void on_look(struct timer *t, void *ctx, ns_t now)
     else
         next_step(d);
     if (d->reload.stage != RELOAD_IDLE || d->reload.again)
-        timer_set(&d->timers, t, d->reload.stage == RELOAD_EXTENDING ? now : now + LOOK);
+        timer_set(&d->timers, t, at_it(d->reload.stage) ? now : now + LOOK);
 }
 
 enum err daemon_reload_new(struct daemon *d)
@@ -323,10 +423,11 @@ uint64_t daemon_reload(struct daemon *d)
 void daemon_reload_stop(struct daemon *d)
 {
     static const char why[] = "the daemon is ending";
-    struct spd *spd;
     errand_over(d);
-    if (d->reload.stage == RELOAD_COMPILING && dataplane_prepare_end(d->dataplane, &spd) == OK)
-        spd_free(spd);
+    dataplane_prepare_drop(d->dataplane);
+    if (d->reload.stage == RELOAD_SETTLING)
+        settle_some(d, NS_NEVER);
+    errand_over(d);
     if (d->reload.stage != RELOAD_IDLE)
         finish(d, why);
     if (d->reload.again)

@@ -173,6 +173,13 @@ void audit_sa(struct worker *w, enum stat_id reason, const struct sa *sa, uint64
               struct span packet);
 void audit_turn(struct worker *w);
 
+/* What the policy's packets go out on; NULL: nothing that was made for the policy as it is now. */
+static inline struct sa *worker_sa_out(const struct worker *w, const struct spd_entry *entry)
+{
+    struct sa *sa = sad_find_out(w->p.shared->sad, entry->id, w->p.index);
+    return sa && sa->params.version == entry->policy->version ? sa : NULL;
+}
+
 /* tap.c: shows n packets of a batch to who captures them. */
 void tap_batch(struct worker *w, const struct batch *b, enum tap_side side, unsigned first, unsigned n);
 static inline bool tapped(const struct worker *w)

@@ -25,6 +25,7 @@ struct sa_params {
     enum sa_dir dir;
     uint32_t spi;
     uint32_t policy_id;         /* spd_entry.id */
+    uint32_t version;           /* of the policy that it was made for: it is of no use to another one of that number */
     struct policy_stats *stats; /* of that policy; outlive the SA. NULL: nothing is counted there */
     uint64_t child;             /* the engine's handle, given back in events */
     uint8_t proto;              /* PROTOCOL_AH, with a suite of its own; all else is ESP */

@@ -37,8 +37,8 @@ void ah_check_nat(struct ike_sa *sa)
 {
     char why[TEXT_MAX];
     for (struct child *c = sa->children; c && sa->state == SA_UP; c = c->next) {
-        if (c->state != CHILD_LIVE || !c->policy || c->protocol != PROTOCOL_AH ||
-            !ah_barred(sa, c->policy, why, sizeof why))
+        if (c->state != CHILD_LIVE || !child_policy(c) || c->protocol != PROTOCOL_AH ||
+            !ah_barred(sa, child_policy(c), why, sizeof why))
             continue;
         child_report(c, IKE_EVENT_CHILD_DOWN, "down: %s", why);
         child_delete(c, true);

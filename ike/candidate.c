@@ -18,13 +18,10 @@ static void restart(struct run *r)
     r->stale = peer_has_names(r->peer);
 }
 
-bool candidates_init(struct run *r)
+void candidates_init(struct run *r)
 {
     r->candidate_count = peer_addresses(r->peer, r->candidates);
     restart(r);
-    unsigned most = r->peer->endpoint_any ? 1 : peer_has_names(r->peer) ? PEER_CANDIDATES : r->candidate_count;
-    r->places = calloc(most ? most : 1, sizeof *r->places);
-    return r->places;
 }
 
 /* Its answer is not waited for any longer. */
@@ -37,7 +34,6 @@ static void lookup_over(struct run *r)
 void candidates_free(struct run *r)
 {
     lookup_over(r);
-    free(r->places);
 }
 
 /* Asks for the names, unless an answer is due. */
@@ -128,14 +124,13 @@ static void replace(struct run *r, const struct endpoint *v, unsigned n)
 {
     struct endpoint next = r->candidates[r->candidate];
     bool begun = r->candidate != 0;
-    places_remove(r);
     r->candidate_count = n < PEER_CANDIDATES ? n : PEER_CANDIDATES;
     memcpy(r->candidates, v, r->candidate_count * sizeof *v);
     r->candidate = 0;
     for (unsigned i = 0; begun && i < r->candidate_count; i++)
         if (endpoint_equal(&r->candidates[i], &next))
             r->candidate = i;
-    places_add(r);
+    choose_moved(r);
 }
 
 void ike_resolved(struct ike_engine *e, uint64_t lookup, const struct endpoint *v, unsigned n, const char *why,

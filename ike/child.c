@@ -283,7 +283,7 @@ static enum err install(struct ike_sa *sa, struct child *c, const struct child_t
         struct ike_child ic = {
             .id = c->id,
             .peer = sa_peer(sa),
-            .policy = c->policy,
+            .policy = child_policy(c),
             .remote_id = &sa->remote_id,
             .spi_in = c->spi_in,
             .spi_out = c->spi_out,
@@ -310,7 +310,7 @@ static enum err install(struct ike_sa *sa, struct child *c, const struct child_t
 
 static void set_lifetime(struct ike_engine *e, struct child *c)
 {
-    ns_t life = c->policy->lifetime;
+    ns_t life = child_policy(c)->lifetime;
     c->established = e->now;
     if (!life)
         return;
@@ -322,10 +322,11 @@ static void set_lifetime(struct ike_engine *e, struct child *c)
 /* Whoever counts on padding must know where there is none. */
 static void note_padding(const struct child *c)
 {
-    if (!c->policy->tfc.n || (c->mode == MODE_TUNNEL && !c->no_tfc))
+    const struct policy *p = child_policy(c);
+    if (!p->tfc.n || (c->mode == MODE_TUNNEL && !c->no_tfc))
         return;
-    report(c->sa->e, IKE_EVENT_NOTICE, sa_peer(c->sa), c->policy, &c->sa->path,
-           "packets of policy \"%s\" are not padded: %s", c->policy->name,
+    report(c->sa->e, IKE_EVENT_NOTICE, sa_peer(c->sa), p, &c->sa->path, "packets of policy \"%s\" are not padded: %s",
+           p->name,
            c->mode == MODE_TUNNEL ? "the peer does not take it (ESP_TFC_PADDING_NOT_SUPPORTED)"
                                   : "that is for tunnel mode only");
 }
@@ -339,7 +340,6 @@ struct child *child_create(struct ike_sa *sa, const struct child_terms *t, const
     if (err == OK) {
         c->sa = sa;
         c->id = e->next_child++;
-        c->policy = t->policy;
         c->spi_in = t->spi_in;
         c->spi_out = (uint32_t)t->choice.spi;
         c->protocol = t->choice.protocol;
@@ -348,7 +348,7 @@ struct child *child_create(struct ike_sa *sa, const struct child_terms *t, const
         c->no_tfc = t->no_tfc;
         c->local = t->local;
         c->remote = t->remote;
-        err = child_enlist(e, c) ? choice_suite(&t->choice, &c->suite) : ERR_NOMEM;
+        err = child_enlist(e, c, t->policy) ? choice_suite(&t->choice, &c->suite) : ERR_NOMEM;
         if (err == OK)
             err = install(sa, c, t, ni, nr, g, sending);
         if (err != OK) {
@@ -370,9 +370,9 @@ struct child *child_create(struct ike_sa *sa, const struct child_terms *t, const
     sa->children = c;
     if (sending)
         child_takes_traffic(c);
-    else if (child_elsewhere(sa, c->policy))
+    else if (child_elsewhere(sa, t->policy))
         c->activate_at = e->now + ACTIVATE_AFTER;
-    run_well(sa->run, c->policy);
+    run_well(sa->run, t->policy);
     note_padding(c);
     return c;
 }
@@ -388,7 +388,7 @@ struct child *child_by_spi(const struct ike_sa *sa, uint8_t protocol, uint32_t s
 struct child *child_on(const struct ike_sa *sa, const struct policy *policy)
 {
     for (struct child *c = sa->children; c; c = c->next)
-        if (c->state == CHILD_LIVE && c->installed && c->policy == policy)
+        if (c->state == CHILD_LIVE && c->installed && child_policy(c) == policy)
             return c;
     return NULL;
 }
@@ -476,13 +476,13 @@ void child_doom(struct child *c)
 bool child_rekey(struct child *c)
 {
     struct task *t;
-    if (c->state != CHILD_LIVE || task_waits(c->sa, TASK_CHILD_REKEY, c->id, NULL))
+    if (c->state != CHILD_LIVE || !child_policy(c) || task_waits(c->sa, TASK_CHILD_REKEY, c->id, NULL))
         return true;
     t = task_new(TASK_CHILD_REKEY);
     if (!t)
         return false;
     t->child = c->id;
-    t->policy = c->policy;
+    t->policy = child_policy(c);
     task_queue(c->sa, t, false);
     return true;
 }
@@ -503,10 +503,11 @@ void child_report(const struct child *c, enum ike_event_kind kind, const char *f
     va_start(args, fmt);
     vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
-    report(c->sa->e, kind, sa_peer(c->sa), c->policy, &c->sa->path,
-           "Child SA of policy \"%s\" is %s (%s === %s, %s%s%s%s%s)", c->policy ? c->policy->name : "(gone)", text,
-           selectors_format(&c->local, a, sizeof a), selectors_format(&c->remote, b, sizeof b),
-           c->protocol == PROTOCOL_AH ? "AH " : "", suite_text(&c->suite, suite, sizeof suite), c->esn ? ", esn" : "",
+    const struct policy *p = child_named(c);
+    report(c->sa->e, kind, sa_peer(c->sa), p, &c->sa->path, "Child SA of policy \"%s\" is %s (%s === %s, %s%s%s%s%s)",
+           p ? p->name : "(gone)", text, selectors_format(&c->local, a, sizeof a),
+           selectors_format(&c->remote, b, sizeof b), c->protocol == PROTOCOL_AH ? "AH " : "",
+           suite_text(&c->suite, suite, sizeof suite), c->esn ? ", esn" : "",
            c->mode == MODE_TRANSPORT ? ", transport" : "",
            c->sa->raw && c->protocol == PROTOCOL_ESP ? ", raw ESP" : "");
 }
@@ -528,16 +529,17 @@ void child_failed(struct ike_sa *sa, const struct policy *policy, const char *fm
 /* Whoever has set limits that hardly outlast a rekey at the rate of now is told so, once. */
 static void note_haste(struct child *c)
 {
-    struct policy_run *p = c->policy ? run_policy(c->sa->run, c->policy) : NULL;
+    const struct policy *policy = child_policy(c);
+    struct policy_run *p = policy ? run_policy(c->sa->run, policy) : NULL;
     ns_t age = c->sa->e->now - c->established;
     if (!p || p->hasty || age >= HASTY_BEFORE)
         return;
     p->hasty = true;
     report(
-        c->sa->e, IKE_EVENT_NOTICE, sa_peer(c->sa), c->policy, &c->sa->path,
+        c->sa->e, IKE_EVENT_NOTICE, sa_peer(c->sa), policy, &c->sa->path,
         "traffic so fast uses up bytes or packets of policy \"%s\" too soon: it asks for fresh keys after %u ms, and "
         "packets are dropped whenever those are late",
-        c->policy->name, (unsigned)(age / NS_PER_MS));
+        policy->name, (unsigned)(age / NS_PER_MS));
 }
 
 void ike_child_soft(struct ike_engine *e, uint64_t child, ns_t now)

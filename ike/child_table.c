@@ -3,17 +3,6 @@
 
 #include "ike/internal.h"
 
-/*
- * The Child SAs of one policy, whichever IKE SAs they belong to. Exists while it has some. Of a policy that many share
- * each identity has a part of its own, found by that.
- */
-struct child_group {
-    struct hash_link link;       /* key: the policy's address */
-    const struct policy *policy; /* NULL once it left the configuration */
-    struct child *first;         /* newest first */
-    struct child *sender;        /* the one that the policy's outbound traffic uses, unless it is shared */
-};
-
 static uint64_t policy_key(const struct policy *policy)
 {
     return (uint64_t)(uintptr_t)policy;
@@ -34,7 +23,7 @@ static uint64_t part_key(const struct child *c)
 /* Of a shared policy: whether one takes over from the other. */
 static bool same_part(const struct child *a, const struct child *b)
 {
-    return a->policy == b->policy && identity_equal(&a->sa->remote_id, &b->sa->remote_id) &&
+    return a->group == b->group && identity_equal(&a->sa->remote_id, &b->sa->remote_id) &&
            selectors_equal(&a->local, &b->local) && selectors_equal(&a->remote, &b->remote);
 }
 
@@ -59,14 +48,14 @@ static struct child *same_traffic_next(const struct child *one, const struct chi
     return c->by_part.at ? part_from(hash_next(&one->by_part), c) : one->group_next;
 }
 
-bool child_enlist(struct ike_engine *e, struct child *c)
+bool child_enlist(struct ike_engine *e, struct child *c, const struct policy *policy)
 {
-    struct child_group *g = group_of(e, c->policy);
+    struct child_group *g = group_of(e, policy);
     if (!g) {
         g = calloc(1, sizeof *g);
         if (!g)
             return false;
-        g->policy = c->policy;
+        g->policy = policy;
         hash_add(&e->child_groups, &g->link, policy_key(g->policy));
     }
     c->group = g;
@@ -76,15 +65,14 @@ bool child_enlist(struct ike_engine *e, struct child *c)
         c->group_next->group_at = &c->group_next;
     g->first = c;
     hash_add(&e->children, &c->by_id, c->id);
-    if (policy_shared(c->policy))
+    if (policy_shared(policy))
         hash_add(&e->child_parts, &c->by_part, part_key(c));
     return true;
 }
 
-void child_unlist(struct ike_engine *e, struct child *c)
+void child_orphan(struct ike_engine *e, struct child *c)
 {
     struct child_group *g = c->group;
-    hash_remove(&e->children, &c->by_id);
     hash_remove(&e->child_parts, &c->by_part);
     if (!g)
         return;
@@ -100,13 +88,19 @@ void child_unlist(struct ike_engine *e, struct child *c)
     free(g);
 }
 
+void child_unlist(struct ike_engine *e, struct child *c)
+{
+    hash_remove(&e->children, &c->by_id);
+    child_orphan(e, c);
+}
+
 void child_takes_traffic(struct child *c)
 {
     struct child_group *g = c->group;
     if (c->by_part.at) {
         for (struct child *o = same_traffic(c); o; o = same_traffic_next(o, c))
             o->sending = false;
-    } else {
+    } else if (g) {
         if (g->sender)
             g->sender->sending = false;
         g->sender = c;
@@ -116,7 +110,7 @@ void child_takes_traffic(struct child *c)
 
 struct child *child_successor(const struct child *c)
 {
-    for (struct child *o = c->policy ? same_traffic(c) : NULL; o; o = same_traffic_next(o, c))
+    for (struct child *o = child_policy(c) ? same_traffic(c) : NULL; o; o = same_traffic_next(o, c))
         if (o != c && o->state == CHILD_LIVE && o->installed)
             return o;
     return NULL;
@@ -137,17 +131,14 @@ struct child *child_live(const struct ike_engine *e, const struct policy *policy
     return NULL;
 }
 
-void child_groups_move(struct ike_engine *e, const struct ike_change *change,
-                       const struct policy *(*mapped)(const struct ike_change *, const struct policy *))
+void child_group_move(struct ike_engine *e, const struct policy *from, const struct policy *to)
 {
-    for (unsigned i = 0; i < e->config->policy_count; i++) {
-        struct child_group *g = group_of(e, e->config->policies[i]);
-        const struct policy *to = g ? mapped(change, g->policy) : NULL;
-        if (!g)
-            continue;
-        hash_remove(&e->child_groups, &g->link);
-        g->policy = to;
-        if (to)
-            hash_add(&e->child_groups, &g->link, policy_key(to));
-    }
+    struct child_group *g = group_of(e, from);
+    if (!g)
+        return;
+    hash_remove(&e->child_groups, &g->link);
+    g->policy = to;
+    g->was = to ? NULL : from;
+    if (to)
+        hash_add(&e->child_groups, &g->link, policy_key(to));
 }

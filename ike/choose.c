@@ -1,5 +1,6 @@
 /* Which configured peer a message is for, found by its sender's address and by identities, not by asking each peer. */
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "ike/internal.h"
 
@@ -35,36 +36,39 @@ static bool alike(const struct peer *a, const struct peer *b)
  * One of those that are alike stands for all: thousands of peers with %any cost a message of a stranger no more than one
  * does. Not one whose names may have another address tomorrow.
  */
-static void hide_alike(struct ike_engine *e, const struct run *r, const struct ip *ip, uint64_t key)
+static void hide_alike(struct roll *roll, unsigned number, const struct listing *s, const struct ip *ip, uint64_t key)
 {
-    for (struct hash_link *l = hash_find(&e->run_addresses, key); l; l = hash_next(l)) {
+    for (struct hash_link *l = hash_find(&roll->addresses, key); l; l = hash_next(l)) {
         const struct run *other = CONTAINER_OF(l, struct place, by_address)->run;
+        const struct peer *peer = other->listed[number]->peer;
         bool here = !ip || candidates_have(other, ip);
-        if (here && !peer_has_names(other->peer) && alike(other->peer, r->peer)) {
-            hash_remove(&e->run_addresses, l);
+        if (here && !peer_has_names(peer) && alike(peer, s->peer)) {
+            hash_remove(&roll->addresses, l);
             return;
         }
     }
 }
 
 /* ip NULL: anywhere. */
-static void place_add(struct run *r, const struct ip *ip)
+static void place_add(struct run *r, unsigned number, const struct ip *ip)
 {
     struct ike_engine *e = r->e;
-    struct place *p = &r->places[r->place_count++];
+    struct roll *roll = &e->rolls[number];
+    struct listing *s = r->listed[number];
+    struct place *p = &s->places[s->place_count++];
     uint64_t key = address_key(e, !ip, ip);
     p->run = r;
-    if (!peer_has_names(r->peer))
-        hide_alike(e, r, ip, key);
-    hash_add(&e->run_addresses, &p->by_address, key);
-    if (r->peer->remote_id_any)
-        hash_add(&e->run_open, &p->by_id, key);
+    if (!peer_has_names(s->peer))
+        hide_alike(roll, number, s, ip, key);
+    hash_add(&roll->addresses, &p->by_address, key);
+    if (s->peer->remote_id_any)
+        hash_add(&roll->open, &p->by_id, key);
 }
 
-void places_add(struct run *r)
+static void places_add(struct run *r, unsigned roll)
 {
-    if (r->peer->endpoint_any) {
-        place_add(r, NULL);
+    if (r->listed[roll]->peer->endpoint_any) {
+        place_add(r, roll, NULL);
         return;
     }
     for (unsigned i = 0; i < r->candidate_count; i++) {
@@ -72,52 +76,76 @@ void places_add(struct run *r)
         while (!ip_equal(&r->candidates[earlier].ip, &r->candidates[i].ip))
             earlier++;
         if (earlier == i)
-            place_add(r, &r->candidates[i].ip);
+            place_add(r, roll, &r->candidates[i].ip);
     }
 }
 
-void places_remove(struct run *r)
+static void places_remove(struct run *r, unsigned number)
 {
-    for (unsigned i = 0; i < r->place_count; i++) {
-        hash_remove(&r->e->run_addresses, &r->places[i].by_address);
-        hash_remove(&r->e->run_open, &r->places[i].by_id);
+    struct roll *roll = &r->e->rolls[number];
+    struct listing *s = r->listed[number];
+    for (unsigned i = 0; i < s->place_count; i++) {
+        hash_remove(&roll->addresses, &s->places[i].by_address);
+        hash_remove(&roll->open, &s->places[i].by_id);
     }
-    r->place_count = 0;
+    s->place_count = 0;
 }
 
-void choose_unload(struct ike_engine *e)
+void choose_moved(struct run *r)
 {
-    for (unsigned i = 0; i < e->run_count; i++) {
-        places_remove(e->runs[i]);
-        hash_remove(&e->run_names, &e->runs[i]->by_id);
-        hash_remove(&e->run_keys, &e->runs[i]->by_key);
-    }
-    hash_free(&e->run_addresses);
-    hash_free(&e->run_open);
-    hash_free(&e->run_names);
-    hash_free(&e->run_keys);
+    for (unsigned i = 0; i < 2; i++)
+        if (r->listed[i]) {
+            places_remove(r, i);
+            places_add(r, i);
+        }
 }
 
 /* A raw key without a configured id goes by its fingerprint as well (DESIGN: Identities). */
-static void add_key(struct ike_engine *e, struct run *r)
+static void add_key(struct ike_engine *e, struct roll *roll, struct listing *s)
 {
     struct identity id = {.type = ID_KEY_ID, .len = KEY_FINGERPRINT};
-    if (!r->peer->remote_id_any || !r->peer->auth.public_key)
+    if (!s->peer->remote_id_any || !s->peer->auth.public_key)
         return;
-    memcpy(id.b, r->peer->auth.fingerprint, KEY_FINGERPRINT);
-    hash_add(&e->run_keys, &r->by_key, name_key(e, &id));
+    memcpy(id.b, s->peer->auth.fingerprint, KEY_FINGERPRINT);
+    hash_add(&roll->keys, &s->by_key, name_key(e, &id));
 }
 
-/* What is added last is found first: backwards, so that peers are found in the configuration's order. */
-void choose_load(struct ike_engine *e)
+enum err choose_add(struct run *r, unsigned roll, const struct peer *peer)
 {
-    for (unsigned i = e->run_count; i-- > 0;) {
-        struct run *r = e->runs[i];
-        places_add(r);
-        add_key(e, r);
-        if (!r->peer->remote_id_any)
-            hash_add(&e->run_names, &r->by_id, name_key(e, &r->peer->remote_id));
-    }
+    struct ike_engine *e = r->e;
+    unsigned room = peer->endpoint_any ? 1 : peer_has_names(peer) ? PEER_CANDIDATES : r->candidate_count;
+    struct listing *s = calloc(1, sizeof *s + room * sizeof s->places[0]);
+    if (!s)
+        return ERR_NOMEM;
+    s->run = r;
+    s->peer = peer;
+    r->listed[roll] = s;
+    places_add(r, roll);
+    add_key(e, &e->rolls[roll], s);
+    if (!peer->remote_id_any)
+        hash_add(&e->rolls[roll].names, &s->by_id, name_key(e, &peer->remote_id));
+    return OK;
+}
+
+void choose_remove(struct run *r, unsigned roll)
+{
+    struct roll *from = &r->e->rolls[roll];
+    struct listing *s = r->listed[roll];
+    if (!s)
+        return;
+    places_remove(r, roll);
+    hash_remove(&from->names, &s->by_id);
+    hash_remove(&from->keys, &s->by_key);
+    free(s);
+    r->listed[roll] = NULL;
+}
+
+void choose_end(struct ike_engine *e, unsigned roll)
+{
+    hash_free(&e->rolls[roll].addresses);
+    hash_free(&e->rolls[roll].open);
+    hash_free(&e->rolls[roll].names);
+    hash_free(&e->rolls[roll].keys);
 }
 
 /* -- asking them -- */
@@ -132,7 +160,7 @@ struct run *stranger_next(struct strangers *s)
     for (;;) {
         s->at = s->at ? hash_next(s->at) : NULL;
         while (!s->at && s->lists < 2) {
-            s->at = hash_find(&s->e->run_addresses, address_key(s->e, s->lists == 1, &s->from));
+            s->at = hash_find(&s->e->rolls[s->e->roll].addresses, address_key(s->e, s->lists == 1, &s->from));
             s->lists++;
         }
         if (!s->at)
@@ -186,15 +214,16 @@ struct claims claims_of(const struct ike_sa *sa, const struct identity *idi)
 /* Those of peers that name nobody are not for who was named. */
 static struct hash_link *next_list(struct claims *c)
 {
+    const struct roll *roll = &c->e->rolls[c->e->roll];
     switch (++c->list) {
     case LIST_NAMES:
-        return hash_find(&c->e->run_names, c->name);
+        return hash_find(&roll->names, c->name);
     case LIST_KEYS:
-        return hash_find(&c->e->run_keys, c->name);
+        return hash_find(&roll->keys, c->name);
     case LIST_HERE:
-        return c->enough ? NULL : hash_find(&c->e->run_open, c->here);
+        return c->enough ? NULL : hash_find(&roll->open, c->here);
     default:
-        return c->enough ? NULL : hash_find(&c->e->run_open, c->any);
+        return c->enough ? NULL : hash_find(&roll->open, c->any);
     }
 }
 
@@ -207,9 +236,9 @@ struct run *claim_next(struct claims *c)
         return NULL;
     switch (c->list) {
     case LIST_NAMES:
-        return CONTAINER_OF(c->at, struct run, by_id);
+        return CONTAINER_OF(c->at, struct listing, by_id)->run;
     case LIST_KEYS:
-        return CONTAINER_OF(c->at, struct run, by_key);
+        return CONTAINER_OF(c->at, struct listing, by_key)->run;
     default:
         return CONTAINER_OF(c->at, struct place, by_id)->run;
     }

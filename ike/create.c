@@ -236,7 +236,7 @@ static void finish(struct ike_sa *sa, const struct kex_secret *g)
     t->spi = 0; /* the Child SA's from here on */
     if (t->kind == TASK_CHILD_REKEY) {
         child_report(c, IKE_EVENT_CHILD_REKEYED, "rekeyed");
-        commands_end(e, COMMAND_REKEY, sa->run, c->policy, true, "rekeyed");
+        commands_end(e, COMMAND_REKEY, sa->run, child_policy(c), true, "rekeyed");
     } else {
         child_report(c, IKE_EVENT_CHILD_UP, "up");
     }
@@ -367,7 +367,7 @@ static void answer(struct ike_sa *sa, const struct kex_public *pub, const struct
     if (p->rekeyed) {
         note_replacement(sa, p, c);
         child_report(c, IKE_EVENT_CHILD_REKEYED, "rekeyed by the peer");
-        commands_end(sa->e, COMMAND_REKEY, sa->run, c->policy, true, "rekeyed");
+        commands_end(sa->e, COMMAND_REKEY, sa->run, child_policy(c), true, "rekeyed");
     } else {
         child_report(c, IKE_EVENT_CHILD_UP, "up");
     }
@@ -413,7 +413,7 @@ static void respond(struct ike_sa *sa, const struct ike_message *m, const struct
 {
     struct child_terms terms = {0};
     char why[TEXT_MAX] = "";
-    uint16_t error = child_answer(sa, m, old ? old->policy : NULL, true, &terms, why, sizeof why);
+    uint16_t error = child_answer(sa, m, old ? child_policy(old) : NULL, true, &terms, why, sizeof why);
     if (error == NOTIFY_INVALID_KE_PAYLOAD) {
         uint8_t group[2];
         put_be16(group, terms.choice.ke.id);
@@ -470,7 +470,7 @@ void create_request(struct ike_sa *sa, const struct ike_message *m)
                          span_of(NULL, 0));
             return;
         }
-        if (old->state != CHILD_LIVE || !old->policy) {
+        if (old->state != CHILD_LIVE || !child_policy(old)) {
             reply_error(sa, NOTIFY_TEMPORARY_FAILURE);
             return;
         }

@@ -47,10 +47,12 @@ void ike_free(struct ike_engine *e)
     engine_reap(e);
     walks_end(e);
     commands_free(e);
-    choose_unload(e);
+    reload_drop(e);
     for (unsigned i = 0; i < e->run_count; i++)
         run_free(e->runs[i]);
     free(e->runs);
+    choose_end(e, 0);
+    choose_end(e, 1);
     table_free(&e->table);
     hash_free(&e->children);
     hash_free(&e->child_groups);

@@ -166,6 +166,8 @@ void ike_rekey(struct ike_engine *e, const struct peer *peer, const struct polic
  * failure, with back-off and jitter.
  */
 void ike_start(struct ike_engine *e, ns_t now);
+/* The same for n of its peers, from the one at *at on, which moves. True: these were the last. */
+bool ike_start_some(struct ike_engine *e, unsigned *at, unsigned n, ns_t now);
 /* From workers: traffic for a policy without SA, and the packet (NULL: not known), which the offer then names first; a soft or hard limit passed; an unknown SPI is no business of ours. */
 void ike_acquire(struct ike_engine *e, const struct policy *policy, const struct flow *packet, ns_t now);
 void ike_child_soft(struct ike_engine *e, uint64_t child, ns_t now);
@@ -190,16 +192,27 @@ void ike_child_doubtful(struct ike_engine *e, uint64_t child, ns_t now);
 void ike_child_moved(struct ike_engine *e, uint64_t child, const struct endpoint *remote, ns_t now);
 
 /*
- * Another configuration. Peers and policies are matched by name: equal ones are re-pointed and keep their SAs, changed
- * and vanished ones are deleted at the peer. The engine holds no pointer into the old configuration afterwards. It
- * starts nothing: ike_start does, once ike_local_hint has told about the peers that are new.
+ * Another configuration. Peers and policies are matched by name: equal ones keep their SAs, those of changed and vanished
+ * ones are deleted at the peer. It starts nothing: ike_start does, once ike_local_hint has told about the peers that are
+ * new. However many there are, nothing of it takes long at once:
+ *
+ * ike_change_new compares them; ike_change_prepare makes ready all that can fail, some peers at a time; ike_reload puts
+ * the new one in force at one moment: strangers and commands find its peers, and no others. ike_reload_some then goes on
+ * with what follows from that, some SAs and peers at a time, until it says that this was all: so long the old
+ * configuration stays in memory, for a peer whose turn has not come is as it was. One change after the other.
  */
 struct ike_change;
-/* All that can fail of it, and most of the work: by any thread, while neither changes. Errors: NOMEM. */
-MUST_USE enum err ike_change_new(struct ike_change **out, const struct config *from, const struct config *to);
-void ike_change_free(struct ike_change *c); /* NULL is fine */
-/* Makes the change, from the configuration in force; consumes it. What it has to tell the peers follows in ticks. */
+/* By any thread, while the old one does not change. Numbers the versions of the new one's policies. Errors: NOMEM. */
+MUST_USE enum err ike_change_new(struct ike_change **out, const struct config *from, struct config *to);
+void ike_change_free(struct ike_change *c); /* one that was not put in force; NULL is fine */
+/* Before that, what was prepared, for n more peers. True: all. */
+bool ike_change_undo(struct ike_change *c, unsigned n);
+/* For n more peers; over: these were the last. Errors: NOMEM; then it is to be freed. */
+MUST_USE enum err ike_change_prepare(struct ike_change *c, struct ike_engine *e, unsigned n, bool *over);
+/* From the configuration in force; takes it over. What it has to tell the peers follows in ticks. */
 void ike_reload(struct ike_engine *e, struct ike_change *change, ns_t now);
+/* True: all is done, or there was nothing to do. */
+bool ike_reload_some(struct ike_engine *e, unsigned n, ns_t now);
 
 /* Deletes all SAs at the peers. ike_idle: nothing waits for an answer any more (call until true or patience ends). */
 void ike_shutdown(struct ike_engine *e, ns_t now);

@@ -59,7 +59,7 @@ static void describe_child(const struct child *c, struct ike_child_info *out)
     *out = (struct ike_child_info){
         .id = c->id,
         .ike_spi_i = c->sa->spi_i,
-        .policy = c->policy,
+        .policy = child_policy(c),
         .spi_in = c->spi_in,
         .spi_out = c->spi_out,
         .protocol = c->protocol,

@@ -81,7 +81,7 @@ static bool peer_deletes(struct ike_sa *sa, uint8_t protocol, uint32_t spi, uint
     }
     bool crossing = c->state == CHILD_DELETING; /* then our own Delete names it (section 1.4.1) */
     bool wanted = c->state == CHILD_LIVE;
-    const struct policy *policy = c->policy;
+    const struct policy *policy = child_policy(c);
     *own = c->spi_in;
     c->state = CHILD_DOOMED;
     if (wanted && policy && !child_successor(c)) {

@@ -79,16 +79,28 @@ struct nonce {
     uint8_t b[IKE_NONCE_MAX];
 };
 
+/*
+ * The Child SAs of one policy, whichever IKE SAs they belong to: where they have it from, so that another configuration
+ * gives it to all of them at once. Exists while it has some. Of a policy that many share each identity has a part of its
+ * own, found by that.
+ */
+struct child_group {
+    struct hash_link link;       /* key: the policy's address */
+    const struct policy *policy; /* NULL: it has left the configuration … */
+    const struct policy *was;    /* … of which this one is; while that is in memory (reload.c) */
+    struct child *first;         /* newest first */
+    struct child *sender;        /* the one that the policy's outbound traffic uses, unless it is shared */
+};
+
 struct child {
     struct child *next;
     struct ike_sa *sa;
     uint64_t id;
     struct hash_link by_id;
-    struct child_group *group; /* of its policy: child_table.c */
+    struct child_group *group; /* of its policy: child_table.c; NULL: its peer, or policy, left the configuration */
     struct child *group_next, **group_at;
     struct hash_link by_part; /* of a shared policy: the same */
     enum child_state state;
-    const struct policy *policy; /* NULL once its policy left the configuration */
     uint32_t spi_in, spi_out;
     uint8_t protocol;
     struct suite suite;
@@ -217,6 +229,27 @@ struct place {
     struct run *run;
 };
 
+/* Where a peer stands in one of the rolls. */
+struct listing {
+    struct hash_link by_id, by_key;
+    struct run *run;
+    const struct peer *peer; /* in the configuration that the roll is of */
+    unsigned place_count;
+    struct place places[]; /* room for all the addresses it may have */
+};
+
+/* By what strangers and claims are found to be of a configured peer; there is another roll while a change is prepared. */
+struct roll {
+    struct hash addresses, names, keys, open;
+};
+
+/* Another configuration's part in a run: reload.c. policies NULL: there is none. */
+struct heir {
+    const struct peer *peer;
+    struct policy_run *policies;
+    unsigned policy_count;
+};
+
 /* What the engine knows about a configured peer beside its SAs. */
 struct run {
     struct ike_engine *e;
@@ -224,10 +257,9 @@ struct run {
     struct policy_run *policies;
     unsigned policy_count;
     bool held;
-    bool kept;                      /* while a configuration is replaced: its peer goes on */
-    struct hash_link by_id, by_key; /* choose.c */
-    struct place *places;           /* the same: room for all the addresses it may have */
-    unsigned place_count;
+    uint64_t stays;                         /* number of the last change of configuration that its peer outlives */
+    struct heir next;                       /* what it is in the configuration that comes */
+    struct listing *listed[2];              /* choose.c: by roll */
     struct ike_sa *sas;                     /* attempts of ours and what is up: the one that came last first */
     struct run *waiting_next, **waiting_at; /* pace.c; waiting_at NULL: it does not */
     struct endpoint hint;
@@ -264,7 +296,6 @@ struct command {
     struct run *run;
     const struct policy *policy;
     ns_t at;
-    bool vanished; /* its policy left the configuration */
     struct timer deadline;
 };
 
@@ -388,10 +419,14 @@ struct ike_engine {
     struct ike_sa *due; /* an answer of theirs left, and they hold requests that came early */
     struct timer_heap timers;
     struct sa_table table;
-    struct hash children, child_groups;                       /* Child SAs by number; their groups by policy */
-    struct hash child_parts;                                  /* those of shared policies by their peer's identity */
-    struct hash run_addresses, run_names, run_keys, run_open; /* choose.c */
-    struct hash lookups;                                      /* runs whose names are being looked up */
+    struct hash children, child_groups; /* Child SAs by number; their groups by policy */
+    struct hash child_parts;            /* those of shared policies by their peer's identity */
+    struct roll rolls[2];               /* choose.c */
+    unsigned roll;                      /* which of them is in force */
+    uint64_t changes;                   /* of configuration, numbered */
+    struct ike_change *change;          /* in force, but not all of it done: reload.c … */
+    struct ike_sa *changing;            /* … the next SA that it may concern */
+    struct hash lookups;                /* runs whose names are being looked up */
     struct ike_sa *sas, *sas_last, *dead;
     struct child *dead_children;
     struct run **runs; /* as config->peers */
@@ -561,7 +596,7 @@ void probe_again(struct ike_sa *sa); /* it is about to be sent again */
 void probe_response(struct ike_sa *sa);
 
 /* -- candidate.c: the addresses of a peer -- */
-MUST_USE bool candidates_init(struct run *r); /* false: no memory */
+void candidates_init(struct run *r);
 void candidates_free(struct run *r);
 void candidates_start(struct run *r); /* looks up names for the first time, for whoever waits for the peer too */
 /* Whether an attempt has to wait for names; asks for them if they are due. run_kick follows in any case. */
@@ -697,7 +732,8 @@ const struct policy *ah_first_policy(const struct ike_sa *sa);
 void ah_check_nat(struct ike_sa *sa); /* NATs may have come by an update of addresses: those that can't pass end */
 
 /* -- child_table.c: where Child SAs are found -- */
-bool child_enlist(struct ike_engine *e, struct child *c); /* by its number, and its policy. False: no memory */
+/* By its number, and its policy. False: no memory. */
+bool child_enlist(struct ike_engine *e, struct child *c, const struct policy *policy);
 void child_unlist(struct ike_engine *e, struct child *c);
 struct child *child_find(const struct ike_engine *e, uint64_t id);
 struct child *child_live(const struct ike_engine *e, const struct policy *policy); /* the newest that is in use */
@@ -705,9 +741,18 @@ struct child *child_live(const struct ike_engine *e, const struct policy *policy
 void child_takes_traffic(struct child *c);
 /* The newest other live one for the same traffic, or NULL. */
 struct child *child_successor(const struct child *c);
-/* Another configuration: the groups go over to what mapped() says, or are left to those that are in them. */
-void child_groups_move(struct ike_engine *e, const struct ike_change *change,
-                       const struct policy *(*mapped)(const struct ike_change *, const struct policy *));
+void child_orphan(struct ike_engine *e, struct child *c); /* it has no policy any more */
+/* Another configuration: the policy's Child SAs have that one instead; NULL: it is gone. */
+void child_group_move(struct ike_engine *e, const struct policy *from, const struct policy *to);
+static inline const struct policy *child_policy(const struct child *c)
+{
+    return c->group ? c->group->policy : NULL;
+}
+/* For a line about it: also one that has just left the configuration. */
+static inline const struct policy *child_named(const struct child *c)
+{
+    return c->group && c->group->was ? c->group->was : child_policy(c);
+}
 
 /* -- pace.c: how many attempts of ours are under way at once -- */
 bool pace_admits(struct run *r); /* false: it is kicked again when there is room */
@@ -717,10 +762,14 @@ void pace_end(struct ike_sa *sa); /* up, gone, or not answered at once */
 void pace_resume(struct ike_engine *e);
 
 /* -- choose.c: which configured peer a message is for -- */
-void choose_load(struct ike_engine *e); /* the engine's runs have been set or replaced */
-void choose_unload(struct ike_engine *e);
-void places_add(struct run *r); /* its addresses are known, or known anew */
-void places_remove(struct run *r);
+/*
+ * Into one of the rolls, as that peer; out of it. Peers are found in the configuration's order if the last one is added
+ * first.
+ */
+MUST_USE enum err choose_add(struct run *r, unsigned roll, const struct peer *peer); /* Errors: NOMEM */
+void choose_remove(struct run *r, unsigned roll);
+void choose_end(struct ike_engine *e, unsigned roll); /* all are out of it */
+void choose_moved(struct run *r);                     /* its addresses are known anew */
 /* Whoever may be there, as far as the address tells: one peer of each kind that differs before IKE_AUTH. */
 struct strangers {
     const struct ike_engine *e;
@@ -830,13 +879,16 @@ MUST_USE enum err policies_sort(const struct config *config, struct owned_polici
 const struct owned_policy *policies_of(const struct owned_policies *all, const struct peer *peer, unsigned *n);
 MUST_USE enum err run_new(struct ike_engine *e, const struct owned_policies *all, const struct peer *peer,
                           struct run **out);
-MUST_USE enum err run_policies(struct run *r, const struct owned_policies *all); /* (re)makes its list */
+/* The list of a run for that peer. Errors: NOMEM. */
+MUST_USE enum err run_policies(const struct owned_policies *all, const struct peer *peer, struct policy_run **out,
+                               unsigned *n);
 void commands_resume(struct ike_engine *e); /* what the waiting ones ask for, asked for again */
-/* Ends the commands of a run that is going (NULL: those marked vanished). */
-void commands_orphan(struct ike_engine *e, const struct run *r);
+/* Ends those of runs that leave, and those whose policy does: mapped() has none in its place. */
+void commands_move(struct ike_engine *e,
+                   const struct policy *(*mapped)(const struct ike_change *, const struct policy *));
 void run_free(struct run *r);
 MUST_USE enum err runs_load(struct ike_engine *e, const struct config *config);
-struct run *run_of(const struct ike_engine *e, const struct peer *peer);
+struct run *run_of(const struct ike_engine *e, const struct peer *peer); /* of the configuration in force, or NULL */
 struct policy_run *run_policy(const struct run *r, const struct policy *policy);
 bool run_needs(const struct run *r, const struct policy_run *p);
 /* The last failure, for status. What is not sure hides nothing that is, and is kept to itself while the peer is up. */
@@ -851,6 +903,11 @@ bool commands_await(const struct run *r); /* some wait for a Child SA with that 
 void commands_free(struct ike_engine *e);
 void commands_end(struct ike_engine *e, enum command_kind kind, const struct run *r, const struct policy *policy,
                   bool ok, const char *text);
+
+/* -- reload.c -- */
+void run_settle(struct run *r);         /* goes over to the configuration in force, if it has not yet */
+bool run_leaves(const struct run *r);   /* its peer is not in that, or another one: only its SAs are there still */
+void reload_drop(struct ike_engine *e); /* the engine ends amid one; no SA is left */
 
 /* -- engine.c -- */
 /* At the end of each entry: frees what died, ends commands that came true. */

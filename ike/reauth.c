@@ -61,8 +61,8 @@ bool reauth_begin(struct ike_sa *sa)
     if (run->peer->endpoint_any) /* they call us; and `renews` is looked for with no such peer, when an SA goes */
         return false;
     for (const struct child *c = sa->children; c; c = c->next)
-        if (c->state == CHILD_LIVE && c->policy)
-            first = c->policy;
+        if (c->state == CHILD_LIVE && child_policy(c))
+            first = child_policy(c);
     if (!first && run->policy_count)
         first = run->policies[0].policy;
     if (first)
@@ -74,7 +74,7 @@ bool reauth_begin(struct ike_sa *sa)
 static bool covers(const struct ike_sa *o, const struct ike_sa *sa)
 {
     for (const struct child *c = sa->children; c; c = c->next)
-        if (c->state == CHILD_LIVE && !child_on(o, c->policy))
+        if (c->state == CHILD_LIVE && !child_on(o, child_policy(c)))
             return false;
     return o->state == SA_UP && !o->unproven && !o->undecided_of && !o->redundant && !o->yields_to && !o->renews;
 }
@@ -112,9 +112,9 @@ void reauth_due(struct ike_sa *sa)
 static const struct policy *left_behind(const struct ike_sa *sa)
 {
     for (const struct child *c = sa->renews->children; c; c = c->next) {
-        const struct policy_run *p = c->policy ? run_policy(sa->run, c->policy) : NULL;
-        if (c->state == CHILD_LIVE && p && p->not_before <= sa->e->now && !child_on(sa, c->policy))
-            return c->policy;
+        const struct policy_run *p = child_policy(c) ? run_policy(sa->run, child_policy(c)) : NULL;
+        if (c->state == CHILD_LIVE && p && p->not_before <= sa->e->now && !child_on(sa, child_policy(c)))
+            return child_policy(c);
     }
     return NULL;
 }

@@ -1,4 +1,5 @@
 /* What is wanted of each peer: starting, restarting with back-off, and the commands that wait for an outcome. */
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -55,16 +56,14 @@ const struct owned_policy *policies_of(const struct owned_policies *all, const s
     return all->v + low;
 }
 
-enum err run_policies(struct run *r, const struct owned_policies *all)
+enum err run_policies(const struct owned_policies *all, const struct peer *peer, struct policy_run **out, unsigned *n)
 {
-    unsigned n;
-    const struct owned_policy *mine = policies_of(all, r->peer, &n);
-    r->policies = calloc(n ? n : 1, sizeof *r->policies);
-    if (!r->policies)
+    const struct owned_policy *mine = policies_of(all, peer, n);
+    *out = calloc(*n ? *n : 1, sizeof **out);
+    if (!*out)
         return ERR_NOMEM;
-    r->policy_count = n;
-    for (unsigned i = 0; i < n; i++)
-        r->policies[i].policy = mine[i].policy;
+    for (unsigned i = 0; i < *n; i++)
+        (*out)[i].policy = mine[i].policy;
     return OK;
 }
 
@@ -75,15 +74,13 @@ enum err run_new(struct ike_engine *e, const struct owned_policies *all, const s
         return ERR_NOMEM;
     r->e = e;
     r->peer = peer;
-    enum err err = run_policies(r, all);
-    if (err == OK && !candidates_init(r))
-        err = ERR_NOMEM;
+    candidates_init(r);
+    enum err err = run_policies(all, peer, &r->policies, &r->policy_count);
     if (err == OK)
         err = timer_add(&e->timers, &r->retry, retry_fire);
     if (err == OK && (err = timer_add(&e->timers, &r->patience, patience_fire)) != OK)
         timer_drop(&e->timers, &r->retry);
     if (err != OK) {
-        candidates_free(r);
         free(r->policies);
         free(r);
         return err;
@@ -97,9 +94,12 @@ void run_free(struct run *r)
     if (!r)
         return;
     pace_forget(r);
+    choose_remove(r, 0);
+    choose_remove(r, 1);
     timer_drop(&r->e->timers, &r->retry);
     timer_drop(&r->e->timers, &r->patience);
     candidates_free(r);
+    free(r->next.policies);
     free(r->policies);
     free(r);
 }
@@ -116,18 +116,18 @@ enum err runs_load(struct ike_engine *e, const struct config *config)
         e->run_count += err == OK;
     }
     free(all.v);
-    choose_load(e);
+    for (unsigned i = e->run_count; err == OK && i-- > 0;)
+        err = choose_add(e->runs[i], e->roll, e->runs[i]->peer);
     return err;
 }
 
 struct run *run_of(const struct ike_engine *e, const struct peer *peer)
 {
-    if (peer->number < e->run_count && e->runs[peer->number]->peer == peer)
-        return e->runs[peer->number];
-    for (unsigned i = 0; i < e->run_count; i++) /* there was no memory for one of them */
-        if (e->runs[i]->peer == peer)
-            return e->runs[i];
-    return NULL;
+    struct run *r = peer->number < e->run_count ? e->runs[peer->number] : NULL;
+    if (!r || e->config->peers[peer->number] != peer)
+        return NULL;
+    run_settle(r);
+    return r;
 }
 
 struct policy_run *run_policy(const struct run *r, const struct policy *policy)
@@ -167,6 +167,8 @@ void run_kick(struct run *r)
 {
     struct ike_engine *e = r->e;
     ns_t next = NS_NEVER;
+    if (run_leaves(r))
+        return;
     for (unsigned i = 0; i < r->policy_count; i++) {
         struct policy_run *p = &r->policies[i];
         if (!run_needs(r, p) || under_way(r, p->policy))
@@ -316,16 +318,22 @@ void commands_end(struct ike_engine *e, enum command_kind kind, const struct run
     }
 }
 
-void commands_orphan(struct ike_engine *e, const struct run *r)
+void commands_move(struct ike_engine *e,
+                   const struct policy *(*mapped)(const struct ike_change *, const struct policy *))
 {
     for (struct command **p = &e->commands; *p;) {
-        if (r ? (*p)->run == r : (*p)->vanished) {
-            (*p)->run = NULL;
-            (*p)->policy = NULL;
-            end_command(e, p, (*p)->kind == COMMAND_DOWN, "the configuration was changed meanwhile");
-        } else {
-            p = &(*p)->next;
-        }
+        struct command *c = *p;
+        bool left = run_leaves(c->run);
+        if (!left)
+            run_settle(c->run);
+        const struct policy *policy = left ? NULL : mapped(e->change, c->policy);
+        left = left || (c->policy && !policy);
+        c->policy = policy;
+        c->run = left ? NULL : c->run;
+        if (left)
+            end_command(e, p, c->kind == COMMAND_DOWN, "the configuration was changed meanwhile");
+        else
+            p = &c->next;
     }
 }
 
@@ -365,7 +373,7 @@ static bool all_down(const struct command *c)
         if (!c->policy && sa->state != SA_REPLACED)
             return false;
         for (const struct child *ch = sa->children; ch; ch = ch->next)
-            if ((!c->policy || ch->policy == c->policy) && ch->established <= c->at)
+            if ((!c->policy || child_policy(ch) == c->policy) && ch->established <= c->at)
                 return false;
     }
     return true;
@@ -492,7 +500,7 @@ static void down_policy(struct run *r, struct policy_run *p)
         call_off(sa, p->policy);
         for (struct child *c = sa->children, *next; c && sa->state != SA_DEAD; c = next) {
             next = c->next;
-            if (c->policy != p->policy || c->state == CHILD_DELETING)
+            if (child_policy(c) != p->policy || c->state == CHILD_DELETING)
                 continue;
             if (c->state == CHILD_LIVE)
                 child_report(c, IKE_EVENT_CHILD_DOWN, "down: taken down by hand");
@@ -532,15 +540,22 @@ void ike_rekey(struct ike_engine *e, const struct peer *peer, const struct polic
     engine_leave(e);
 }
 
-void ike_start(struct ike_engine *e, ns_t now)
+bool ike_start_some(struct ike_engine *e, unsigned *at, unsigned n, ns_t now)
 {
     e->now = now;
     e->started = true;
-    for (unsigned i = 0; i < e->run_count; i++) {
-        candidates_start(e->runs[i]);
-        run_kick(e->runs[i]);
+    for (; n && *at < e->run_count; n--, ++*at) {
+        candidates_start(e->runs[*at]);
+        run_kick(e->runs[*at]);
     }
     engine_leave(e);
+    return *at >= e->run_count;
+}
+
+void ike_start(struct ike_engine *e, ns_t now)
+{
+    unsigned at = 0;
+    (void)ike_start_some(e, &at, UINT_MAX, now);
 }
 
 void ike_acquire(struct ike_engine *e, const struct policy *policy, const struct flow *packet, ns_t now)

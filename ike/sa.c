@@ -237,7 +237,7 @@ void sa_leave(struct ike_sa *sa)
     if (sa->leave_at || sa->state != SA_UP)
         return;
     for (const struct child *c = sa->children; c; c = c->next) {
-        struct child *heir = c->sending ? child_on(sa->yields_to, c->policy) : NULL;
+        struct child *heir = c->sending ? child_on(sa->yields_to, child_policy(c)) : NULL;
         if (heir)
             child_activate(heir);
     }
@@ -310,6 +310,8 @@ static void unlink_sa(struct ike_sa *sa)
         timer_drop(&e->timers, timers[i]);
     if (e->roaming == sa)
         e->roaming = sa->next;
+    if (e->changing == sa)
+        e->changing = sa->next;
     *(sa->prev ? &sa->prev->next : &e->sas) = sa->next;
     *(sa->next ? &sa->next->prev : &e->sas_last) = sa->prev;
     sa->prev = NULL;

@@ -57,9 +57,9 @@ static bool offer_transport(const struct ike_sa *sa, struct task *t)
 
 bool selectors_outdated(const struct ike_sa *sa, const struct child *c, bool remapped)
 {
-    if (c->mode != MODE_TRANSPORT || !c->policy)
+    if (c->mode != MODE_TRANSPORT || !child_policy(c))
         return false;
-    struct selectors local = c->policy->local, remote = c->policy->remote;
+    struct selectors local = child_policy(c)->local, remote = child_policy(c)->remote;
     bool moved = !ip_equal(&c->local.v[0].range.first, &sa->path.local.ip) ||
                  !ip_equal(&c->remote.v[0].range.first, &sa->path.remote.ip);
     return (moved || remapped) && cut_to_host(&local, &sa->path.local.ip) && cut_to_host(&remote, &sa->path.remote.ip);

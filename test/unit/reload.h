@@ -5,6 +5,6 @@
 #include "ike/engine.h"
 
 /* Errors: NOMEM; then nothing has changed. */
-enum err reload(struct ike_engine *e, const struct config *config, ns_t now);
+enum err reload(struct ike_engine *e, struct config *config, ns_t now);
 
 #endif

@@ -87,7 +87,7 @@ static void more_than_enough_are_refused(void **state)
         task_queue(sa, t, false);
         sim_for(s, NS_PER_S);
         for (struct child *c = sa->children; c; c = c->next)
-            if (c->policy == &A->policies[0]) /* so that the next one is wanted as well */
+            if (child_policy(c) == &A->policies[0]) /* so that the next one is wanted as well */
                 c->state = CHILD_DOOMED;
     }
     assert_in_range(sim_children(B), 16, 20);

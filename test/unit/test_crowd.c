@@ -11,6 +11,7 @@
 #include "crypto/secret.h"
 #include "ike/internal.h"
 #include "test/unit/crowd.h"
+#include "test/unit/reload.h"
 
 #define MANY 1000
 #define HUB (&c->end[CROWD_HUB])
@@ -283,10 +284,8 @@ static void a_reload_keeps_all_and_drops_what_changed(void **state)
     struct crowd *c = crowd_new(200, "", "", NULL), *other = crowd_new(150, "", "", NULL);
     assert_true(crowd_up(c, 10 * NS_PER_S));
     struct config *old = CLIENTS->config;
-    struct ike_change *change;
-    assert_int_equal(ike_change_new(&change, old, other->end[CROWD_CLIENTS].config), OK);
     uint64_t before = c->sent;
-    ike_reload(CLIENTS->e, change, c->now);
+    assert_int_equal(reload(CLIENTS->e, other->end[CROWD_CLIENTS].config, c->now), OK);
     assert_int_equal(c->sent, before); /* the Deletes go out in ticks, some at a time */
     assert_in_range(CLIENTS->events[IKE_EVENT_NOTICE], 33, 33);
     CLIENTS->config = NULL;
@@ -295,7 +294,7 @@ static void a_reload_keeps_all_and_drops_what_changed(void **state)
     assert_all_up(c, 150);
     const struct config *now = other->end[CROWD_CLIENTS].config;
     for (unsigned i = 0; i < now->policy_count; i++)
-        assert_ptr_equal(child_live(CLIENTS->e, now->policies[i])->policy, now->policies[i]);
+        assert_ptr_equal(child_policy(child_live(CLIENTS->e, now->policies[i])), now->policies[i]);
     crowd_free(c);
     crowd_free(other);
 }
