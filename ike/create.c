@@ -198,6 +198,27 @@ static void finish_deleted(struct ike_sa *sa)
 }
 
 /*
+ * Both ends have asked for the same Child SA at the same time, and the peer has got it. One is enough: that of who initiated
+ * the first IKE SA, who refuses the other's while his own is under way.
+ */
+static bool crossed(const struct ike_sa *sa)
+{
+    const struct task *t = sa->current;
+    const struct child *c = t->kind == TASK_CHILD_NEW && !sa->caller ? child_on(sa, t->policy) : NULL;
+    return c && selectors_equal(&c->local, &t->terms.local) && selectors_equal(&c->remote, &t->terms.remote);
+}
+
+static void tell_made(struct ike_sa *sa, const struct child *c)
+{
+    if (sa->current->kind == TASK_CHILD_REKEY) {
+        child_report(c, IKE_EVENT_CHILD_REKEYED, "rekeyed");
+        commands_end(sa->e, COMMAND_REKEY, sa->run, child_policy(c), true, "rekeyed");
+    } else {
+        child_report(c, IKE_EVENT_CHILD_UP, "up");
+    }
+}
+
+/*
  * Ours is complete. If the peer was rekeying the same Child SA, the lowest of the four nonces tells which new one goes;
  * whoever made it deletes it, and whoever made the other deletes the old one (section 2.8.1).
  */
@@ -225,7 +246,8 @@ static void finish(struct ike_sa *sa, const struct kex_secret *g)
         else if (sa->pending && sa->pending->rekeyed == t->child)
             sa->pending->redundant = true;
     }
-    struct child *c = child_create(sa, &t->terms, &t->nonce, &t->peer_nonce, g, true);
+    bool twice = crossed(sa);
+    struct child *c = child_create(sa, &t->terms, &t->nonce, &t->peer_nonce, g, !twice);
     if (!c) {
         t->disowned = true;
         if (t->kind == TASK_CHILD_REKEY)
@@ -234,12 +256,10 @@ static void finish(struct ike_sa *sa, const struct kex_secret *g)
         return;
     }
     t->spi = 0; /* the Child SA's from here on */
-    if (t->kind == TASK_CHILD_REKEY) {
-        child_report(c, IKE_EVENT_CHILD_REKEYED, "rekeyed");
-        commands_end(e, COMMAND_REKEY, sa->run, child_policy(c), true, "rekeyed");
-    } else {
-        child_report(c, IKE_EVENT_CHILD_UP, "up");
-    }
+    if (twice)
+        child_delete(c, false); /* what the peer sends on it until it hears that is received still */
+    else
+        tell_made(sa, c);
     if (old)
         child_delete(old, false);
     task_done(sa);
@@ -408,6 +428,13 @@ static bool full(const struct ike_sa *sa)
     return n >= (most < CHILDREN_LEAST ? CHILDREN_LEAST : most);
 }
 
+/* We are asking for the same, and ours stays: crossed(). */
+static bool ours_stays(const struct ike_sa *sa, const struct policy *policy)
+{
+    const struct task *t = sa->current;
+    return sa->caller && t && t->kind == TASK_CHILD_NEW && t->policy == policy;
+}
+
 /* Answers the request for a Child SA; old is what it replaces, or NULL. */
 static void respond(struct ike_sa *sa, const struct ike_message *m, const struct child *old)
 {
@@ -425,7 +452,7 @@ static void respond(struct ike_sa *sa, const struct ike_message *m, const struct
         reply_error(sa, error);
         return;
     }
-    struct pending *p = calloc(1, sizeof *p);
+    struct pending *p = !old && ours_stays(sa, terms.policy) ? NULL : calloc(1, sizeof *p);
     if (!p || !nonce_set(&p->theirs, m->nonce)) {
         free(p);
         sa->e->env.spi_release(sa->e->env.ctx, terms.spi_in);

@@ -68,8 +68,9 @@ static bool runnable(const struct ike_sa *sa, const struct task *t)
 {
     if (t->not_before > sa->e->now)
         return false;
-    /* A Child SA of the peer's that is being answered must not change its IKE SA meanwhile (section 2.25.2). */
-    if (t->kind == TASK_IKE_REKEY && sa->pending)
+    /* A Child SA of the peer's that is being answered must not change its IKE SA meanwhile (section 2.25.2), and may be the
+     * one that is wanted. */
+    if ((t->kind == TASK_IKE_REKEY || t->kind == TASK_CHILD_NEW) && sa->pending)
         return false;
     switch (sa->state) {
     case SA_UP: /* while a rekey is undecided or being answered, the Child SAs are about to move */

@@ -266,6 +266,28 @@ static void hard_limit_replaces_the_child(void **state)
     close_all(s);
 }
 
+/* Both ends count the same packets, and both want another one then. */
+static void hard_limits_of_both_ends_leave_one_child(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 200; i++) {
+        struct sim *s = connected(140 + i);
+        s->jitter = i % 2 ? 5 * NS_PER_MS : 40 * NS_PER_MS;
+        for (unsigned k = 0; k < 2; k++) {
+            s->node[k].peers[0].start = START_YES;
+            ike_start(s->node[k].e, s->now);
+        }
+        uint64_t theirs = sim_sending(B, NULL)->id;
+        ike_child_hard(A->e, sim_sending(A, NULL)->id, s->now);
+        sim_for(s, sim_rand(s, 30) * NS_PER_MS);
+        ike_child_hard(B->e, theirs, s->now);
+        sim_for(s, NS_PER_S);
+        s->traffic = NS_PER_MS;
+        settle(s);
+        close_all(s);
+    }
+}
+
 static void soft_limit_rekeys_once(void **state)
 {
     (void)state;
@@ -416,6 +438,7 @@ int main(void)
         cmocka_unit_test(lifetimes_rekey_by_themselves),
         cmocka_unit_test(child_rekey_negotiates_its_group),
         cmocka_unit_test(hard_limit_replaces_the_child),
+        cmocka_unit_test(hard_limits_of_both_ends_leave_one_child),
         cmocka_unit_test(soft_limit_rekeys_once),
         cmocka_unit_test(rekey_of_what_the_peer_forgot_ends),
         cmocka_unit_test(commands_end_within_three_minutes),
