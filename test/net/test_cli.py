@@ -276,6 +276,30 @@ def test_status_of_a_lonely_daemon(lab):
     assert not host.run('ls', '/run/adit').stdout
 
 
+def fields(value, names):
+    """The names of all fields of an answer, but for the counters, which are documented by themselves."""
+    for key, inner in value.items() if isinstance(value, dict) else []:
+        names.add(key)
+        if key not in ('counters', 'drops'):
+            fields(inner, names)
+    for item in value if isinstance(value, list) else []:
+        fields(item, names)
+    return names
+
+
+def test_every_field_of_the_status_is_documented(lab):
+    left, right = lab.pair()
+    swapped = GOOD.replace('10.2', '10.9').replace('10.1', '10.2').replace('10.9', '10.1').replace('192.0.2.2', '192.0.2.1')
+    Adit(right, swapped + 'start = no\n').start()
+    a = Adit(left, GOOD).start()
+    a.up('office')
+    with open(os.path.join(ROOT, 'core', 'adit.8')) as f:
+        page = f.read().partition('.Sh JSON STATUS')[2].partition('.Sh')[0]
+    found = fields(a.status(), set()) - {'ok'}
+    assert {'spi_in', 'path_mtu', 'turn_max_us'} < found
+    assert not [name for name in sorted(found) if not re.search(rf'^\.(It (.* )?|Ql ){name}\b', page, re.M)]
+
+
 def test_several_daemons_are_listed(lab):
     host, _ = lab.pair()
     first = Adit(host, GOOD + 'start = no\n', 'one').start()
