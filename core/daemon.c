@@ -163,11 +163,10 @@ static void on_signal(void *ctx, uint32_t events)
     }
 }
 
-/* A round a little later, but not before that. */
+/* A round, but not before that. */
 static void look_soon(struct daemon *d, ns_t earliest)
 {
-    ns_t now = clock_now(), at = d->refreshed + REFRESH_PAUSE;
-    at = at > now + REFRESH_CHANGED ? at : now + REFRESH_CHANGED;
+    ns_t at = d->refreshed + REFRESH_PAUSE;
     at = at > earliest ? at : earliest;
     if (at < d->refresh.at)
         timer_set(&d->timers, &d->refresh, at);
@@ -177,11 +176,14 @@ static void on_route(void *ctx, uint32_t events)
 {
     struct daemon *d = ctx;
     unsigned news = host_news(d->host, d->route_fd);
+    ns_t soon = clock_now() + REFRESH_CHANGED, patient = d->restored + d->patience;
     (void)events;
     d->lost |= news & ~(unsigned)WATCH_CHANGED;
     d->changed = d->changed || (news & WATCH_CHANGED);
-    if (news)
-        look_soon(d, news & WATCH_CHANGED ? 0 : d->restored + d->patience);
+    if (news & WATCH_CHANGED)
+        look_soon(d, soon);
+    else if (news)
+        look_soon(d, soon > patient ? soon : patient);
 }
 
 static void on_filter(void *ctx, uint32_t events)
