@@ -24,6 +24,7 @@ struct error_source {
     uint8_t family;
     int fd; /* -1: none */
     struct loop_watch *watch;
+    struct log_limit limit;
 };
 
 /* Everything of one daemon; lives on daemon_run's stack. */

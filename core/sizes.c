@@ -1,4 +1,5 @@
 /* What the data plane has to know of the network about sizes (core/pathmtu.h): links, probes, and what routers say. */
+#include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
@@ -36,7 +37,18 @@ struct path_mtu_env daemon_sizes(struct daemon *d)
     return (struct path_mtu_env){.ctx = d, .timers = &d->timers, .link = link_of, .probe = probe, .doubt = doubt};
 }
 
-static void take_errors(struct daemon *d, const struct error_source *s)
+/* RFC 4301 section 6: an aid to find out what is wrong with a network. */
+static void note(struct error_source *s, const struct icmp_error *e, bool heard)
+{
+    char from[IP_TEXT], to[ENDPOINT_TEXT], size[24] = "";
+    if (e->mtu)
+        snprintf(size, sizeof size, " (MTU %u)", e->mtu);
+    log_limited(&s->limit, LOG_DEBUG, "core", "ICMP from %s about what went to %s: %s%s; %s", ip_format(&e->from, from),
+                endpoint_format(&e->remote, to), e->too_big ? "too big" : "unreachable", size,
+                heard ? "it is looked into" : "ignored");
+}
+
+static void take_errors(struct daemon *d, struct error_source *s)
 {
     for (unsigned i = 0; i < ERRORS_PER_TURN; i++) {
         struct icmp_error e;
@@ -45,6 +57,8 @@ static void take_errors(struct daemon *d, const struct error_source *s)
             break;
         bool heard = err == OK && dataplane_told(d->dataplane, &e, clock_now());
         stat_add(&d->stats, heard ? STAT_ICMP_HEARD : STAT_ICMP_IGNORED, 1);
+        if (err == OK)
+            note(s, &e, heard);
     }
 }
 

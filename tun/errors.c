@@ -49,11 +49,20 @@ enum err errors_open(uint8_t family, int *fd)
 enum err errors_read(int fd, uint8_t family, struct icmp_error *out)
 {
     uint8_t message[MESSAGE_MAX];
+    struct sockaddr_storage name;
+    struct endpoint from;
+    socklen_t len;
     ssize_t n;
-    do
-        n = recv(fd, message, sizeof message, 0);
-    while (n < 0 && errno == EINTR);
-    return n < 0 ? ERR_NOTFOUND : errors_parse(span_of(message, (size_t)n), family, out);
+    do {
+        len = sizeof name;
+        n = recvfrom(fd, message, sizeof message, 0, (struct sockaddr *)&name, &len);
+    } while (n < 0 && errno == EINTR);
+    if (n < 0)
+        return ERR_NOTFOUND;
+    TRY(errors_parse(span_of(message, (size_t)n), family, out));
+    TRY(endpoint_from_sockaddr(&name, &from));
+    out->from = from.ip;
+    return OK;
 }
 
 /* The quoted datagram's IP header; what it carried is left in r. */

@@ -12,6 +12,7 @@
 #include "core/base/ip.h"
 
 struct icmp_error {
+    struct ip from;                /* who says so, or whom somebody wants to have said it; errors_parse leaves it out */
     bool too_big;                  /* fragmentation needed, packet too big; else the destination is unreachable */
     uint32_t mtu;                  /* too_big: what would pass; 0: it does not say (RFC 1191 section 5) */
     uint8_t proto;                 /* of the quoted datagram: 17, 50 or 51 */

@@ -155,9 +155,10 @@ def fragments(middle, outer):
 @pytest.mark.parametrize('peer', ['', 'df = set', 'encap = raw', 'encap = raw\ndf = set', 'ah = sha256\ndf = set'])
 @pytest.mark.parametrize('outer', [4, 6])
 def test_what_forged_icmp_says_of_the_path_changes_nothing(lab, outer, peer):
-    a, middle, b = tunnel(lab, outer, peer)
+    a, middle, b = tunnel(lab, outer, peer, '[host]\nlog = debug\n')
     count_fragments(middle)
     forge(b, outer)
+    a.process.wait_text(r'debug core: ICMP from \S+ about what went to \S+: too big \(MTU \d+\); ')
     if outer == 6:
         assert 'mtu 1280' in a.host.run(f'ip -6 route get {ENDS[6][1]}').stdout  # the kernel believes it
     flow = Flow(a.host, b.host, INNER[4][1], 6)
