@@ -54,8 +54,8 @@ void audit_push(struct worker *w, struct audit_event *e)
         hold_back(w, i, worker_now(w));
 }
 
-void audit_sa(struct worker *w, enum stat_id reason, const struct sa *sa, uint64_t seq, const struct endpoint *from,
-              struct span packet)
+void audit_sa(struct worker *w, enum stat_id reason, const struct sa *sa, const struct esp_packet *p,
+              const struct endpoint *from, struct span packet)
 {
     if (!audit_wanted(w, reason))
         return;
@@ -66,7 +66,8 @@ void audit_sa(struct worker *w, enum stat_id reason, const struct sa *sa, uint64
     e.reason = reason;
     e.ah = sa->params.proto == PROTOCOL_AH;
     e.spi = sa->params.spi;
-    e.seq = seq;
+    e.seq = p->seq;
+    e.flow = p->outer.flow;
     e.policy_id = sa->params.policy_id;
     e.from = in ? *from : path.local;
     e.to = in ? path.local : path.remote;

@@ -23,6 +23,7 @@ struct audit_event {
     uint64_t seq;             /* 0: none */
     uint32_t policy_id;       /* SPD_NONE: none */
     struct endpoint from, to; /* outer; family 0: none */
+    uint32_t flow;            /* of IPv6, outer: its flow label; 0: none, or not known */
     struct flow inner;        /* family 0: can't be seen */
 };
 

@@ -63,6 +63,8 @@ const char *audit_format(const struct audit_event *e, const char *policy, const 
         add(&l, ", sequence number %llu", (unsigned long long)e->seq);
     if (e->from.ip.family)
         add(&l, ", %s -> %s", endpoint_format(&e->from, a), endpoint_format(&e->to, b));
+    if (e->flow)
+        add(&l, ", flow label 0x%05x", e->flow);
     if (e->inner.src.family)
         add_inner(&l, &e->inner);
     if (policy)

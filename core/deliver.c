@@ -47,7 +47,7 @@ static void dropped(struct worker *w, const struct batch *b, const struct esp_pa
     bool opened = p->drop == STAT_DROP_IN_SELECTOR && b->sa->params.mode == MODE_TUNNEL;
     worker_sa_drop(w, p->drop, 1, b->sa);
     if (p->drop != STAT_DROP_IN_DUMMY)
-        audit_sa(w, p->drop, b->sa, p->seq, &b->from, span_of(p->data, opened ? p->len : 0));
+        audit_sa(w, p->drop, b->sa, p, &b->from, span_of(p->data, opened ? p->len : 0));
 }
 
 static void note_flow(struct worker *w, const struct spd_entry *entry, const struct sa *sa, const struct esp_packet *p)
@@ -78,7 +78,7 @@ void deliver(struct worker *w, struct batch *b)
         }
         if (!selected(w, spd, entry, b->sa, p)) {
             worker_sa_drop(w, STAT_DROP_IN_SELECTOR, 1, b->sa);
-            audit_sa(w, STAT_DROP_IN_SELECTOR, b->sa, p->seq, &b->from, span_of(p->data, p->len));
+            audit_sa(w, STAT_DROP_IN_SELECTOR, b->sa, p, &b->from, span_of(p->data, p->len));
             continue;
         }
         if ((p->outer.tos & OUTER_ECN) && !transport && !decapsulated(w, b->sa, p))

@@ -62,6 +62,7 @@ static void flush(struct worker *w)
 struct early {
     struct endpoint from;
     uint8_t tos, ttl;
+    uint32_t flow;
     unsigned socket; /* which of the worker's */
 };
 
@@ -77,6 +78,7 @@ static void unknown_spi(struct worker *w, const struct bound_socket *s, const st
                                             .seq = packet.len >= seq + 4 ? get_be32(packet.data + seq) : 0,
                                             .policy_id = SPD_NONE,
                                             .from = rx->from,
+                                            .flow = rx->flow,
                                             .to = {.ip = rx->to, .port = s->s.local.port}});
 }
 
@@ -84,7 +86,8 @@ static void unknown_spi(struct worker *w, const struct bound_socket *s, const st
 static bool keep_early(struct worker *w, const struct bound_socket *s, const struct loop_rx *rx, uint32_t spi,
                        struct span packet)
 {
-    struct early e = {.from = rx->from, .tos = rx->tos, .ttl = rx->ttl, .socket = (unsigned)(s - w->sockets)};
+    struct early e = {
+        .from = rx->from, .tos = rx->tos, .ttl = rx->ttl, .flow = rx->flow, .socket = (unsigned)(s - w->sockets)};
     uint8_t record[sizeof e + EARLY_LEN];
     bool fits = packet.len <= EARLY_LEN && sad_expects_in(w->p.shared->sad, spi);
     if (fits) {
@@ -159,8 +162,11 @@ static void take_esp(struct worker *w, struct bound_socket *s, const struct loop
     if (b->sa->params.mode == MODE_TRANSPORT)
         transport_keep(b, data, dst, head);
     b->used += room_for(b->sa, rx, len, head);
-    b->v[b->n++] = (struct esp_packet){
-        .data = data, .len = len, .dst = dst, .head = (uint16_t)head, .outer = {.tos = rx->tos, .ttl = rx->ttl}};
+    b->v[b->n++] = (struct esp_packet){.data = data,
+                                       .len = len,
+                                       .dst = dst,
+                                       .head = (uint16_t)head,
+                                       .outer = {.tos = rx->tos, .ttl = rx->ttl, .flow = rx->flow}};
 }
 
 static void take_ike(struct worker *w, const struct bound_socket *s, const struct loop_rx *rx, struct span message)
@@ -272,7 +278,7 @@ void inbound_held(struct worker *w)
         memcpy(&e, raw.data, sizeof e);
         uint32_t len = (uint32_t)(raw.len - sizeof e);
         memcpy(packet, raw.data + sizeof e, len);
-        struct loop_rx rx = {.data = packet, .len = len, .tos = e.tos, .ttl = e.ttl, .from = e.from};
+        struct loop_rx rx = {.data = packet, .len = len, .tos = e.tos, .ttl = e.ttl, .flow = e.flow, .from = e.from};
         struct bound_socket *s = &w->sockets[e.socket];
         if (s->s.kind == SOCKET_UDP)
             take_esp(w, s, &rx, packet, len, 0);

@@ -117,12 +117,17 @@ static void account(struct worker *w, const struct batch *b, unsigned sealed, co
  * What the hard limits left over, of sequence numbers above all (RFC 4303 section 3.3.3). In transport mode a packet has
  * lost its IP header by now, and what is left could be taken for another one.
  */
-static void expired(struct worker *w, const struct batch *b, unsigned sealed)
+static void expired(struct worker *w, struct batch *b, unsigned sealed)
 {
     bool whole = b->sa->params.mode == MODE_TUNNEL;
     worker_sa_drop(w, STAT_DROP_OUT_EXPIRED, b->n - sealed, b->sa);
-    for (unsigned i = sealed; i < b->n; i++)
-        audit_sa(w, STAT_DROP_OUT_EXPIRED, b->sa, b->sa->seq, NULL, span_of(b->v[i].data, whole ? b->v[i].len : 0));
+    for (unsigned i = sealed; i < b->n; i++) {
+        struct esp_packet *p = &b->v[i];
+        p->seq = b->sa->seq;
+        if (!b->head[i]) /* of UDP the kernel makes the label */
+            p->outer.flow = 0;
+        audit_sa(w, STAT_DROP_OUT_EXPIRED, b->sa, p, NULL, span_of(p->data, whole ? p->len : 0));
+    }
 }
 
 /* A batch is of one superpacket or few: the first of them is as long as any. */

@@ -169,8 +169,8 @@ void cover_send(struct worker *w);
  */
 bool audit_wanted(struct worker *w, enum stat_id reason);
 void audit_push(struct worker *w, struct audit_event *e);
-void audit_sa(struct worker *w, enum stat_id reason, const struct sa *sa, uint64_t seq, const struct endpoint *from,
-              struct span packet);
+void audit_sa(struct worker *w, enum stat_id reason, const struct sa *sa, const struct esp_packet *p,
+              const struct endpoint *from, struct span packet);
 void audit_turn(struct worker *w);
 
 /* What the policy's packets go out on; NULL: nothing that was made for the policy as it is now. */

@@ -322,6 +322,7 @@ static bool raw_item(struct memory_net *n, uint8_t *packet, size_t len, struct i
         return false;
     unsigned addresses = v.ipv6 ? IPV6_SOURCE : IPV4_SOURCE, bytes = v.ipv6 ? 16 : 4;
     *header = (struct item){.header = {.tos = v.ipv6 ? (uint8_t)(get_be16(packet) >> 4) : packet[IPV4_TOS],
+                                       .flow = v.ipv6 ? get_be32(packet) & LOOP_FLOW_LABEL : 0,
                                        .df = !v.ipv6 && (get_be16(packet + IPV4_FRAGMENT) & IPV4_DF)},
                             .from = {.ip = ip_from_bytes(v.ipv6 ? 6 : 4, packet + addresses)},
                             .to = {.ip = ip_from_bytes(v.ipv6 ? 6 : 4, packet + addresses + bytes)}};
@@ -413,6 +414,7 @@ static bool take_rx(struct queue *q, enum loop_io_kind kind, struct loop_rx *rx)
         .segment = n > 1 ? (uint16_t)q->head->len : 0,
         .tos = q->head->header.tos,
         .ttl = q->head->header.ttl,
+        .flow = q->head->header.flow,
         .cut = q->head->header.cut,
         .from = q->head->from,
         .to = q->head->to.ip,

@@ -32,7 +32,8 @@ void memory_net_tap(struct memory_net *n,
 struct memory_header {
     uint8_t tos, ttl; /* ttl: 0: the host's default; of UDP */
     bool df;
-    bool cut; /* what arrives of it is not all, as its host's kernel says */
+    uint32_t flow; /* of raw sockets over IPv6: the flow label */
+    bool cut;      /* what arrives of it is not all, as its host's kernel says */
 };
 /* A router on the way: sees each datagram that the tap let pass, and may change what stands in its header. NULL: none. */
 void memory_net_router(struct memory_net *n,

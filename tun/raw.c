@@ -10,9 +10,6 @@
 
 #include "tun/sockopt.h"
 
-#ifndef IPV6_FLOWINFO
-#define IPV6_FLOWINFO 11 /* linux/in6.h, which can't stand beside netinet/in.h */
-#endif
 #ifndef IPV6_HDRINCL
 #define IPV6_HDRINCL 36
 #endif

@@ -4,6 +4,10 @@
 
 #include <stdbool.h>
 
+#ifndef IPV6_FLOWINFO
+#define IPV6_FLOWINFO 11 /* linux/in6.h, which can't stand beside netinet/in.h */
+#endif
+
 bool set_int(int fd, int level, int option, int value);
 /* As large as we may have them; the kernel caps the plain variants by net.core.[rw]mem_max. */
 void set_buffers(int fd);

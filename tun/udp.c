@@ -37,7 +37,7 @@ static bool set_ip(int fd, uint8_t family)
 {
     if (family == 6)
         return set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1) && set_int(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1) &&
-               set_int(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1) && set_discovery(fd, 6, IPV6_PMTUDISC_DONT);
+               set_int(fd, IPPROTO_IPV6, IPV6_FLOWINFO, 1) && set_discovery(fd, 6, IPV6_PMTUDISC_DONT);
     return set_int(fd, IPPROTO_IP, IP_PKTINFO, 1) && set_int(fd, IPPROTO_IP, IP_RECVTOS, 1) &&
            set_discovery(fd, 4, IP_PMTUDISC_OMIT);
 }

@@ -24,10 +24,11 @@
 #define LOOP_SLOTS 96              /* slots of one loop */
 #define LOOP_BATCH 64              /* most items that one callback hands over */
 #define LOOP_RX_SIZE (65536 + 512) /* whole GRO datagram or TUN superpacket, with headers */
-#define LOOP_HEAD_MAX 8232  /* IPv6 header, and hop-by-hop, routing and twice destination options of 2,048 bytes */
-#define LOOP_SEGMENTS 63    /* most datagrams of one segmented send: kernels before 6.9 refuse 64 */
-#define LOOP_SEND_MAX 65000 /* most bytes of one segmented send */
-#define LOOP_IOV_MAX 72     /* most pieces of one TUN write */
+#define LOOP_HEAD_MAX 8232       /* IPv6 header, and hop-by-hop, routing and twice destination options of 2,048 bytes */
+#define LOOP_SEGMENTS 63         /* most datagrams of one segmented send: kernels before 6.9 refuse 64 */
+#define LOOP_SEND_MAX 65000      /* most bytes of one segmented send */
+#define LOOP_FLOW_LABEL 0xfffffu /* its bits in an IPv6 header's first word; the traffic class stands before it */
+#define LOOP_IOV_MAX 72          /* most pieces of one TUN write */
 
 struct loop;
 struct loop_io;    /* a packet descriptor: a TUN queue, or a UDP or raw socket */
@@ -58,6 +59,7 @@ struct loop_rx {
     uint8_t tos;          /* UDP, raw: outer TOS or traffic class; 0 where the socket does not tell */
     uint8_t ttl;          /* UDP: TTL or hop limit; 0 likewise */
     bool cut;             /* UDP, raw: some of it, or of what the socket told about it, is missing: of no use */
+    uint32_t flow;        /* UDP, raw, of IPv6: the flow label; 0: none, or the socket does not tell */
     struct endpoint from; /* UDP, raw: sender; raw: port 0 */
     struct ip to;         /* UDP, raw: address it was sent to; family 0 where unknown */
 };

@@ -137,6 +137,10 @@ static void read_control(const struct cmsghdr *c, struct loop_rx *rx)
         rx->tos = data[0];
     } else if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_TCLASS) {
         rx->tos = (uint8_t)value;
+    } else if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_FLOWINFO && len >= sizeof value) {
+        uint32_t info = ntohl((uint32_t)value);
+        rx->tos = (uint8_t)(info >> 20);
+        rx->flow = info & LOOP_FLOW_LABEL;
     } else if ((c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_TTL) ||
                (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_HOPLIMIT)) {
         rx->ttl = (uint8_t)value;
@@ -160,6 +164,7 @@ void msg_received(struct msghdr *hdr, struct loop_rx *rx)
     rx->segment = 0;
     rx->tos = 0;
     rx->ttl = 0;
+    rx->flow = 0;
     rx->cut = hdr->msg_flags & (MSG_TRUNC | MSG_CTRUNC);
     rx->from = (struct endpoint){.port = 0};
     rx->to = (struct ip){.family = 0};

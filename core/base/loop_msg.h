@@ -11,6 +11,10 @@
 
 #include "core/base/loop.h"
 
+#ifndef IPV6_FLOWINFO
+#define IPV6_FLOWINFO 11 /* linux/in6.h, which can't stand beside netinet/in.h */
+#endif
+
 /* Room for the sender's address and for the control data of a received message: PKTINFO; UDP_GRO, TOS, TTL. */
 #define MSG_RX_NAME 32
 #define MSG_RX_CONTROL (CMSG_SPACE(sizeof(struct in6_pktinfo)) + 3 * CMSG_SPACE(sizeof(int)))

@@ -8,10 +8,6 @@
 #include "core/base/cursor.h"
 #include "core/base/loop_msg.h"
 
-#ifndef IPV6_FLOWINFO
-#define IPV6_FLOWINFO 11 /* linux/in6.h, which can't stand beside netinet/in.h */
-#endif
-
 #define MESSAGES 32             /* of one recvmmsg */
 #define CONTROL (HEADERS + 256) /* extension headers, PKTINFO, TOS, hop limit, flow label */
 #define HEADERS LOOP_HEAD_MAX   /* room before the payload for the IPv6 header and what belongs to it */

@@ -112,6 +112,35 @@ static void ah_is_told_as_ah(void **state)
     assert_int_equal(last(1)->seq, 1);
 }
 
+/* RFC 4303 section 4 wants the flow label too. */
+static void over_ipv6_the_flow_label_is_told(void **state)
+{
+    (void)state;
+    rig_setup_ipv6(&rig, 7, "encap = raw\npackets = 4\n");
+    rig_up(&rig);
+    rig_run(&rig, 100 * NS_PER_MS);
+    rig.wire_count = 0;
+    rig.keep_wire = true;
+    uint32_t flow = rig_out_sa(&rig, 0)->flow;
+    send_udp(2);
+    assert_int_equal(rig.wire_count, 1);
+    assert_int_equal(get_be32(rig.wire[0].data) & 0xfffff, flow);
+    again();
+    rig_run(&rig, 3 * NS_PER_MS);
+    assert_int_equal(last(1)->reason, STAT_DROP_IN_REPLAY);
+    assert_int_equal(last(1)->flow, flow);
+    rig.wire[0].data[40] ^= 0x0f; /* the SPI */
+    again();
+    rig_run(&rig, 3 * NS_PER_MS);
+    assert_int_equal(last(1)->reason, STAT_DROP_IN_SPI);
+    assert_int_equal(last(1)->flow, flow);
+    for (unsigned i = 0; i < 6; i++)
+        rig_inject_udp(&rig, 2);
+    rig_run(&rig, NS_PER_MS);
+    assert_int_equal(last(0)->reason, STAT_DROP_OUT_EXPIRED);
+    assert_int_equal(last(0)->flow, flow);
+}
+
 static void what_the_tun_brings_is_reported(void **state)
 {
     (void)state;
@@ -248,6 +277,8 @@ static void lines_say_all_there_is(void **state)
     assert_non_null(strstr(audit_format(&e, NULL, NULL, NULL, text), "10.1.0.1 protocol 1 type 8 code 3, at 1970"));
     e.inner.ports_known = false;
     assert_non_null(strstr(audit_format(&e, NULL, NULL, NULL, text), "10.1.0.1 protocol 1, at 1970"));
+    e.flow = 0x1a;
+    assert_non_null(strstr(audit_format(&e, NULL, NULL, NULL, text), "192.0.2.2:4500, flow label 0x0001a, inside"));
     e.ah = true;
     assert_non_null(strstr(audit_format(&e, NULL, NULL, NULL, text), ", AH SPI 0x0000010a, "));
     e.summary = true;
@@ -276,6 +307,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(what_the_wire_brings_is_reported, teardown),
         cmocka_unit_test_teardown(ah_is_told_as_ah, teardown),
+        cmocka_unit_test_teardown(over_ipv6_the_flow_label_is_told, teardown),
         cmocka_unit_test_teardown(what_the_tun_brings_is_reported, teardown),
         cmocka_unit_test_teardown(packets_outside_the_selectors_are_reported, teardown),
         cmocka_unit_test_teardown(ports_are_not_reported_as_a_header, teardown),

@@ -24,6 +24,7 @@
 
 #include "core/base/cursor.h"
 #include "core/base/loop.h"
+#include "core/base/loop_msg.h"
 
 #define ITEMS 1024
 #define BYTES (4 << 20)
@@ -279,6 +280,28 @@ static void test_refused_segmentation_is_sent_singly(void **state)
         skip();
     segmented_transfer(t, rx, tx, local(rx), 10);
     assert_int_equal(t->a.count, 400);
+}
+
+static void test_tells_flow_labels(void **state)
+{
+    struct bench *t = bench(state);
+    int rx = udp("::1", 0), tx = udp("::", 0), one = 1;
+    if (rx < 0)
+        skip(); /* no IPv6 here */
+    assert_int_equal(setsockopt(rx, IPPROTO_IPV6, IPV6_RECVTCLASS, &(int){0}, sizeof(int)), 0);
+    assert_int_equal(setsockopt(rx, IPPROTO_IPV6, IPV6_FLOWINFO, &one, sizeof one), 0);
+    struct loop_io *in = open_io(t, rx, LOOP_UDP, &t->a), *out = open_io(t, tx, LOOP_UDP, &t->b);
+    struct loop_slot *slot = loop_slot_get(t->loop);
+    struct loop_tx send = {.slot = slot, .data = slot->data, .len = 3, .tos = 0xb8, .to = local(rx)};
+    loop_send(t->loop, out, &send);
+    loop_slot_put(t->loop, slot);
+    turn_until(t, &t->a, 3);
+    assert_int_equal(t->a.item[0].tos, 0xb8);
+    assert_in_range(t->a.item[0].flow, 1, 0xfffff); /* Linux makes one of the addresses and ports */
+    loop_io_close(t->loop, in);
+    loop_io_close(t->loop, out);
+    close(rx);
+    close(tx);
 }
 
 static void test_sends_with_chosen_source_tos_and_ttl(void **state)
@@ -887,6 +910,7 @@ int main(void)
         BOTH(test_segmented_send_arrives_whole_and_in_order),
         BOTH(test_refused_segmentation_is_sent_singly),
         BOTH(test_sends_with_chosen_source_tos_and_ttl),
+        BOTH(test_tells_flow_labels),
         BOTH(test_what_is_cut_off_is_said),
         BOTH(test_ipv6_and_mapped_addresses),
         BOTH(test_refused_sends_are_reported),
