@@ -119,6 +119,28 @@ def test_a_path_that_shrinks_in_mid_transfer(lab, outer, peer, icmp):
     assert child(b)['path_mtu'] == 1500  # the other direction is another path
 
 
+# Jumbo frames at home, and on the way Ethernet, PPPoE, GRE, and the least that IPv6 has.
+@pytest.mark.parametrize('first, second', [(9000, 1500), (1500, 9000), (9000, 1280), (1500, 1492), (1500, 1476)])
+@pytest.mark.parametrize('outer', [4, 6])
+def test_a_path_smaller_than_its_first_link(lab, outer, first, second):
+    left, middle, right = road(lab)
+    for host, device, mtu in ((left, 'eth0', first), (middle, 'm1', first), (middle, 'm2', second), (right, 'eth0', second)):
+        host.run('ip', 'link', 'set', device, 'mtu', str(mtu))
+    a, b = Adit(left, ini(1, outer)).start(), Adit(right, ini(2, outer)).start()
+    a.up('other')
+    for family, (source, target) in INNER.items():
+        for size in (56, 1200, 1400, 1472, 3000, 8000):
+            left.ping(target, 1, size, source=source, check=False, timeout=1)  # the first long ones may find it out
+        tcp_transfer(left, right, target, 10, port=7001)
+        tcp_transfer(right, left, source, 10, port=7002)
+    for adit in (a, b):
+        wait_for('the size of the path', lambda: child(adit)['path_mtu_probed'] and child(adit)['path_mtu'] == min(first, second), 40)
+    for source, target in INNER.values():
+        left.ping(target, 1, 8000, source=source, check=False, timeout=1)  # its sender is told
+        for size in (56, 1200, 1400, 1472, 3000, 8000):
+            left.ping(target, 2, size, source=source)
+
+
 # What anybody can send: errors that quote what is known of us, and an echo, which the kernel believes every time.
 FORGE = '''
 from scapy.all import ICMP, ICMPv6EchoRequest, ICMPv6PacketTooBig, IP, IPv6, UDP, Raw, send
