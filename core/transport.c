@@ -116,7 +116,7 @@ void frame_transport(struct worker *w, struct sa *sa, struct segments *s, const 
     struct framing f = {.outer = outer, .mss = mss};
     enum stat_id drop = STAT_COUNT;
     if (ip_view_parse(&v, span_of(s->packet, s->len)) != OK || ip_view_insertion(&v, s->packet, &f.in) != OK ||
-        (sa->params.proto == PROTOCOL_AH && !ah_covers(s->packet, f.in.offset)))
+        f.in.offset > LOOP_HEAD_MAX || (sa->params.proto == PROTOCOL_AH && !ah_covers(s->packet, f.in.offset)))
         drop = STAT_DROP_OUT_TRANSPORT;
     while (drop == STAT_COUNT && segment_more(s))
         drop = frame_one(w, sa, s, &f);

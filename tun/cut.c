@@ -36,8 +36,12 @@ enum err cut_begin(struct cut *c, struct span packet, uint32_t room)
     TRY(ip_view_parse(&ip, packet));
     if (ip.ipv6)
         return ERR_SYNTAX;
-    if (get_be16(packet.data + IPV4_FRAGMENT) & IPV4_DF)
+    uint16_t field = get_be16(packet.data + IPV4_FRAGMENT);
+    if (field & IPV4_DF)
         return ERR_MISMATCH;
+    /* Beyond what a datagram can be offsets would begin anew, and a piece would pass for the first one, with ports. */
+    if ((field & IPV4_FRAGMENT_OFFSET) * UNIT + ip.len > UINT16_MAX)
+        return ERR_SYNTAX;
     if (room < ip.header_len + UNIT)
         return ERR_RANGE;
     *c = (struct cut){.packet = packet.data, .len = ip.len, .header_len = ip.header_len, .room = room};

@@ -27,7 +27,7 @@ struct cut {
 
 /*
  * Checksums must be complete (after segment_next). room: bytes that each fragment may have at most.
- * Errors: TRUNCATED, SYNTAX (no sound IPv4 packet), MISMATCH (it has DF), RANGE (no room for 8 bytes behind the header).
+ * Errors: TRUNCATED, SYNTAX (no sound IPv4 packet, or a fragment of one that can't be), MISMATCH (it has DF), RANGE (no room for 8 bytes behind the header).
  */
 MUST_USE enum err cut_begin(struct cut *c, struct span packet, uint32_t room);
 /*

@@ -72,6 +72,17 @@ static void a_fragment_is_cut_into_fragments_of_the_same_packet(void **state)
 }
 
 /* RFC 791 section 3.1: the first has all options, the others those with the copied flag. */
+/* Behind 64 KiB the offset would be 0 again, and a fragment of this one would bring ports that nobody has looked at. */
+static void a_fragment_of_more_than_a_datagram_is_not_cut(void **state)
+{
+    struct cut c;
+    (void)state;
+    for (uint16_t offset = 0x1f00; offset <= 0x1fff; offset++) {
+        size_t n = build(offset, 1000);
+        assert_int_equal(cut_begin(&c, span_of(packet, n), 68), offset * 8u + n > 65535 ? ERR_SYNTAX : OK);
+    }
+}
+
 static void only_copied_options_are_in_later_fragments(void **state)
 {
     (void)state;
@@ -164,6 +175,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fragments_make_the_packet_again),
         cmocka_unit_test(a_fragment_is_cut_into_fragments_of_the_same_packet),
+        cmocka_unit_test(a_fragment_of_more_than_a_datagram_is_not_cut),
         cmocka_unit_test(only_copied_options_are_in_later_fragments),
         cmocka_unit_test(what_can_not_be_cut_is_refused),
         cmocka_unit_test(ipv6_is_cut_behind_what_is_for_the_way),
