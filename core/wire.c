@@ -1,6 +1,14 @@
 /* What is framed is sealed as a batch and sent, with segmentation where lengths allow it. */
 #include "core/worker_impl.h"
+#include "tun/packet.h"
 #include "tun/raw.h"
+
+/* Whether a socket sends by that path; it may do so from any address. port: 0 of a raw one. */
+static bool fits(const struct worker_socket *s, enum worker_socket_kind kind, const struct path *path, uint16_t port)
+{
+    return s->kind == kind && s->local.ip.family == path->remote.ip.family && s->local.port == port &&
+           (ip_is_any(&s->local.ip) || ip_equal(&s->local.ip, &path->local.ip));
+}
 
 /* df: the socket that sends so, where there is one for this address and we know which source it shall name. */
 static struct loop_io *socket_for(struct worker *w, const struct batch *b, bool df)
@@ -13,8 +21,7 @@ static struct loop_io *socket_for(struct worker *w, const struct batch *b, bool 
     df = df && !ip_is_any(&path->local.ip);
     for (unsigned i = 0; i < w->p.socket_count; i++) {
         const struct worker_socket *s = &w->sockets[i].s;
-        if (s->kind != kind || s->local.ip.family != path->remote.ip.family || s->local.port != path->local.port ||
-            !(ip_is_any(&s->local.ip) || ip_equal(&s->local.ip, &path->local.ip)))
+        if (!fits(s, kind, path, path->local.port))
             continue;
         if (s->df == df)
             return w->sockets[i].io;
@@ -24,25 +31,44 @@ static struct loop_io *socket_for(struct worker *w, const struct batch *b, bool 
     return found;
 }
 
-/* How many of the n sealed packets from i on are one send, and its bytes. */
-static unsigned run_of(const struct batch *b, unsigned i, unsigned n, uint32_t *bytes)
+/* A raw socket that sends from the address of a UDP path, or NULL. */
+static struct loop_io *raw_beside(struct worker *w, const struct path *path)
+{
+    for (unsigned i = 0; i < w->p.socket_count && !ip_is_any(&path->local.ip); i++)
+        if (fits(&w->sockets[i].s, SOCKET_ESP, path, 0))
+            return w->sockets[i].io;
+    return NULL;
+}
+
+/* How many of the n sealed packets from i on are one send, and its bytes. alone: just the first. */
+static unsigned run_of(const struct batch *b, unsigned i, unsigned n, bool alone, uint32_t *bytes)
 {
     uint32_t size = b->v[i].len, total = size;
     unsigned k = i + 1;
-    while (!b->head[i] && k < n && k - i < LOOP_SEGMENTS && b->v[k - 1].len == size && b->v[k].len <= size &&
+    while (!b->head[i] && !alone && k < n && k - i < LOOP_SEGMENTS && b->v[k - 1].len == size && b->v[k].len <= size &&
            total + b->v[k].len <= LOOP_SEND_MAX && outer_alike(&b->v[k].outer, &b->v[i].outer))
         total += b->v[k++].len;
     *bytes = b->head[i] + total;
     return k - i;
 }
 
-/* A packet of a raw socket that has to go in fragments, and has. */
-static bool pieces(struct worker *w, struct loop_io *io, const struct batch *b, const struct outer *outer,
-                   const struct loop_tx *tx)
+/* What may go in fragments, and has to: from a raw socket, or over IPv6. */
+static bool too_long(const struct batch *b, unsigned i)
 {
     uint32_t max = atomic_load_explicit(&b->sa->datagram_max, memory_order_relaxed);
-    return max && tx->len > max && !outer->df &&
-           pieces_send(w, io, tx, b->sa->params.proto == PROTOCOL_AH ? RAW_AH : RAW_ESP, max);
+    bool udp6 = !b->head[i] && b->path.remote.ip.family == 6;
+    uint32_t head = udp6 ? OUTER_IPV6 + UDP_HEADER : b->head[i];
+    return max && head && head + b->v[i].len > max && !b->v[i].outer.df;
+}
+
+/* Sends a packet that is too long. False: it has not been sent, and the kernel is to do what it can. */
+static bool pieces(struct worker *w, struct loop_io *io, const struct batch *b, unsigned i, const struct loop_tx *tx)
+{
+    uint32_t max = atomic_load_explicit(&b->sa->datagram_max, memory_order_relaxed);
+    if (b->head[i])
+        return pieces_send(w, io, tx, b->sa->params.proto == PROTOCOL_AH ? RAW_AH : RAW_ESP, max);
+    struct loop_io *raw = raw_beside(w, &b->path);
+    return raw && pieces_send_udp(w, raw, tx, &b->path, &b->v[i].outer, max);
 }
 
 /*
@@ -61,7 +87,8 @@ static void send_sealed(struct worker *w, struct batch *b, unsigned n)
             return;
         }
         uint32_t bytes;
-        run = run_of(b, i, n, &bytes);
+        bool over = too_long(b, i);
+        run = run_of(b, i, n, over, &bytes);
         struct loop_tx tx = {
             .slot = b->slot,
             .data = b->v[i].data - b->head[i],
@@ -73,7 +100,7 @@ static void send_sealed(struct worker *w, struct batch *b, unsigned n)
             .to = b->path.remote,
             .from = b->path.local.ip,
         };
-        if (b->head[i] && pieces(w, io, b, outer, &tx))
+        if (over && pieces(w, io, b, i, &tx))
             continue;
         loop_send(w->loop, io, &tx);
         worker_count(w, STAT_TX_CALLS, 1);

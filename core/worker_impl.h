@@ -137,6 +137,9 @@ uint16_t frame_identification(struct worker *w);
  * be cut (DF), or all buffers are in flight; nothing has been sent.
  */
 bool pieces_send(struct worker *w, struct loop_io *io, const struct loop_tx *whole, uint8_t protocol, uint32_t max);
+/* The same of a UDP datagram over IPv6, which leaves by a raw socket then. */
+bool pieces_send_udp(struct worker *w, struct loop_io *raw, const struct loop_tx *datagram, const struct path *path,
+                     const struct outer *outer, uint32_t max);
 /* transport.c: the same for an SA in transport mode. mss: SYNs are to be clamped to that; 0: they are not. */
 void frame_transport(struct worker *w, struct sa *sa, struct segments *s, const struct outer *outer, uint16_t mss);
 /*

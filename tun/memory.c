@@ -337,6 +337,22 @@ static bool raw_item(struct memory_net *n, uint8_t *packet, size_t len, struct i
     return true;
 }
 
+/* A UDP datagram over IPv6 that a raw socket has sent is one like any other, if its checksum is right. */
+static void take_udp(struct item *it)
+{
+    uint32_t head = IPV6_HEADER + UDP_HEADER;
+    const uint8_t *udp = it->data + IPV6_HEADER;
+    if (it->data[0] >> 4 != 6 || it->len < head || get_be16(udp + UDP_LENGTH) != it->len - IPV6_HEADER ||
+        checksum_fold(checksum_add(pseudo_addresses(it->data, true) + PROTO_UDP + it->len - IPV6_HEADER, udp,
+                                   it->len - IPV6_HEADER)) != 0xffff)
+        return;
+    it->from.port = get_be16(udp);
+    it->to.port = get_be16(udp + 2);
+    it->protocol = 0;
+    it->len -= head;
+    memmove(it->data, it->data + head, it->len);
+}
+
 /* What is left of an IP packet at the host it was for: fragments wait for the rest of their datagram. NULL: nothing yet. */
 static struct item *put_together(struct memory_net *n, struct item *it)
 {
@@ -355,6 +371,8 @@ static struct item *put_together(struct memory_net *n, struct item *it)
         all->header = header.header;
         all->protocol = header.protocol;
         all->spi_at = header.spi_at;
+        if (all->protocol == PROTO_UDP)
+            take_udp(all);
         return all;
     }
     free(all);

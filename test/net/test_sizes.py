@@ -223,6 +223,25 @@ def test_without_df_it_is_fragmented_as_configured(lab, outer, peer, fragment):
     assert counter(a, 'drop_out_too_big') == 0
 
 
+@pytest.mark.parametrize('peer', ['', 'encap = raw'])
+def test_fragments_fit_a_path_of_which_no_icmp_tells(lab, peer):
+    """Over IPv6, where routers don't fragment, and the kernel would by what it was told."""
+    a, middle, b = tunnel(lab, 6, f'{peer}\nfragment = after')
+    silence(middle)
+    flow = Flow(a.host, b.host, INNER[6][1], 12)  # so that the host learns nothing of the other target
+    wait_for('the path to be known', lambda: child(a)['path_mtu_probed'], 10)
+    middle.run('ip', 'link', 'set', 'm2', 'mtu', '1280')
+    flow.done()
+    assert child(a)['path_mtu'] == 1280
+    a.host.run('ip', 'link', 'set', 'adit0', 'mtu', '3000')  # else the host fragments by itself
+    source, target = INNER[4]
+    receiver = b.host.spawn(PYTHON, '-c', UDP_SINK.format(target=target), log='sink.log')
+    receiver.wait_text('ready')
+    a.host.run(PYTHON, '-c', UDP.format(source=source, target=target, length=2500, pmtu=0))
+    receiver.wait_text('2500', 5)
+    assert counter(a, 'drop_out_send') == 0
+
+
 UDP = '''
 import socket
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

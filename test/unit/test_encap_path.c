@@ -576,7 +576,7 @@ static void fragmented_datagrams_pass_whole(void **state)
             expect_packet(1, pieces.len, kind < 2 || i == 0); /* an Identification of 0 is made another one */
             assert_int_equal(rig_stat(&rig, 0, STAT_OUT_PACKETS), i + 1);
             assert_int_equal(rig_stat(&rig, 1, STAT_IN_PACKETS), i + 1);
-            if (kind < 2) { /* the kernel's part */
+            if (kind == 0) { /* the kernel's part */
                 assert_int_equal(l.n, 1);
                 continue;
             }
@@ -614,7 +614,7 @@ static void the_first_datagram_waits_whole_for_its_sa(void **state)
 static void outer_fragments_fit_the_path(void **state)
 {
     (void)state;
-    for (unsigned kind = 2; kind < 6; kind++) {
+    for (unsigned kind = 1; kind < 6; kind++) {
         struct longest l = {0};
         setup_transport(kind, "");
         atomic_store(&sa_of(0)->datagram_max, 900);
@@ -624,7 +624,7 @@ static void outer_fragments_fit_the_path(void **state)
             inject(&pieces, k);
         rig_run(&rig, 3 * NS_PER_MS);
         memory_net_tap(rig.net, NULL, NULL);
-        expect_packet(1, pieces.len, false);
+        expect_packet(1, pieces.len, kind == 1);
         assert_true(l.len > 880 && l.len <= 900);
         if (kind < 5)
             rig_teardown(&rig);
