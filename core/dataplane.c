@@ -90,7 +90,7 @@ struct dataplane {
     struct timer renewal;        /* of the SPD: instances have come or gone */
     ns_t renewed;                /* when that was done last */
     struct spd_maker *maker;     /* at it; NULL: none is */
-    bool reloading;              /* what is listed and made is for another configuration, so renewals wait */
+    bool reloading;              /* an SPD of another configuration is made, or waits for that: so do renewals */
     struct entries listing;      /* for that */
     uint32_t prepared;           /* SPDs, numbered */
     struct instance *idle;       /* instances that had no Child SA lately */
@@ -345,8 +345,10 @@ enum err dataplane_prepare_end(struct dataplane *d, struct spd **out)
 {
     struct spd_maker *m = d->maker;
     d->maker = NULL;
-    d->reloading = false;
-    return spd_maker_end(m, out);
+    enum err e = spd_maker_end(m, out);
+    if (e != OK)
+        dataplane_prepare_drop(d);
+    return e;
 }
 
 static void instance_free(struct dataplane *d, struct instance *i)
@@ -366,6 +368,7 @@ static void instance_free(struct dataplane *d, struct instance *i)
 void dataplane_commit(struct dataplane *d, const struct config *c, struct spd *spd)
 {
     d->config = c;
+    d->reloading = false; /* until now: a renewal would have been of the other configuration, and of other instances */
     struct spd *old = atomic_exchange(&d->p.shared->spd, spd);
     if (old) {
         epoch_wait(d->p.shared->epoch);
@@ -455,8 +458,8 @@ static void renewal_fire(struct timer *t, void *ctx, ns_t now)
         log_line(LOG_WARN, "core", "no new SPD: clients that have come or gone wait for the next attempt: %s",
                  err_text(e));
         timer_set(d->p.timers, &d->renewal, now + NS_PER_S);
-    } else if (d->maker || d->listing.v) {
-        timer_set(d->p.timers, &d->renewal, now + (d->maker ? RENEWAL_LOOK : 0));
+    } else if (d->maker || d->listing.v || d->reloading) {
+        timer_set(d->p.timers, &d->renewal, now + (d->maker || d->reloading ? RENEWAL_LOOK : 0));
     }
 }
 

@@ -31,8 +31,9 @@ void dataplane_free(struct dataplane *d); /* workers have ended; frees the SPD s
 MUST_USE enum err dataplane_prepare(struct dataplane *d, const struct config *c, struct spd **out);
 /*
  * The same, mostly in a thread of its own: begun, gone on with until then, or until it is over and the thread has begun,
- * looked after, and ended before anything else is prepared. The config must stay meanwhile. Who comes meanwhile is in
- * the next one. On errors, and after dataplane_prepare_drop, nothing of it is left.
+ * looked after, and ended before anything else is prepared. The config must stay meanwhile. Who comes until it is put in
+ * force is in the next one, soon after. On errors nothing of it is left; an SPD that is not put in force is the caller's
+ * to free, after dataplane_prepare_drop.
  */
 MUST_USE enum err dataplane_prepare_begin(struct dataplane *d, const struct config *c);
 MUST_USE enum err dataplane_prepare_some(struct dataplane *d, ns_t until, bool *over);

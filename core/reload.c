@@ -194,6 +194,7 @@ static void begin(struct daemon *d)
 /* The host, or memory, does not allow it, which has been said: what was added is taken back. */
 static void undo(struct daemon *d)
 {
+    dataplane_prepare_drop(d->dataplane);
     daemon_settle(d);
     d->reload.stage = RELOAD_UNDOING;
 }

@@ -445,7 +445,8 @@ static void test_clients_come_and_go_while_a_reload_is_compiled(void **state)
     struct config next = {.policies = list, .policy_count = 2};
     struct spd *spd;
     struct ike_child a = client_make(r, 1, "a@x", "10.2.0.1/32"), b = client_make(r, 2, "b@x", "10.2.0.2/32"),
-                     c = client_make(r, 3, "c@x", "10.2.0.3/32"), d = client_make(r, 4, "d@x", "10.2.0.4/32");
+                     c = client_make(r, 3, "c@x", "10.2.0.3/32"), d = client_make(r, 4, "d@x", "10.2.0.4/32"),
+                     e = client_make(r, 5, "e@x", "10.2.0.5/32"), f = client_make(r, 6, "f@x", "10.2.0.6/32");
     install(r, &a);
     install(r, &b);
     begin(r, &next);
@@ -456,18 +457,25 @@ static void test_clients_come_and_go_while_a_reload_is_compiled(void **state)
     timer_run(&r->timers, 10 * NS_PER_S); /* a renewal that is due waits */
     assert_int_equal(child_for(r, "10.2.0.1"), 1);
     assert_int_equal(dataplane_prepare_end(r->d, &spd), OK);
+    install(r, &e); /* the engine and the firewall are made ready meanwhile */
+    dataplane_remove(r->d, 1, false, 11 * NS_PER_S);
+    timer_run(&r->timers, 11 * NS_PER_S);
+    install(r, &f);
     dataplane_commit(r->d, &next, spd);
     memset(r->policies, 0xee, sizeof r->policies);
-    assert_int_equal(child_for(r, "10.2.0.1"), 1);
+    assert_int_equal(child_for(r, "10.2.0.1"), 0); /* its number is not another's yet */
     assert_int_equal(child_for(r, "10.2.0.2"), 0);
     timer_run(&r->timers, 20 * NS_PER_S);
     timer_run(&r->timers, 21 * NS_PER_S);
     assert_int_equal(child_for(r, "10.2.0.3"), 3);
+    assert_int_equal(child_for(r, "10.2.0.5"), 5);
+    assert_int_equal(child_for(r, "10.2.0.6"), 6);
     /* One that comes to nothing leaves the other in force, and clients go on. */
     d.policy = &copies[0];
     begin(r, &next);
     install(r, &d);
     assert_int_equal(dataplane_prepare_end(r->d, &spd), OK);
+    dataplane_prepare_drop(r->d);
     spd_free(spd);
     timer_run(&r->timers, 30 * NS_PER_S);
     timer_run(&r->timers, 31 * NS_PER_S);
