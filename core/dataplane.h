@@ -42,7 +42,7 @@ bool dataplane_prepare_done(const struct dataplane *d);
 MUST_USE enum err dataplane_prepare_end(struct dataplane *d, struct spd **out);
 /*
  * Puts it in force, waits until no worker looks at the old one, and frees that. The config must outlive it. SAs that were
- * made for another version of their policy carry nothing out from then on.
+ * made for another version of their policy carry nothing from then on, in neither direction.
  */
 void dataplane_commit(struct dataplane *d, const struct config *c, struct spd *spd);
 /*

@@ -30,6 +30,13 @@ static bool selected(const struct worker *w, const struct spd *spd, const struct
     return found == entry;
 }
 
+/* NULL: its policy has gone, or is another one now, perhaps of another peer, or not to be protected at all. */
+static const struct spd_entry *entry_of(const struct spd *spd, const struct sa *sa)
+{
+    const struct spd_entry *entry = spd_find(spd, sa->params.policy_id);
+    return entry && entry->policy->version == sa->params.version ? entry : NULL;
+}
+
 /* What the path says about congestion (RFC 6040 section 4.2). False: the packet is to be dropped, which is counted. */
 static bool decapsulated(struct worker *w, struct sa *sa, const struct esp_packet *p)
 {
@@ -61,7 +68,7 @@ static void note_flow(struct worker *w, const struct spd_entry *entry, const str
 void deliver(struct worker *w, struct batch *b)
 {
     const struct spd *spd = atomic_load_explicit(&w->p.shared->spd, memory_order_acquire);
-    const struct spd_entry *entry = spd_find(spd, b->sa->params.policy_id);
+    const struct spd_entry *entry = entry_of(spd, b->sa);
     uint16_t mss4 = frame_mss(w, b->sa, false), mss6 = frame_mss(w, b->sa, true);
     bool transport = b->sa->params.mode == MODE_TRANSPORT, tap = tapped(w), log = entry && entry->policy->flow_log;
     uint64_t packets = 0, bytes = 0;

@@ -449,6 +449,7 @@ static void answer(struct ike_sa *sa, enum err err, uint8_t method, struct span 
 static void initiator_proven(struct ike_sa *sa, struct run *run)
 {
     char text[TEXT_MAX], id[IDENTITY_TEXT], why[TEXT_MAX / 2];
+    run_settle(run); /* amid a reload: its Child SA is to be of the policies as they are now */
     if (!suite_allowed(&sa->choice, &run->peer->ike)) {
         snprintf(text, sizeof text, "%s (id %s) came with an IKE suite that its proposals don't allow", run->peer->name,
                  identity_format(&sa->remote_id, id, sizeof id));

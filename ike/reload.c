@@ -39,6 +39,7 @@ static uint64_t policy_key(const struct policy *p)
 
 static void compare(struct ike_change *c, struct config *to)
 {
+    to->generation = c->from->generation + 1;
     for (unsigned i = 0; i < to->peer_count; i++) {
         const struct peer *old = config_peer(c->from, to->peers[i]->name);
         c->same[i] = old && peer_equal(old, to->peers[i]) ? old : NULL;
@@ -47,7 +48,7 @@ static void compare(struct ike_change *c, struct config *to)
         struct policy *p = to->policies[i];
         const struct policy *old = config_policy(c->from, p->name);
         bool same = old && policy_equal(p, old) && (!p->peer || c->same[p->peer->number]);
-        p->version = old ? old->version + !same : 0;
+        p->version = same ? old->version : to->generation;
         c->pairs[i].new = p;
         if (same)
             hash_add(&c->policies, &c->pairs[i].by_old, policy_key(old));

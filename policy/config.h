@@ -47,6 +47,7 @@ struct config {
     struct policy **policies; /* SPD order: a peer's own policy stands where the peer's section stands */
     unsigned policy_count;
     struct hash peer_names, policy_names; /* of one that was loaded; one made by hand does without */
+    uint32_t generation;                  /* reloads that have led to it */
 };
 
 /* Where complaints go: one call each, "FILE:LINE: what is wrong, what was expected". line 0: the file as a whole. */

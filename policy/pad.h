@@ -115,7 +115,7 @@ struct policy {
     char name[64];
     struct hash_link by_name; /* config_policy's */
     unsigned line;            /* in the configuration file */
-    uint32_t version;         /* another one once a reload has changed anything that its SAs depend on */
+    uint32_t version;         /* generation since which all that its SAs depend on, and its name, have been the same */
     enum policy_action action;
     const struct peer *peer; /* NULL unless action is protect */
     struct selectors local, remote;

@@ -256,10 +256,12 @@ static void policies_come_go_and_come_again_under_traffic(void **state)
     }
     assert_int_equal(rig.host[0].down, 0);
 
-    rig_reload(&rig, 0, "lifetime = 2h\n"); /* the tunnel's own policy goes and another comes */
+    rig_reload(&rig, 0, "lifetime = 2h\n");     /* the tunnel's own policy goes and another comes */
+    rig_send_udp(&rig, 1, false, payload, 100); /* on the SA of the one before, which is not deleted yet */
     rig_run(&rig, 50 * NS_PER_MS);
     assert_int_equal(rig.host[0].down, 1);
     assert_int_equal(rig.host[1].down, 1);
+    assert_int_equal(rig_stat(&rig, 0, STAT_DROP_IN_SELECTOR), 1);
     rig_send_udp(&rig, 0, false, payload, 100);
     rig_run(&rig, 3 * NS_PER_MS);
     assert_int_equal(rig_stat(&rig, 0, STAT_DROP_OUT_NO_SA) + rig_stat(&rig, 0, STAT_OUT_HELD), 1);
