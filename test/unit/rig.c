@@ -335,19 +335,34 @@ void rig_restart(struct rig *r, unsigned host, uint64_t seed)
     host_setup(r, host, seed);
 }
 
-void rig_reload(struct rig *r, unsigned host, const char *extra)
+struct config *rig_switch(struct rig *r, unsigned host, const char *extra)
 {
     struct rig_host *h = &r->host[host];
     struct config *old = h->config;
+    struct ike_change *change;
     struct spd *spd;
     load(h, host + 1, extra, &h->config);
+    assert_int_equal(reload_prepare(h->engine, h->config, &change), OK);
     assert_int_equal(dataplane_prepare(h->dataplane, h->config, &spd), OK);
-    assert_int_equal(reload(h->engine, h->config, r->now), OK);
     epoch_offline(h->shared.epoch, 0); /* its worker, in this same thread, holds nothing between two turns */
     dataplane_commit(h->dataplane, h->config, spd);
     epoch_online(h->shared.epoch, 0);
+    ike_reload(h->engine, change, r->now);
+    return old;
+}
+
+void rig_settle(struct rig *r, unsigned host, struct config *old)
+{
+    struct rig_host *h = &r->host[host];
+    while (!ike_reload_some(h->engine, 1, r->now))
+        continue;
     config_free(old);
     ike_start(h->engine, r->now);
+}
+
+void rig_reload(struct rig *r, unsigned host, const char *extra)
+{
+    rig_settle(r, host, rig_switch(r, host, extra));
 }
 
 void rig_teardown(struct rig *r)

@@ -72,6 +72,9 @@ void rig_setup_ipv6(struct rig *r, uint64_t seed, const char *extra);
 void rig_teardown(struct rig *r);
 /* Host `host` gets another configuration: the same but for `extra`. */
 void rig_reload(struct rig *r, unsigned host, const char *extra);
+/* The same in two: it is in force; what follows from that. */
+struct config *rig_switch(struct rig *r, unsigned host, const char *extra);
+void rig_settle(struct rig *r, unsigned host, struct config *old);
 /* A host crashes and starts anew: it knows nothing, its peer has heard nothing. */
 void rig_restart(struct rig *r, unsigned host, uint64_t seed);
 

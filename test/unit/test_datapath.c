@@ -272,6 +272,30 @@ static void policies_come_go_and_come_again_under_traffic(void **state)
     expect_totals(1, STAT_DROP_IN_SPI, 0, in + 1);
 }
 
+/*
+ * From the moment of the switch on no packet takes an SA that was made for the policy as it was before, though that has
+ * yet to be deleted; one of a policy that is the same goes on.
+ */
+static void an_sa_of_another_version_carries_nothing(void **state)
+{
+    (void)state;
+    rig_setup(&rig, 5, "");
+    rig_up(&rig);
+    struct config *old = rig_switch(&rig, 0, "");
+    rig_send_udp(&rig, 0, false, payload, 100);
+    expect_totals(1, STAT_DROP_IN_SPI, 0, 1);
+    rig_settle(&rig, 0, old);
+
+    old = rig_switch(&rig, 0, "lifetime = 2h\n");
+    assert_non_null(rig_out_sa(&rig, 0));
+    rig_send_udp(&rig, 0, false, payload, 100);
+    rig_run(&rig, 3 * NS_PER_MS);
+    assert_int_equal(rig_stat(&rig, 0, STAT_DROP_OUT_NO_SA) + rig_stat(&rig, 0, STAT_OUT_HELD), 1);
+    expect_totals(1, STAT_DROP_IN_SPI, 0, 1);
+    rig_settle(&rig, 0, old);
+    assert_null(sad_find_out(rig.host[0].shared.sad, 0, 0));
+}
+
 static unsigned ike_seen, ike_sealed;
 static bool count_ike(void *ctx, const struct endpoint *from, const struct endpoint *to, const uint8_t *data,
                       size_t len)
@@ -776,6 +800,7 @@ int main(void)
         RIG_TEST(any_takes_what_opaque_leaves_out),
         RIG_TEST(icmp_is_chosen_by_type_and_code),
         RIG_TEST(policies_come_go_and_come_again_under_traffic),
+        RIG_TEST(an_sa_of_another_version_carries_nothing),
         RIG_TEST(ike_passes_beside_a_policy_that_covers_it),
         RIG_TEST(what_the_peer_may_not_send_stays_out),
         RIG_TEST(parallel_sas_all_deliver),

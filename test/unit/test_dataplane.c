@@ -277,6 +277,33 @@ static void test_a_reload_resizes_the_windows_of_running_sas(void **state)
     assert_int_equal(b->replay.size, 1024);
 }
 
+/* What is under way for a policy as it was takes no traffic from what is made for it as it is now. */
+static void test_an_sa_for_another_version_gets_no_traffic(void **state)
+{
+    struct rig *r = *state;
+    struct ike_child before = child_make(r, 1, 0), waiting = child_make(r, 2, 0), late = child_make(r, 3, 0);
+    assert_int_equal(dataplane_install(r->d, &before, "auto", true, 1), OK);
+    assert_int_equal(dataplane_install(r->d, &waiting, "auto", false, 1), OK);
+    struct policy now = r->policies[0];
+    now.version++;
+    struct policy *list[] = {&now, &r->policies[1]};
+    struct config next = {.policies = list, .policy_count = 2};
+    struct spd *spd;
+    assert_int_equal(dataplane_prepare(r->d, &next, &spd), OK);
+    dataplane_commit(r->d, &next, spd);
+    struct ike_child after = child_make(r, 4, 0);
+    after.policy = &now;
+    assert_int_equal(dataplane_install(r->d, &after, "auto", true, 2), OK);
+    struct sa *out = out_of(r, 0);
+    assert_int_equal(out->params.child, 4);
+    dataplane_activate(r->d, 2);
+    assert_int_equal(dataplane_install(r->d, &late, "auto", true, 2), ERR_STATE);
+    assert_ptr_equal(out_of(r, 0), out);
+    dataplane_remove(r->d, 1, false, 3);
+    dataplane_remove(r->d, 2, false, 3);
+    assert_ptr_equal(out_of(r, 0), out);
+}
+
 /* -- one policy, several clients -- */
 
 static struct identity ids[3];
@@ -561,6 +588,7 @@ int main(void)
         RIG(test_failing_install_leaves_nothing),
         RIG(test_policies_keep_their_numbers_over_a_reload),
         RIG(test_a_reload_resizes_the_windows_of_running_sas),
+        RIG(test_an_sa_for_another_version_gets_no_traffic),
         RIG(test_each_client_of_a_shared_policy_has_its_own_traffic),
         RIG(test_clients_that_come_at_once_share_a_renewal),
         RIG(test_thousands_of_clients_are_put_in_force_by_and_by),
