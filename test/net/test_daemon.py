@@ -68,7 +68,10 @@ def test_protected_address_may_come_late_and_change(lab):
 
 @pytest.mark.parametrize('io', ['uring', 'epoll'])
 def test_a_device_deleted_under_it_ends_it_with_a_reason(lab, io):
-    """What it needs is gone for good: it says so, takes everything down and exits 1, for a supervisor to start it anew."""
+    """
+    What it needs is gone for good: it says so and exits 1, for a supervisor to start it anew. Until then all stays closed,
+    as after a crash; nothing is left when it has run again.
+    """
     left, _ = lab.pair()
     ini = INI.format(me='left', other='right', endpoint='192.0.2.2', start='no', number=1, remote=2)
     a = Adit(left, ini.replace('[host]', f'[host]\nio = {io}')).start()
@@ -76,8 +79,12 @@ def test_a_device_deleted_under_it_ends_it_with_a_reason(lab, io):
     wait_for('the daemon to end', lambda: not a.process.running(), 60)
     assert a.process.popen.returncode == 1
     assert "can't go on" in a.log()
-    assert 'table 5190' not in left.run('ip route show table all').stdout + left.run('ip rule').stdout
+    assert 'stays closed' in a.log() and left.run('ip route show table 5190').stdout.startswith('unreachable 10.2.0.0/')
     assert not left.run('find /run/adit -type s').stdout
+    a.start()
+    assert a.stop() == 0
+    assert '5190' not in left.run('ip route show table all').stdout + left.run('ip rule').stdout
+    assert 'adit' not in left.run('nft list tables').stdout
 
 
 def test_too_many_addresses_to_follow_are_told_of_once(lab):
