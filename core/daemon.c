@@ -25,6 +25,7 @@
 #define STOP_PATIENCE (2 * NS_PER_S)      /* for answers to our deletions */
 #define REFRESH (15 * NS_PER_S)           /* of the addresses that peers are reached from */
 #define SLICE NS_PER_MS                   /* of a turn, for each kind of work that there may be much of */
+#define CALM_SLICE (NS_PER_MS / 2)        /* likewise, where nobody waits */
 #define REFRESH_LEAST NS_PER_S            /* however many sends fail */
 #define REFRESH_CHANGED (100 * NS_PER_MS) /* after a change: others come along with it */
 #define REFRESH_PAUSE (300 * NS_PER_MS)   /* however many changes there are */
@@ -310,7 +311,7 @@ static void on_settling(struct timer *t, void *ctx, ns_t now)
 {
     (void)t;
     (void)now;
-    settle_some(ctx, clock_now() + SLICE);
+    settle_some(ctx, clock_now() + CALM_SLICE);
 }
 
 /* What is put back comes at once, but ever more slowly if it does not last. */
@@ -387,7 +388,7 @@ static void on_refresh(struct timer *t, void *ctx, ns_t now)
 {
     (void)t;
     (void)now;
-    round_some(ctx, clock_now() + SLICE);
+    round_some(ctx, clock_now() + CALM_SLICE);
 }
 
 /* A round from its beginning, with peers that may be others now. */
@@ -403,7 +404,7 @@ static void round_anew(struct daemon *d, ns_t until)
 void daemon_settle(struct daemon *d)
 {
     host_settle(d->host, d->config);
-    round_anew(d, clock_now() + SLICE);
+    round_anew(d, clock_now() + CALM_SLICE);
 }
 
 /* -- start -- */

@@ -23,8 +23,8 @@
 #define RENEWAL_LOOK (4 * NS_PER_MS)
 #define RENEWAL_SLICE (NS_PER_MS / 2) /* of a turn, for what only the control thread can do of it */
 
-#define LIST_AT_ONCE 16   /* between two looks at the clock */
-#define IDLE_AT_ONCE 1000 /* instances that go in one turn */
+#define LIST_AT_ONCE 16  /* between two looks at the clock */
+#define IDLE_AT_ONCE 250 /* instances that go in one turn */
 
 #define STATS_PAGE 1024 /* policies whose counters are allocated together */
 
