@@ -4,6 +4,21 @@
 
 #include "ike/internal.h"
 
+/* One address of a peer, by which strangers there are found to be him, perhaps. */
+struct place {
+    struct hash_link by_address, by_id;
+    struct run *run;
+};
+
+/* Where a peer stands in one of the rolls. */
+struct listing {
+    struct hash_link by_id, by_key;
+    struct run *run;
+    const struct peer *peer; /* in the configuration that the roll is of */
+    unsigned place_count;
+    struct place places[]; /* room for all the addresses it may have */
+};
+
 /* -- keys of the two tables; strangers choose what is looked up -- */
 
 /* Of peers at one address, or at any. */

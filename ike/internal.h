@@ -223,21 +223,6 @@ struct policy_run {
     struct selector packet_local, packet_remote;
 };
 
-/* One address of a peer, by which strangers there are found to be him, perhaps. */
-struct place {
-    struct hash_link by_address, by_id;
-    struct run *run;
-};
-
-/* Where a peer stands in one of the rolls. */
-struct listing {
-    struct hash_link by_id, by_key;
-    struct run *run;
-    const struct peer *peer; /* in the configuration that the roll is of */
-    unsigned place_count;
-    struct place places[]; /* room for all the addresses it may have */
-};
-
 /* By what strangers and claims are found to be of a configured peer; there is another roll while a change is prepared. */
 struct roll {
     struct hash addresses, names, keys, open;
