@@ -48,6 +48,16 @@ static struct child *same_traffic_next(const struct child *one, const struct chi
     return c->by_part.at ? part_from(hash_next(&one->by_part), c) : one->group_next;
 }
 
+const struct policy *child_policy(const struct child *c)
+{
+    return c->group ? c->group->policy : NULL;
+}
+
+const struct policy *child_named(const struct child *c)
+{
+    return c->group && c->group->was ? c->group->was : child_policy(c);
+}
+
 bool child_enlist(struct ike_engine *e, struct child *c, const struct policy *policy)
 {
     struct child_group *g = group_of(e, policy);

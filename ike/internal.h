@@ -729,15 +729,8 @@ struct child *child_successor(const struct child *c);
 void child_orphan(struct ike_engine *e, struct child *c); /* it has no policy any more */
 /* Another configuration: the policy's Child SAs have that one instead; NULL: it is gone. */
 void child_group_move(struct ike_engine *e, const struct policy *from, const struct policy *to);
-static inline const struct policy *child_policy(const struct child *c)
-{
-    return c->group ? c->group->policy : NULL;
-}
-/* For a line about it: also one that has just left the configuration. */
-static inline const struct policy *child_named(const struct child *c)
-{
-    return c->group && c->group->was ? c->group->was : child_policy(c);
-}
+const struct policy *child_policy(const struct child *c); /* NULL: it has left the configuration … */
+const struct policy *child_named(const struct child *c);  /* … but just now: for a line about it */
 
 /* -- pace.c: how many attempts of ours are under way at once -- */
 bool pace_admits(struct run *r); /* false: it is kicked again when there is room */
@@ -747,11 +740,8 @@ void pace_end(struct ike_sa *sa); /* up, gone, or not answered at once */
 void pace_resume(struct ike_engine *e);
 
 /* -- choose.c: which configured peer a message is for -- */
-/*
- * Into one of the rolls, as that peer; out of it. Peers are found in the configuration's order if the last one is added
- * first.
- */
-MUST_USE enum err choose_add(struct run *r, unsigned roll, const struct peer *peer); /* Errors: NOMEM */
+/* Into a roll, as that peer: the last one first, so that peers are found in the configuration's order. Errors: NOMEM. */
+MUST_USE enum err choose_add(struct run *r, unsigned roll, const struct peer *peer);
 void choose_remove(struct run *r, unsigned roll);
 void choose_end(struct ike_engine *e, unsigned roll); /* all are out of it */
 void choose_moved(struct run *r);                     /* its addresses are known anew */
