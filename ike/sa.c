@@ -71,7 +71,7 @@ static void life_fire(struct timer *t, void *ctx, ns_t now)
     } else if (sa->state == SA_REPLACED) { /* who had to delete it did not */
         sa_delete(sa, false);
     } else if (sa->state == SA_UP && passed(sa->leave_at, now)) {
-        sa_delete(sa, false);
+        sa_delete(sa, true); /* it may have had Child SAs that the other does not */
     } else if (sa->state == SA_UP && (passed(sa->hard_at, now) || passed(sa->reauth_end, now))) {
         report(sa->e, IKE_EVENT_NOTICE, sa_peer(sa), NULL, &sa->path, "IKE SA with %s reached the end of its life",
                sa_peer_name(sa));
@@ -411,12 +411,14 @@ void sa_lost(struct ike_sa *sa, const char *fmt, ...)
     if (!replaced && !sa_superseded(sa))
         report(e, IKE_EVENT_IKE_DOWN, sa_peer(sa), NULL, &sa->path, "%s", text);
     bool restart = !replaced || sa->restart;
+    bool again = restart || sa->yields_to; /* what it yields to may not have all of its Child SAs */
     sa_kill(sa);
+    if (run && again)
+        run_later(run, NS_PER_S + random_below(e, NS_PER_S));
     if (!run || !restart)
         return;
     candidates_restart(run);
     commands_end(e, COMMAND_REKEY, run, NULL, false, text);
-    run_later(run, NS_PER_S + random_below(e, NS_PER_S));
 }
 
 void sa_fail(struct ike_sa *sa, const char *fmt, ...)
