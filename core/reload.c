@@ -430,7 +430,7 @@ void daemon_reload_stop(struct daemon *d)
         settle_some(d, NS_NEVER);
     errand_over(d);
     if (d->reload.stage != RELOAD_IDLE)
-        finish(d, why);
+        finish(d, d->reload.stage == RELOAD_STARTING ? NULL : why);
     if (d->reload.again)
         control_finish(d->control, d->reload.next_command, false, why);
     d->reload.again = false;
