@@ -136,8 +136,8 @@ def test_a_path_smaller_than_its_first_link(lab, outer, first, second):
     for adit in (a, b):
         wait_for('the size of the path', lambda: child(adit)['path_mtu_probed'] and child(adit)['path_mtu'] == min(first, second), 40)
     for source, target in INNER.values():
-        wait_for('its sender to be told', lambda: left.ping(target, 1, 8000, source=source, check=False, timeout=1), 10)
-        for size in (56, 1200, 1400, 1472, 3000, 8000):
+        for size in (56, 1200, 1400, 1472, 3000, 8000):  # the first that is too long for the path alone tells its sender
+            wait_for('its sender to be told', lambda n=size, s=source, t=target: left.ping(t, 1, n, source=s, check=False, timeout=1), 10)
             left.ping(target, 2, size, source=source)
 
 
