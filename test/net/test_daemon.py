@@ -157,6 +157,7 @@ def test_an_end_in_the_midst_of_a_reload(lab):
     left.write('adit.ini', '[host]\nid = left\nroutes = no\n' + ''.join(MANY))
     for delay in (0, 0.05, 0.1, 0.15):
         asker = Asker(a).say(command='reload')
+        Asker(a).say(command='status', brief=True).answer()  # what was asked before has been heard
         time.sleep(delay)
         assert a.stop() == 0
         assert asker.answered() and (delay or not asker.answer()['ok'])
