@@ -790,3 +790,15 @@ void sim_dump(struct sim *s)
                    (unsigned long long)n->events[i].command, n->events[i].ok, n->events[i].text);
     }
 }
+
+void sim_two_policies(struct sim *s)
+{
+    for (unsigned k = 0; k < 2; k++) {
+        struct sim_node *n = &s->node[k];
+        n->policies[1] = n->policies[0];
+        snprintf(n->policies[1].name, sizeof n->policies[1].name, "other");
+        sim_selectors(&n->policies[1].local, k ? "10.2.1.0/24" : "10.1.1.0/24");
+        sim_selectors(&n->policies[1].remote, k ? "10.1.1.0/24" : "10.2.1.0/24");
+        n->config.policy_count = 2;
+    }
+}

@@ -157,6 +157,7 @@ void sim_dump(struct sim *s);
 
 void sim_proposals(struct proposals *p, enum protocol_id protocol, const char *text);
 void sim_selectors(struct selectors *s, const char *text);
+void sim_two_policies(struct sim *s); /* a second one for each end, "other"; they mirror each other */
 
 /* In a test (behind cmocka.h) whose sim is `s`: shows it where the condition fails. */
 #define assert_sim(condition)      \

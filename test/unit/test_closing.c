@@ -15,18 +15,10 @@
 #define A (&s->node[0])
 #define B (&s->node[1])
 
-/* Two policies each, which mirror each other. */
 static struct sim *two_policies(uint64_t seed)
 {
     struct sim *s = sim_new(seed);
-    for (unsigned k = 0; k < 2; k++) {
-        struct sim_node *n = &s->node[k];
-        n->policies[1] = n->policies[0];
-        snprintf(n->policies[1].name, sizeof n->policies[1].name, "other");
-        sim_selectors(&n->policies[1].local, k ? "10.2.1.0/24" : "10.1.1.0/24");
-        sim_selectors(&n->policies[1].remote, k ? "10.1.1.0/24" : "10.2.1.0/24");
-        n->config.policy_count = 2;
-    }
+    sim_two_policies(s);
     return s;
 }
 

@@ -72,18 +72,6 @@ static void act(struct sim *s, unsigned by, enum act what, uint64_t command)
     }
 }
 
-static void add_policy(struct sim *s)
-{
-    for (unsigned k = 0; k < 2; k++) {
-        struct sim_node *n = &s->node[k];
-        n->policies[1] = n->policies[0];
-        snprintf(n->policies[1].name, sizeof n->policies[1].name, "other");
-        sim_selectors(&n->policies[1].local, k ? "10.2.1.0/24" : "10.1.1.0/24");
-        sim_selectors(&n->policies[1].remote, k ? "10.1.1.0/24" : "10.2.1.0/24");
-        n->config.policy_count = 2;
-    }
-}
-
 static void lose(struct sim_packet *p)
 {
     free(p->data);
@@ -114,7 +102,7 @@ static struct sim *crossing(enum act a, enum act b, uint64_t seed, ns_t apart)
 {
     struct sim *s = sim_new(seed);
     if (a == NEW_CHILD || b == NEW_CHILD)
-        add_policy(s);
+        sim_two_policies(s);
     sim_start_engines(s, NULL);
     ike_up(A->e, &A->peers[0], &A->policies[0], 1, s->now);
     assert_sim(sim_run(s, s->now + 5 * NS_PER_S, sim_both));

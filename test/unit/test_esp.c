@@ -125,15 +125,22 @@ static void transport_mode_carries_the_payload_and_its_protocol(void **state)
     sa_free(in);
 }
 
-static void transport_mode_over_ipv6_is_checked_likewise(void **state)
+/* Over IPv6, to port 53 of ours alone. */
+static struct sa_params transport_to_dns(void)
 {
-    (void)state;
     struct sa_params p = params_of(GCM256);
     p.mode = MODE_TRANSPORT;
     assert_int_equal(ip_parse("2001:db8:1::1", &p.path.remote.ip), OK);
     assert_int_equal(ip_parse("2001:db8:2::1", &p.path.local.ip), OK);
     selector_of(&p.local, "2001:db8:2::1[udp/53]");
     selector_of(&p.remote, "2001:db8:1::1");
+    return p;
+}
+
+static void transport_mode_over_ipv6_is_checked_likewise(void **state)
+{
+    (void)state;
+    struct sa_params p = transport_to_dns();
     struct sa *out = sa_of(p, SA_OUT), *in = sa_of(p, SA_IN);
     /* UDP; then UDP behind destination options; then a port that isn't allowed there */
     static const uint8_t payload[16] = {17, 0, 1, 4, 0, 0, 0, 0, 0x04, 0xd2, 0, 53, 0, 8, 0, 0};
@@ -188,12 +195,7 @@ static uint32_t load_behind_headers(unsigned i, uint32_t options, bool atomic, u
 static void transport_mode_looks_behind_all_extension_headers(void **state)
 {
     (void)state;
-    struct sa_params p = params_of(GCM256);
-    p.mode = MODE_TRANSPORT;
-    assert_int_equal(ip_parse("2001:db8:1::1", &p.path.remote.ip), OK);
-    assert_int_equal(ip_parse("2001:db8:2::1", &p.path.local.ip), OK);
-    selector_of(&p.local, "2001:db8:2::1[udp/53]");
-    selector_of(&p.remote, "2001:db8:1::1");
+    struct sa_params p = transport_to_dns();
     struct sa *out = sa_of(p, SA_OUT), *in = sa_of(p, SA_IN);
     for (uint32_t options = 8; options <= 1800; options += 8)
         for (unsigned atomic = 0; atomic < 2; atomic++) {
@@ -215,12 +217,7 @@ static void transport_mode_looks_behind_all_extension_headers(void **state)
 static void transport_mode_lets_errors_through_by_what_they_quote(void **state)
 {
     (void)state;
-    struct sa_params p = params_of(GCM256);
-    p.mode = MODE_TRANSPORT;
-    assert_int_equal(ip_parse("2001:db8:1::1", &p.path.remote.ip), OK);
-    assert_int_equal(ip_parse("2001:db8:2::1", &p.path.local.ip), OK);
-    selector_of(&p.local, "2001:db8:2::1[udp/53]");
-    selector_of(&p.remote, "2001:db8:1::1");
+    struct sa_params p = transport_to_dns();
     struct sa *out = sa_of(p, SA_OUT), *in = sa_of(p, SA_IN);
     for (unsigned i = 0; i < 3; i++) {
         uint8_t *e = w.inner[i], *quote = e + 16; /* destination options, ICMPv6, an IPv6 header, UDP */
