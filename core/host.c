@@ -500,6 +500,9 @@ void host_restore(struct host_state *h, unsigned news)
             log_line(LOG_WARN, "core", "an address could not be put back: %s", netlink_why(h->netlink));
     if (news & WATCH_TAKEN)
         log_line(LOG_WARN, "core", "routes into the tunnel were removed: they are put back");
+    if (netlink_loosen(h->netlink))
+        log_line(LOG_WARN, "core",
+                 "a strict reverse-path filter has come up: it is loose now, or the tunnel gets nothing");
     routes_lost(h->routes);
     routes_again(h->routes);
 }

@@ -26,15 +26,7 @@
 
 enum rule_preference { RULE_SEALED = 5188, RULE_SOURCE, RULE_SPECIFIC, RULE_MAIN, RULE_ALL };
 
-enum change_kind {
-    CHANGE_LINK,
-    CHANGE_ADDRESS,
-    CHANGE_UNREACHABLE,
-    CHANGE_ROUTE,
-    CHANGE_THROW,
-    CHANGE_RULE,
-    CHANGE_RP_FILTER
-};
+enum change_kind { CHANGE_LINK, CHANGE_ADDRESS, CHANGE_UNREACHABLE, CHANGE_ROUTE, CHANGE_THROW, CHANGE_RULE };
 
 struct change {
     enum change_kind kind;
@@ -54,6 +46,7 @@ struct netlink {
     uint32_t owner; /* below OWNERS */
     struct rp_filter rp_filter;
     bool keep_strict;    /* reverse-path filters */
+    bool loosens;        /* them: there are rules for IPv4 */
     struct hash changes; /* routes come by the ten thousand */
     struct entry *last;
 };
@@ -506,9 +499,19 @@ enum err netlink_rules_add(struct netlink *n, uint8_t family, bool with_default)
         if (preference == RULE_ALL || with_default)
             TRY(rule_put(n, &c));
     }
-    if (family == 4 && !n->keep_strict && rp_filter_loosen(&n->rp_filter))
-        TRY(remember(n, &(struct change){.kind = CHANGE_RP_FILTER}));
+    n->loosens = n->loosens || (family == 4 && !n->keep_strict);
+    netlink_loosen(n);
     return OK;
+}
+
+bool netlink_loosens(const struct netlink *n)
+{
+    return n->loosens;
+}
+
+bool netlink_loosen(struct netlink *n)
+{
+    return n->loosens && rp_filter_loosen(&n->rp_filter);
 }
 
 /*
@@ -712,9 +715,6 @@ static void undo_one(struct netlink *n, const struct change *c)
     case CHANGE_RULE:
         e = rule_request(n, c, RTM_DELRULE, 0);
         break;
-    case CHANGE_RP_FILTER:
-        rp_filter_restore(&n->rp_filter);
-        break;
     }
     (void)e; /* what is gone already (a device taken away by hand takes its routes along) is what was wanted */
 }
@@ -733,6 +733,8 @@ static bool closes(const struct change *c)
 
 void netlink_undo(struct netlink *n, bool closed)
 {
+    n->loosens = false;
+    rp_filter_restore(&n->rp_filter);
     for (struct entry *e = n->last, *before; e; e = before) {
         before = e->before;
         if (closed ? closes(&e->change) : shared(&e->change))

@@ -61,6 +61,9 @@ unsigned netlink_rules_keep(struct netlink *n, const struct netlink_prefix *addr
 /* Whether what such a message is about, a route or a rule, was added here, and is to stay. */
 bool netlink_has(const struct netlink *n, struct span message);
 void netlink_keep_strict(struct netlink *n, bool keep);
+bool netlink_loosens(const struct netlink *n); /* such rules are there, and filters are not to be strict */
+/* Loosens what has become strict since, or has come up so. False: nothing, as a rule. */
+bool netlink_loosen(struct netlink *n);
 const char *netlink_why(const struct netlink *n);
 
 /*

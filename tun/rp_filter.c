@@ -44,30 +44,41 @@ static bool setting_write(const char *interface, const char *key, char value)
     return ok;
 }
 
-static void loosen_one(struct rp_filter *r, const char *interface)
+static bool is_noted(const struct rp_filter *r, const char *interface)
+{
+    for (unsigned i = 0; i < r->count; i++)
+        if (strcmp(r->names[i], interface) == 0)
+            return true;
+    return false;
+}
+
+static bool loosen_one(struct rp_filter *r, const char *interface)
 {
     size_t len = strlen(interface);
-    if (r->count == RP_FILTER_MAX || len >= IFNAMSIZ || setting_read(interface, "rp_filter") != STRICT)
-        return;
-    if (setting_write(interface, "rp_filter", LOOSE))
+    bool noted = is_noted(r, interface);
+    if ((!noted && r->count == RP_FILTER_MAX) || len >= IFNAMSIZ || setting_read(interface, "rp_filter") != STRICT ||
+        !setting_write(interface, "rp_filter", LOOSE))
+        return false;
+    if (!noted)
         memcpy(r->names[r->count++], interface, len + 1);
+    return true;
 }
 
 bool rp_filter_loosen(struct rp_filter *r)
 {
     /* The greater of "all" and the interface's own value counts: a loose "all" is enough for every interface. */
-    loosen_one(r, "all");
+    bool changed = loosen_one(r, "all");
     if (setting_read("all", "rp_filter") != LOOSE) {
         DIR *d = opendir(CONF);
         for (struct dirent *e = d ? readdir(d) : NULL; e; e = readdir(d))
             if (e->d_name[0] != '.' && strcmp(e->d_name, "default") != 0)
-                loosen_one(r, e->d_name);
+                changed |= loosen_one(r, e->d_name);
         if (d)
             (void)closedir(d);
     }
-    if (r->count && !r->mark && setting_read("all", "src_valid_mark") == '0')
-        r->mark = setting_write("all", "src_valid_mark", '1');
-    return r->count || r->mark;
+    if (r->count && setting_read("all", "src_valid_mark") == '0' && setting_write("all", "src_valid_mark", '1'))
+        r->mark = changed = true;
+    return changed;
 }
 
 void rp_filter_restore(struct rp_filter *r)

@@ -18,7 +18,10 @@ struct rp_filter {
     char names[RP_FILTER_MAX][IFNAMSIZ];
 };
 
-/* Where /proc/sys is not to be written (a container), or nothing is strict, nothing happens: false. */
+/*
+ * To be called again when something may be strict once more. Where /proc/sys is not to be written (a container), or
+ * nothing is strict, nothing happens: false.
+ */
 bool rp_filter_loosen(struct rp_filter *r);
 void rp_filter_restore(struct rp_filter *r);
 

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <linux/if_addr.h>
+#include <linux/netconf.h>
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/rtnetlink.h>
@@ -36,7 +37,7 @@ enum err watch_open(int *fd)
 {
     return open_groups(NETLINK_ROUTE,
                        RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE |
-                           GROUP(RTNLGRP_IPV4_RULE) | GROUP(RTNLGRP_IPV6_RULE),
+                           GROUP(RTNLGRP_IPV4_RULE) | GROUP(RTNLGRP_IPV6_RULE) | GROUP(RTNLGRP_IPV4_NETCONF),
                        fd);
 }
 
@@ -99,6 +100,17 @@ static unsigned route_news(const struct watcher *w, struct span message, uint16_
     return type == RTM_DELROUTE && netlink_has(w->netlink, message) ? WATCH_LOST | WATCH_TAKEN : 0;
 }
 
+/* Of a new interface, too: what new ones get is a setting of its own, which may be strict. */
+static unsigned setting_news(const struct watcher *w, struct span message)
+{
+    const uint32_t strict = 1, template = (uint32_t)NETCONFA_IFINDEX_DEFAULT;
+    return netlink_loosens(w->netlink) &&
+                   rtnl_find_u32(message, sizeof(struct netconfmsg), NETCONFA_RP_FILTER, 0) == strict &&
+                   rtnl_find_u32(message, sizeof(struct netconfmsg), NETCONFA_IFINDEX, template) != template
+               ? WATCH_STRICT
+               : 0;
+}
+
 static unsigned route_socket_news(const struct watcher *w, struct span message, uint16_t type)
 {
     switch (type) {
@@ -114,6 +126,8 @@ static unsigned route_socket_news(const struct watcher *w, struct span message, 
         return route_news(w, message, type);
     case RTM_DELRULE:
         return netlink_has(w->netlink, message) ? WATCH_LOST : 0;
+    case RTM_NEWNETCONF:
+        return setting_news(w, message);
     default:
         return 0;
     }

@@ -11,7 +11,8 @@ enum watch_news {
     WATCH_CHANGED = 1, /* this host is reached, or reaches others, in another way */
     WATCH_LOST = 2,    /* what a daemon added is gone, or may be: the kernel takes routes along without a word */
     WATCH_TAKEN = 4,   /* routes of its own certainly are */
-    WATCH_DOWN = 8     /* its TUN is down, or was */
+    WATCH_DOWN = 8,    /* its TUN is down, or was */
+    WATCH_STRICT = 16  /* a reverse-path filter that was to be loose */
 };
 
 /* A non-blocking descriptor that is readable when there are notices. Errors: SYSTEM. */

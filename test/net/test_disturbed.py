@@ -195,3 +195,31 @@ def test_an_end_that_nobody_wanted_leaves_it_closed(lab, firewall):
     a.start(wait=False)
     assert ended(a) == 1, 'where nothing was closed, nothing is'
     wait_for('traffic in the clear', lambda before=len(link.seen()): len(link.seen()) > before + 9, 10)
+
+
+def test_a_strict_reverse_path_filter_does_not_last(lab):
+    """It drops all that a tunnel to the peer's own address brings. Daemons, administrators and new links make it strict."""
+    left, right = lab.pair()
+    policy = 'psk = "correct horse battery staple"\nlocal = 192.0.2.{}\nremote = 192.0.2.{}\n'
+    left.run('sysctl', '-qw', 'net.ipv4.conf.all.rp_filter=1')
+    another = Adit(left, '[host]\ntun = other0\nport = 0\nnat-port = 4501\n[peer third]\nendpoint = 192.0.2.9\nstart = no\n'
+                         f'{policy.format(1, 9)}', 'other').start()
+    a, b = (Adit(h, f'[peer other]\nendpoint = 192.0.2.{3 - n}\n{policy.format(n, 3 - n)}').start()
+            for h, n in ((left, 1), (right, 2)))
+    wait_for('the tunnel', lambda: 'child-up' in a.log(), 10)
+    left.ping('192.0.2.2')
+    filters = 'sysctl', '-n', 'net.ipv4.conf.all.rp_filter', 'net.ipv4.conf.eth0.rp_filter', 'net.ipv4.conf.all.src_valid_mark'
+    assert left.run(*filters).stdout.split() == ['2', '0', '1'] and 'filter' not in a.log()
+    assert another.stop() == 0
+    wait_for('the log', lambda: 'strict reverse-path filter' in a.log(), 10)
+    assert left.run(*filters).stdout.split() == ['2', '0', '1']
+    left.ping('192.0.2.2')
+    left.run('sysctl', '-qw', 'net.ipv4.conf.all.rp_filter=0')
+    left.run('sysctl', '-qw', 'net.ipv4.conf.eth0.rp_filter=1')
+    wait_for('the log', lambda: a.log().count('strict reverse-path filter') == 2, 10)
+    left.ping('192.0.2.2')
+    left.run('sysctl', '-qw', 'net.ipv4.conf.default.rp_filter=1')
+    left.run('ip', 'link', 'add', 'later', 'type', 'veth', 'peer', 'later-peer')
+    wait_for('the new link', lambda: left.run('sysctl', '-n', 'net.ipv4.conf.later.rp_filter').stdout == '2\n', 10)
+    assert (a.stop(), b.stop()) == (0, 0)
+    assert left.run(*filters).stdout.split() == ['1', '1', '0']

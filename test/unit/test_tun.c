@@ -537,15 +537,26 @@ static void strict_reverse_path_filtering_is_loosened_and_restored(void **state)
 {
     (void)state;
     need_isolation();
+    int fd;
+    assert_int_equal(watch_open(&fd), OK);
     const char *show = "cat /proc/sys/net/ipv4/conf/all/rp_filter /proc/sys/net/ipv4/conf/all/src_valid_mark";
     set_rp_filter("1");
     struct netlink *n;
     assert_int_equal(netlink_open(&n, "adit0"), OK);
+    assert_int_equal(watch_read(fd, n, 0) & WATCH_STRICT, 0); /* nothing to be loosened for */
     assert_int_equal(netlink_rules_add(n, 4, false), OK);
+    assert_string_equal(ip_says(show), "2\n1\n");
+    assert_int_equal(watch_read(fd, n, 0), 0);
+    assert_false(netlink_loosen(n));
+    set_rp_filter("1"); /* an administrator, or another daemon that ends */
+    assert_int_equal(watch_read(fd, n, 0), WATCH_STRICT);
+    assert_true(netlink_loosen(n));
     assert_string_equal(ip_says(show), "2\n1\n");
     netlink_undo(n, false);
     assert_string_equal(ip_says(show), "1\n0\n");
+    assert_int_equal(watch_read(fd, n, 0) & WATCH_STRICT, 0);
     netlink_close(n);
+    close(fd);
     set_rp_filter("0");
 }
 
