@@ -121,9 +121,11 @@ install: all
 	install -D -m 755 $(BUILD)/adit $(DESTDIR)$(PREFIX)/sbin/adit
 	install -D -m 644 core/adit.8 $(DESTDIR)$(PREFIX)/share/man/man8/adit.8
 	install -D -m 644 core/adit.ini.5 $(DESTDIR)$(PREFIX)/share/man/man5/adit.ini.5
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	sed 's,/usr/local/,$(PREFIX)/,' core/adit@.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/adit@.service
 
 uninstall:
-	rm -f $(DESTDIR)$(PREFIX)/sbin/adit $(DESTDIR)$(PREFIX)/share/man/man8/adit.8 $(DESTDIR)$(PREFIX)/share/man/man5/adit.ini.5
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,sbin/adit share/man/man8/adit.8 share/man/man5/adit.ini.5 lib/systemd/system/adit@.service)
 
 format:
 	clang-format -i $$(git ls-files -co --exclude-standard '*.c' '*.h')
