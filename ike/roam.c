@@ -141,8 +141,10 @@ void mobike_move(struct ike_sa *sa, const struct path *to, bool children)
 
 static bool suspicious(const struct ike_sa *sa)
 {
+    /* That a long probe is lost says nothing of the path: first its short form has to be lost there, see probe.c. */
+    unsigned enough = sa->current && sa->current->kind == TASK_PROBE ? SUSPECT_TRIES + 1 : SUSPECT_TRIES;
     /* A responder looks elsewhere only to tell where it is now (section 3.6). */
-    return sa->mobike.on && sa->state == SA_UP && sa->tx.tries >= SUSPECT_TRIES &&
+    return sa->mobike.on && sa->state == SA_UP && sa->tx.tries >= enough &&
            (sa->mobike.decides || (sa->current && sa->current->kind == TASK_ANNOUNCE));
 }
 

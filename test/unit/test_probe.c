@@ -190,6 +190,47 @@ static void what_does_not_pass_is_told_and_the_sa_goes_on(void **state)
     }
 }
 
+static enum sim_fate elsewhere(struct sim *s, struct sim_packet *p, void *ctx)
+{
+    unsigned *count = ctx;
+    *count += p->src.port && (!ip_equal(&p->src.ip, &A->ip) || !ip_equal(&p->dst.ip, &B->ip)) &&
+              (!ip_equal(&p->src.ip, &B->ip) || !ip_equal(&p->dst.ip, &A->ip));
+    return SIM_DELIVER;
+}
+
+/* The answer to what goes all ways at once may come by another first, and the SA would go there for nothing. */
+static void what_does_not_pass_makes_nobody_look_for_another_path(void **state)
+{
+    (void)state;
+    struct sim *s = sim_new(4);
+    unsigned others = 0;
+    for (unsigned i = 0; i < 2; i++) {
+        s->node[i].peers[0].mobike = true;
+        s->node[i].more[0] = (struct ip){.family = 4, .b = {10, 0, 7, (uint8_t)(i + 1)}};
+    }
+    sim_start_engines(s, NULL);
+    sim_addresses(s, 0);
+    sim_addresses(s, 1);
+    ike_up(A->e, &A->peers[0], NULL, 1, s->now);
+    assert_sim(sim_run(s, s->now + 5 * NS_PER_S, sim_up));
+    sim_for(s, 5 * NS_PER_S);
+    s->hook = elsewhere;
+    s->hook_ctx = &others;
+    A->path_mtu = 1400;
+    A->no_fragments = true;
+    for (unsigned i = 0; i < 2; i++) { /* the second time it is cut short at once */
+        probe(s, 0, 1500);
+        sim_for(s, 10 * NS_PER_S);
+        assert_int_equal(A->probes, i + 1);
+        assert_int_equal(others, 0);
+    }
+    s->loss = 100; /* nothing passes */
+    probe(s, 0, 1500);
+    sim_for(s, 30 * NS_PER_S);
+    assert_true(others > 0);
+    sim_free(s);
+}
+
 static void one_at_a_time_and_none_beside_another_exchange(void **state)
 {
     (void)state;
@@ -299,6 +340,7 @@ int main(void)
         cmocka_unit_test(blocks_may_make_it_a_little_shorter),
         cmocka_unit_test(what_is_sent_again_is_the_same),
         cmocka_unit_test(what_does_not_pass_is_told_and_the_sa_goes_on),
+        cmocka_unit_test(what_does_not_pass_makes_nobody_look_for_another_path),
         cmocka_unit_test(one_at_a_time_and_none_beside_another_exchange),
         cmocka_unit_test(peers_without_ike_fragmentation_are_probed_too),
         cmocka_unit_test(sizes_have_bounds),
