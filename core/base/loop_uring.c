@@ -24,9 +24,10 @@
 #define WRITES 128 /* gathered TUN writes in flight */
 #define RX_UDP 64  /* buffers of all sockets together */
 #define RX_TUN 32
+#define RX_LEAST 8                        /* of each, whatever comes */
+#define RX_HOT (512 * 1024)               /* the kernel is given buffers for so much: they stay in the cache */
 #define TUN_MEMORY (4 * LOOP_RX_SIZE)     /* for TUN queues that are read after a poll */
-#define BATCH_BYTES (256 * 1024)          /* what one callback hands over at most, so that it stays in the cache */
-#define SUBMIT_BYTES (128 * 1024)         /* submitted at once when so much is queued: it is still in the cache */
+#define BATCH_BYTES (256 * 1024)          /* what one callback hands over at most, for the same reason */
 #define CANCEL_PATIENCE (500 * NS_PER_MS) /* loop_free waits so long for what is in flight */
 
 _Static_assert(RX_UDP <= LOOP_BATCH && RX_TUN <= LOOP_BATCH, "what is received in a turn fits one vector");
@@ -59,10 +60,18 @@ struct write_op {
     struct iovec iov[LOOP_IOV_MAX];
 };
 
+/*
+ * The kernel fills provided buffers in the order in which it got them, so it walks through all that it has. It has as
+ * many as RX_HOT bytes of what comes at the moment need, and the others are spare: all of them for small datagrams, few
+ * for superpackets.
+ */
 struct rx_ring {
     struct io_uring_buf_ring *entries;
     uint8_t *memory;
     unsigned count;
+    unsigned typical; /* bytes in one buffer, a moving average */
+    unsigned given;   /* buffers that are not spare */
+    uint16_t spare[LOOP_BATCH];
 };
 
 struct loop_io {
@@ -102,7 +111,6 @@ struct uring_loop {
     bool tun_gone; /* somebody deleted the device: no turn can do any good */
     bool unarmed;  /* some io or watch wants arming */
     ns_t retry_at;
-    unsigned queued_bytes; /* since the last submit */
     unsigned inflight;
     struct loop_io *ios;
     struct loop_watch *watches;
@@ -128,7 +136,6 @@ static struct io_uring_sqe *get_sqe(struct uring_loop *u)
     struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring);
     if (sqe)
         return sqe;
-    u->queued_bytes = 0;
     (void)io_uring_submit(&u->ring);
     return io_uring_get_sqe(&u->ring);
 }
@@ -170,7 +177,6 @@ static bool complete_next(struct uring_loop *u, bool sends_only)
  */
 static void submit_and_reap(struct uring_loop *u)
 {
-    u->queued_bytes = 0;
     if (!u->enabled || io_uring_submit(&u->ring) < 0)
         return;
     while (complete_next(u, true))
@@ -219,7 +225,6 @@ static void send_message(struct uring_loop *u, struct loop_io *io, const struct 
     loop_slot_ref(tx->slot);
     io_uring_prep_sendmsg(sqe, io->fd, &s->hdr, MSG_NOSIGNAL);
     start(u, sqe, io, &s->op);
-    u->queued_bytes += tx->len;
 }
 
 static void send_singly(struct uring_loop *u, struct loop_io *io, const struct loop_tx *tx)
@@ -314,7 +319,6 @@ static void uring_write(struct loop *l, struct loop_io *io, struct loop_slot *sl
     else
         io_uring_prep_writev(sqe, io->fd, w->iov, n, 0);
     start(u, sqe, io, &w->op);
-    u->queued_bytes += (unsigned)msg_bytes(iov, n);
 }
 
 static void write_done(struct uring_loop *u, struct write_op *w, int res)
@@ -330,12 +334,30 @@ static void write_done(struct uring_loop *u, struct write_op *w, int res)
 
 /* -- receiving -- */
 
+static void rx_add(struct rx_ring *r, uint16_t buffer, unsigned at)
+{
+    io_uring_buf_ring_add(r->entries, r->memory + (size_t)buffer * LOOP_RX_SIZE, LOOP_RX_SIZE, buffer,
+                          io_uring_buf_ring_mask(r->count), (int)at);
+}
+
+static unsigned rx_wanted(const struct rx_ring *r)
+{
+    unsigned n = RX_HOT / (r->typical + 1);
+    return n < RX_LEAST ? RX_LEAST : n < r->count ? n : r->count;
+}
+
 static void rx_give_back(struct rx_ring *r, const uint16_t *buffers, unsigned n)
 {
-    for (unsigned i = 0; i < n; i++)
-        io_uring_buf_ring_add(r->entries, r->memory + (size_t)buffers[i] * LOOP_RX_SIZE, LOOP_RX_SIZE, buffers[i],
-                              io_uring_buf_ring_mask(r->count), (int)i);
-    io_uring_buf_ring_advance(r->entries, (int)n);
+    unsigned wanted = rx_wanted(r), added = 0;
+    for (unsigned i = 0; i < n; i++) {
+        if (r->given > wanted)
+            r->spare[r->count - r->given--] = buffers[i];
+        else
+            rx_add(r, buffers[i], added++);
+    }
+    while (r->given < wanted)
+        rx_add(r, r->spare[r->count - ++r->given], added++);
+    io_uring_buf_ring_advance(r->entries, (int)added);
 }
 
 /* False when the buffer holds no message. */
@@ -367,6 +389,7 @@ static void rx_take(struct uring_loop *u, struct loop_io *io, unsigned len, uint
         rx_give_back(r, &buffer, 1);
         return;
     }
+    r->typical = (r->typical * 15 + len) / 16;
     io->faults = 0;
     io->proven = true;
     io->rx[io->rx_count] = rx;
@@ -424,7 +447,7 @@ static void deliver(struct uring_loop *u, struct loop_io *io)
         if (!io->closed)
             io->handler.received(io->handler.ctx, io->rx + from, to - from);
         rx_give_back(&u->rx[io->kind], io->rx_buffer + from, to - from);
-        if (u->queued_bytes >= SUBMIT_BYTES)
+        if (to < count)
             submit_and_reap(u);
     }
     io->rx_count = 0;
@@ -558,7 +581,6 @@ static int enter(struct uring_loop *u, ns_t deadline)
     ns_t now = deadline == NS_NEVER ? 0 : clock_now();
     ns_t left = deadline == NS_NEVER ? NS_NEVER : deadline > now ? deadline - now : 0;
     int result;
-    u->queued_bytes = 0;
     if (left == 0 || io_uring_cq_ready(&u->ring)) {
         result = io_uring_submit_and_get_events(&u->ring);
     } else {
@@ -829,7 +851,8 @@ static int make_rx(struct uring_loop *u, struct rx_ring *r, unsigned group, unsi
         return result;
     io_uring_buf_ring_init(r->entries);
     for (uint16_t i = 0; i < count; i++)
-        rx_give_back(r, &i, 1);
+        r->spare[i] = (uint16_t)(count - 1 - i);
+    rx_give_back(r, NULL, 0);
     return 0;
 }
 

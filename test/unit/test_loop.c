@@ -232,6 +232,48 @@ static void test_receives_datagrams_as_one_vector(void **state)
     close(tx);
 }
 
+/* Receives so many of one size, in portions that the socket holds, and checks each. */
+static void receive_many(struct bench *t, int tx, const struct endpoint *to, unsigned count, size_t len)
+{
+    static uint8_t data[60000];
+    t->a.largest = 0;
+    for (unsigned done = 0; done < count;) {
+        unsigned portion = count - done < 16 ? count - done : 16;
+        t->a.count = 0;
+        t->a.used = 0;
+        for (unsigned i = 0; i < portion; i++) {
+            fill(data, len, done + i);
+            send_to(tx, to, data, len);
+        }
+        turn_until(t, &t->a, portion * len);
+        assert_int_equal(t->a.count, portion);
+        for (unsigned i = 0; i < portion; i++) {
+            fill(data, len, done + i);
+            assert_int_equal(t->a.item[i].len, len);
+            assert_memory_equal(t->a.item[i].data, data, len);
+        }
+        done += portion;
+    }
+}
+
+/* How much is received at once follows the size of what comes: after large ones small ones fill whole vectors again. */
+static void test_vectors_grow_again_when_datagrams_shrink(void **state)
+{
+    struct bench *t = bench(state);
+    int rx = udp("127.0.0.1", 0), tx = udp("127.0.0.1", 0);
+    struct endpoint to = local(rx);
+    struct loop_io *io = open_io(t, rx, LOOP_UDP, &t->a);
+    turn(t, 0);
+    receive_many(t, tx, &to, 160, 60000);
+    receive_many(t, tx, &to, 64, 100);
+    receive_many(t, tx, &to, 256, 100);
+    assert_int_equal(t->a.largest, 16);
+    receive_many(t, tx, &to, 32, 60000);
+    loop_io_close(t->loop, io);
+    close(rx);
+    close(tx);
+}
+
 /* Sends `len` bytes in segments from one socket of the loop to another and checks that they arrive in order. */
 static void segmented_transfer(struct bench *t, int rx, int tx, struct endpoint to, unsigned rounds)
 {
@@ -907,6 +949,7 @@ int main(void)
     }
     const struct CMUnitTest tests[] = {
         BOTH(test_receives_datagrams_as_one_vector),
+        BOTH(test_vectors_grow_again_when_datagrams_shrink),
         BOTH(test_segmented_send_arrives_whole_and_in_order),
         BOTH(test_refused_segmentation_is_sent_singly),
         BOTH(test_sends_with_chosen_source_tos_and_ttl),
