@@ -196,6 +196,16 @@ static void secrets_compare(void **state)
     assert_false(secret_equal("abcd", "abce", 4));
     assert_false(secret_equal("abcd", "bbcd", 4));
     assert_true(secret_equal("a", "b", 0));
+    for (size_t n = 1; n <= 64; n++) {
+        uint8_t a[64] = {0}, b[64] = {0};
+        memset(b + n, 1, sizeof b - n);
+        assert_true(secret_equal(a, b, n));
+        for (size_t i = 0; i < n; i++) {
+            b[i] ^= 0x80;
+            assert_false(secret_equal(a, b, n));
+            b[i] ^= 0x80;
+        }
+    }
 }
 
 /* -- random -- */
