@@ -81,6 +81,7 @@ struct loop_io {
     enum loop_io_kind kind;
     struct loop_io_handler handler;
     bool inet6, gso, armed, closed;
+    bool served; /* had buffers in the last turn: the others are armed first, that they get some too */
     struct raw_socket raw;
     bool native; /* multishot receive and writes through the ring; otherwise (raw sockets always) read after a poll */
     bool proven; /* a multishot receive has given something */
@@ -545,6 +546,18 @@ static bool arm_watch(struct uring_loop *u, struct loop_watch *w)
     return true;
 }
 
+static void arm_ios(struct uring_loop *u, bool served)
+{
+    for (struct loop_io *io = u->ios; io; io = io->next) {
+        if (io->armed || io->closed || io->served != served)
+            continue;
+        if (io->faults > MSG_FAULTS_MAX && clock_now() < io->retry_at)
+            u->retry_at = io->retry_at < u->retry_at ? io->retry_at : u->retry_at;
+        else if (!arm_io(u, io))
+            u->unarmed = true;
+    }
+}
+
 /*
  * Only right before the submission of a turn: no descriptor can be closed in between. Polls are armed anew each time,
  * which makes them level-triggered.
@@ -558,14 +571,8 @@ static void arm(struct uring_loop *u)
     if (!u->unarmed)
         return;
     u->unarmed = false;
-    for (struct loop_io *io = u->ios; io; io = io->next) {
-        if (io->armed || io->closed)
-            continue;
-        if (io->faults > MSG_FAULTS_MAX && clock_now() < io->retry_at)
-            u->retry_at = io->retry_at < u->retry_at ? io->retry_at : u->retry_at;
-        else if (!arm_io(u, io))
-            u->unarmed = true;
-    }
+    arm_ios(u, false);
+    arm_ios(u, true);
     for (struct loop_watch *w = u->watches; w; w = w->next) {
         if (!w->armed && !w->dead && !w->broken && !arm_watch(u, w))
             u->unarmed = true;
@@ -625,6 +632,7 @@ static void reap(struct uring_loop *u)
 static void run_callbacks(struct uring_loop *u)
 {
     for (struct loop_io *io = u->ios; io; io = io->next) {
+        io->served = io->rx_count > 0;
         if (io->rx_count)
             deliver(u, io);
         if (io->readable && !io->closed)

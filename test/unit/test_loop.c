@@ -706,6 +706,41 @@ static void test_a_flood_does_not_starve_the_other_side(void **state)
     close(fd[1]);
 }
 
+/* Whatever comes by one socket leaves room for what comes by another, also when it is full of superpackets. */
+static void test_sockets_share_the_buffers(void **state)
+{
+    struct bench *t = bench(state);
+    static uint8_t data[60000];
+    int full[2], quiet = udp("127.0.0.1", 0), tx = udp("127.0.0.1", 0);
+    full[0] = udp("127.0.0.1", 0);
+    full[1] = udp("127.0.0.1", 0);
+    struct endpoint to[2] = {local(full[0]), local(full[1])}, other = local(quiet);
+    struct loop_io *first = open_io(t, full[0], LOOP_UDP, &t->a), *io = open_io(t, quiet, LOOP_UDP, &t->b),
+                   *last = open_io(t, full[1], LOOP_UDP, &t->a);
+    turn(t, 0);
+    for (unsigned from = 0; from < 2; from++) {
+        receive_many(t, tx, &to[from], 64, sizeof data);
+        t->a.count = t->b.count = 0;
+        t->a.used = t->b.used = 0;
+        for (unsigned i = 0; i < 40; i++)
+            send_to(tx, &to[from], data, sizeof data);
+        turn(t, NS_PER_S);
+        send_to(tx, &other, "x", 1);
+        for (unsigned i = 0; i < 2; i++)
+            turn(t, NS_PER_S);
+        assert_int_equal(t->b.count, 1);
+        turn_until(t, &t->a, 40 * sizeof data);
+        assert_int_equal(t->a.count, 40);
+    }
+    loop_io_close(t->loop, first);
+    loop_io_close(t->loop, io);
+    loop_io_close(t->loop, last);
+    close(full[0]);
+    close(full[1]);
+    close(quiet);
+    close(tx);
+}
+
 static void on_watch(void *ctx, uint32_t events)
 {
     struct bench *t = ctx;
@@ -966,6 +1001,7 @@ int main(void)
         BOTH(test_dead_descriptor_does_not_spin),
         BOTH(test_descriptor_without_multishot_is_polled),
         BOTH(test_a_flood_does_not_starve_the_other_side),
+        BOTH(test_sockets_share_the_buffers),
         BOTH(test_watch_is_level_triggered_and_ends_in_its_callback),
         BOTH(test_deadline_is_kept),
         BOTH(test_waits_for_ever_until_woken),
