@@ -55,7 +55,7 @@ static void print_resolved(const struct peer *p, const struct resolved *a)
     printf("%s\n", a->n ? "" : "none");
 }
 
-/* What names stand for now; the daemon looks them up by itself, so that those without an answer are warnings only. */
+/* Names are looked up as the daemon will do by itself, so that those without an answer are warnings only. */
 static void check_names(const char *file, const struct config *c)
 {
     struct resolver *r;
