@@ -158,6 +158,19 @@ class Host:
         self.holder.stdout.close()
 
 
+def end_cleanly():
+    """Whoever ends this program interrupts it, so that it takes down what it made. A second signal doesn't disturb that."""
+    signals = [s for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) != signal.SIG_IGN]
+
+    def interrupt(_number, _frame):
+        for s in signals:
+            signal.signal(s, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for s in signals:
+        signal.signal(s, interrupt)
+
+
 class Lab:
     """Some hosts and the wires between them. Use as a context."""
 
