@@ -47,14 +47,15 @@ class Process:
                                       stderr=subprocess.STDOUT, env={**os.environ, **(env or {})})
         self.pid = self.popen.pid
 
-    def text(self):
-        with open(self.log, errors='replace') as f:
-            return f.read()
-
-    def text_of_this_run(self):
+    def text(self, begin=0):
+        """What it has printed from an offset on; while it runs only whole lines, as it may be in the midst of the next."""
+        writing = self.running()
         with open(self.log, 'rb') as f:
-            f.seek(self.began)
-            return f.read().decode(errors='replace')
+            f.seek(begin)
+            printed = f.read()
+        if writing:
+            printed = printed[:printed.rfind(b'\n') + 1]
+        return printed.decode(errors='replace')
 
     def running(self):
         return self.popen.poll() is None
@@ -67,8 +68,9 @@ class Process:
 
     def wait_text(self, pattern, seconds=40):
         def found():
-            match = re.search(pattern, self.text_of_this_run())
-            if not match and not self.running():
+            running = self.running()  # asked first: its last words come before its end
+            match = re.search(pattern, self.text(self.began))
+            if not match and not running:
                 raise Failed(f'{self.argv[0]} ended with {self.popen.returncode}:\n{self.text()}')
             return match
         return wait_for(f'"{pattern}" from {self.argv[0]}:\n{self.text()}', found, seconds)
