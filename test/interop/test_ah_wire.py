@@ -2,11 +2,11 @@
 
 import os
 import re
-import signal
 import subprocess
 import time
 
 import pytest
+from capture import Capture
 from netlab import Adit
 from traffic import PYTHON
 
@@ -30,9 +30,7 @@ def captured(lab, family, mode, suite):
     for i, end in enumerate(ends):
         end.address('lo', f'{INNER[4][i]}/32', f'{INNER[6][i]}/128')
         os.mkdir(os.path.join(end.folder, 'keys'), 0o700)
-    capture = os.path.join(lab.folder, 'wire.pcap')
-    sniffer = ends[0].spawn('tcpdump', '-i', 'eth0', '-n', '--immediate-mode', '-U', '-Z', 'root', '-w', capture)
-    sniffer.wait_text('listening')
+    capture = Capture(ends[0])
     a, _ = (Adit(end, ini(i + 1, family, mode, suite, os.path.join(end.folder, 'keys'))).start() for i, end in enumerate(ends))
     a.up('other')
     for size in (100, 1000):
@@ -42,9 +40,7 @@ def captured(lab, family, mode, suite):
             for inner in (4, 6):
                 ends[0].ping(INNER[inner][1], 3, size, source=INNER[inner][0])
         a.command('rekey', 'other/other')
-    time.sleep(0.3)
-    sniffer.stop(signal.SIGINT)
-    return capture, os.path.join(ends[0].folder, 'keys', 'esp_sa')
+    return capture.end(), os.path.join(ends[0].folder, 'keys', 'esp_sa')
 
 
 EVERY = [(4, 'tunnel', 'sha256', 'noesn'), (4, 'tunnel', 'sha384', 'esn'), (4, 'tunnel', 'sha1', 'noesn'),

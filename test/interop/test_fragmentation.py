@@ -1,11 +1,9 @@
 """IKE fragmentation (RFC 7383) with strongSwan: an IKE_AUTH of many traffic selectors goes in SKF messages both ways."""
 
-import os
 import re
-import signal
-import subprocess
 
 import pytest
+from capture import Capture
 from netlab import Adit, StrongSwan
 from traffic import tcp_transfer
 
@@ -45,21 +43,16 @@ def pair(lab, ours='', ike='', settings='fragment_size = 500'):
     left.address('lo', '10.1.0.1/32')
     for n in range(32):  # strongSwan wants an address of its own in each
         right.address('lo', f'10.2.{2 * n}.1/32')
-    capture = os.path.join(lab.folder, 'wire.pcap')
-    sniffer = left.spawn('tcpdump', '-i', 'eth0', '-n', '--immediate-mode', '-U', '-Z', 'root', '-w', capture)
-    sniffer.wait_text('listening')
+    capture = Capture(left)
     s = StrongSwan(right, swanctl(ike), settings).start()
     a = Adit(left, ini(ours)).start()
-    return a, s, sniffer, capture
+    return a, s, capture
 
 
-def messages(sniffer, capture):
+def messages(capture):
     """(source, exchange, number of the SKF fragment or '', IP length, IP fragment) of every IKE message on the wire."""
-    sniffer.stop(signal.SIGINT)
-    fields = ['ip.src', 'isakmp.exchangetype', 'isakmp.frag.number', 'ip.len', 'ip.flags.mf']
-    argv = ['tshark', '-r', capture, '-Y', 'isakmp', '-T', 'fields'] + [a for f in fields for a in ('-e', f)]
-    done = subprocess.run(argv, capture_output=True, text=True, check=True)
-    return [line.split('\t') for line in done.stdout.splitlines()]
+    capture.end()
+    return capture.fields('isakmp', 'ip.src', 'isakmp.exchangetype', 'isakmp.frag.number', 'ip.len', 'ip.flags.mf')
 
 
 def fragments(seen, source):
@@ -69,7 +62,7 @@ def fragments(seen, source):
 @pytest.mark.parametrize('suite', ['aes256gcm16-prfsha384-x25519', 'aes128-sha256-modp2048'])
 @pytest.mark.parametrize('role', ['initiator', 'responder'])
 def test_fragments_pass_both_ways(lab, role, suite):
-    a, s, sniffer, capture = pair(lab, ike=f'proposals = {suite}', ours=f'ike = {suite}')
+    a, s, capture = pair(lab, ike=f'proposals = {suite}', ours=f'ike = {suite}')
     if role == 'initiator':
         a.up('strong')
     else:
@@ -84,7 +77,7 @@ def test_fragments_pass_both_ways(lab, role, suite):
     a.command('rekey', 'strong')
     assert a.status()['peers'][0]['ike_sas'][-1]['fragmentation'] is True
     s.host.ping('10.1.0.1', 3, source='10.2.0.1')
-    seen = messages(sniffer, capture)
+    seen = messages(capture)
     ours, theirs = fragments(seen, '192.0.2.1'), fragments(seen, '192.0.2.2')
     assert len(ours) >= 2 and len(theirs) >= 8, seen
     assert {'35', '36'} == {m[1] for m in theirs} and '35' in {m[1] for m in ours}, 'IKE_AUTH and CREATE_CHILD_SA'
@@ -97,19 +90,19 @@ def test_fragments_pass_both_ways(lab, role, suite):
 
 @pytest.mark.parametrize('who', ['adit', 'strongswan'])
 def test_without_it_at_one_end_nothing_is_fragmented(lab, who):
-    a, s, sniffer, capture = pair(lab, ours='fragmentation = no' if who == 'adit' else '',
+    a, s, capture = pair(lab, ours='fragmentation = no' if who == 'adit' else '',
                                   ike='fragmentation = no' if who == 'strongswan' else '')
     a.up('strong')
     a.host.ping('10.2.0.1', 2, source='10.1.0.1')
     assert a.status()['peers'][0]['ike_sas'][0]['fragmentation'] is False
-    seen = messages(sniffer, capture)
+    seen = messages(capture)
     assert not fragments(seen, '192.0.2.1') + fragments(seen, '192.0.2.2')
 
 
 @pytest.mark.parametrize('role', ['initiator', 'responder'])
 def test_fragments_lost_on_the_way_are_sent_again(lab, role):
     """Every third datagram of IKE from each end is lost at first: what has come is kept, what is missing comes again."""
-    a, s, sniffer, capture = pair(lab)
+    a, s, capture = pair(lab)
     rules = ('table inet lossy {{\n chain in {{\n type filter hook input priority 0\n udp dport 4500 meta length > 300 '
              'numgen inc mod 3 == {} limit rate 1/minute burst 3 packets drop\n }}\n}}\n')
     for host, phase in ((a.host, 1), (s.host, 0)):

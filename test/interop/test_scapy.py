@@ -3,10 +3,10 @@ implicit IVs), in tunnels of all combinations of IP versions and in transport mo
 
 import json
 import os
-import signal
 import time
 
 import pytest
+from capture import Capture
 from netlab import Adit, wait_for
 from traffic import PYTHON
 
@@ -91,9 +91,7 @@ NAMES = [f'{"transport" if t else "tunnel"}-over-ipv{o}-{e}' for o, t, e in KIND
 @pytest.mark.parametrize('outer,transport,esn', KINDS, ids=NAMES)
 def test_scapy_opens_what_we_seal(lab, outer, transport, esn):
     link = Link(lab, outer, transport, esn)
-    capture = os.path.join(lab.folder, 'wire.pcap')
-    sniffer = link.left.spawn('tcpdump', '-i', 'eth0', '-n', '--immediate-mode', '-U', '-Z', 'root', '-B', '16384', '-w', capture)
-    sniffer.wait_text('listening')
+    capture = Capture(link.left)
     want = set()
     for host, back in ((link.left, False), (link.right, True)):
         packets = []
@@ -103,9 +101,8 @@ def test_scapy_opens_what_we_seal(lab, outer, transport, esn):
                 want.add(f'{family} {text}')
                 packets.append([to, source, port, text] if back else [source, to, port, text])
         host.run(PYTHON, '-c', SEND, input=json.dumps(packets))
-    time.sleep(1)
-    sniffer.stop(signal.SIGINT)
-    lines = link.codec(link.left, 'open', capture)
+    time.sleep(1)  # what the right end has still to seal
+    lines = link.codec(link.left, 'open', capture.end())
     suites, got = link.suites(), set()
     for line in lines:
         to, spi, rest = line.split(' ', 2)

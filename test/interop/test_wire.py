@@ -2,11 +2,10 @@
 
 import os
 import re
-import signal
 import subprocess
-import time
 
 import pytest
+from capture import Capture
 from netlab import Adit
 
 PSK = 'correct horse battery staple'
@@ -25,9 +24,7 @@ def captured(lab, peer):
     right.address('lo', '10.2.0.1/32')
     keys = os.path.join(left.folder, 'keys')
     os.mkdir(keys, 0o700)
-    capture = os.path.join(lab.folder, 'wire.pcap')
-    sniffer = left.spawn('tcpdump', '-i', 'eth0', '-n', '--immediate-mode', '-U', '-Z', 'root', '-w', capture)
-    sniffer.wait_text('listening')
+    capture = Capture(left)
     other = os.path.join(right.folder, 'keys')
     os.mkdir(other, 0o700)
     Adit(right, ini(2, peer + '\nstart = no', other)).start()
@@ -37,9 +34,7 @@ def captured(lab, peer):
     a.command('rekey', 'other/other')
     a.command('rekey', 'other')
     left.ping('10.2.0.1', 3, 1000, source='10.1.0.1')
-    time.sleep(0.3)
-    sniffer.stop(signal.SIGINT)
-    return capture, keys
+    return capture.end(), keys
 
 
 TSHARK = [(ike, esp) for ike in ('aes256gcm16-prfsha384-x25519', 'aes128-sha256-ecp256', 'aes256-sha512-modp2048')

@@ -1,11 +1,7 @@
 """AH (RFC 4302) between two real daemons, with a router between them that decrements TTLs and rewrites DSCPs."""
 
-import os
-import signal
-import subprocess
-import time
-
 import pytest
+from capture import Capture
 from netlab import Adit, wait_for
 from traffic import tcp_transfer
 
@@ -47,21 +43,12 @@ class Road:
         return [c for sa in end.status()['peers'][0]['ike_sas'] for c in sa['children']]
 
 
-def fields(capture, display, *names):
-    argv = ['tshark', '-r', capture, '-Y', display, '-T', 'fields', '-E', 'occurrence=f']
-    argv += [a for name in names for a in ('-e', name)]
-    lines = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=120).stdout.splitlines()
-    return [line.split('\t') for line in lines]
-
-
 @pytest.mark.parametrize('mode,family,suite,io', [
     ('tunnel', 4, 'sha256', 'uring'), ('tunnel', 6, 'sha512', 'epoll'), ('tunnel', 4, 'aes128gmac', 'epoll'),
     ('transport', 4, 'sha256', 'uring'), ('transport', 6, 'sha384', 'uring'), ('transport', 4, 'aesxcbc', 'epoll')])
 def test_traffic_is_authenticated_and_passes_a_router(lab, mode, family, suite, io):
     road = Road(lab, family, mode, f'ah = {suite}', f'io = {io}')
-    capture = os.path.join(road.middle.folder, 'wire.pcap')
-    sniffer = road.middle.spawn('tcpdump', '-i', 'm1', '-n', '--immediate-mode', '-U', '-Z', 'root', '-s', '200', '-w', capture)
-    sniffer.wait_text('listening')
+    capture = Capture(road.middle, 'm1', '-s', '200')
     road.a.up('other')
     child, = road.children(road.a)
     assert (child['protocol'], child['suite'], child['mode'], child['encap']) == ('ah', suite, mode, 'raw')
@@ -75,17 +62,16 @@ def test_traffic_is_authenticated_and_passes_a_router(lab, mode, family, suite, 
         road.right.ping(OUTER[family][0], size=1200)
         tcp_transfer(road.left, road.right, OUTER[family][1], 4)
         tcp_transfer(road.right, road.left, OUTER[family][0], 4)
-    time.sleep(0.3)
-    sniffer.stop(signal.SIGINT)
+    capture.end()
 
     # What passed is AH in order, but for IKE and what makes a link work; none of it with the marks or hops of its sender.
-    wire = fields(capture, 'ah', 'ah.spi', 'ah.sequence', 'ip.ttl', 'ip.dsfield.dscp', 'ipv6.hlim', 'ipv6.tclass.dscp')
+    wire = capture.fields('ah', 'ah.spi', 'ah.sequence', 'ip.ttl', 'ip.dsfield.dscp', 'ipv6.hlim', 'ipv6.tclass.dscp')
     assert len(wire) > 1000
     spis = {int(packet[0], 16) for packet in wire}
     assert spis == {int(child['spi_in'], 16), int(child['spi_out'], 16)}
     crossed = {(packet[2 if family == 4 else 4], packet[3 if family == 4 else 5]) for packet in wire}
     assert {dscp for ttl, dscp in crossed} <= {'10', '0'} and '10' in {dscp for ttl, dscp in crossed}
-    assert not fields(capture, '(tcp or icmp.type == 8 or icmpv6.type == 128) and not ah', 'frame.number')
+    assert capture.count('(tcp or icmp.type == 8 or icmpv6.type == 128) and not ah') == 0
     for end in (road.a, road.b):
         dropped = {k: v for k, v in end.status()['counters'].items() if k.startswith('drop_in') and v}
         assert not dropped, dropped

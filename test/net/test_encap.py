@@ -1,13 +1,13 @@
 """ESP as IP protocol 50 or in UDP, and transport mode, between two real daemons."""
 
-import subprocess
-
 import pytest
+from capture import Capture
 from netlab import ADIT, Adit, wait_for
 from traffic import iperf, tcp_transfer
 
 PSK = 'correct horse battery staple'
 OUTER = {4: ('192.0.2.1', '192.0.2.2'), 6: ('2001:db8::1', '2001:db8::2')}
+LAST = b'the last ping'
 PROTOCOL_50 = '(ip.proto == 50 && !udp) || ipv6.nxt == 50'
 
 
@@ -22,27 +22,6 @@ def up(lab, left_ini, right_ini):
 
 def child(adit):
     return adit.status()['peers'][0]['ike_sas'][0]['children'][0]
-
-
-class Capture:
-    """What passes a device, for tshark."""
-
-    def __init__(self, host, dev='eth0'):
-        self.host, self.path = host, f'{host.folder}/{dev}.pcap'
-        self.process = host.spawn('tcpdump', '-Z', 'root', '-U', '--immediate-mode', '-w', self.path, '-i', dev)
-        self.process.wait_text('listening')
-
-    def done(self):
-        self.process.stop(2)
-        return self
-
-    def count(self, display):
-        out = subprocess.run(['tshark', '-r', self.path, '-Y', display], capture_output=True, text=True, check=True).stdout
-        return len(out.splitlines())
-
-    def bytes(self):
-        with open(self.path, 'rb') as f:
-            return f.read()
 
 
 def exercise(left, right, target, source, sizes=(1, 56, 1372, 1400, 1472, 4000, 20000)):
@@ -74,7 +53,7 @@ def test_tunnels_of_each_ip_version(lab, encap, outer, io):
         exercise(left, right, target, source)
     a.command('rekey', 'other/other')
     left.ping('10.2.0.1', 3, source='10.1.0.1')
-    capture.done()
+    capture.end()
     raw, udp = capture.count(PROTOCOL_50), capture.count('udpencap && esp')
     assert (raw > 1000 and udp == 0) if encap == 'raw' else (udp > 1000 and raw == 0)
     assert b'PLAINTEXT-MARKER' not in capture.bytes()
@@ -111,7 +90,8 @@ def test_outer_fragments_are_put_together(lab, encap):
     left.run('/usr/bin/python3', '-c', 'import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); '
              's.bind(("10.1.0.1", 0)); [s.sendto(bytes(1300), ("10.2.0.1", 7000)) for _ in range(10)]')
     sink.wait_text('(1300\n){10}')
-    assert capture.done().count('ip.flags.mf == 1 && ip.src == 192.0.2.1') >= 10
+    capture.end()
+    assert capture.count('ip.flags.mf == 1 && ip.src == 192.0.2.1') >= 10
 
 
 def hosts_ini(number, outer, more=''):
@@ -134,7 +114,7 @@ def test_transport_mode_between_two_hosts(lab, encap, outer):
     a.command('rekey', 'other')
     a.command('rekey', 'other/other')
     left.ping(target, 3)
-    capture.done()
+    capture.end()
     clear = 'icmp || tcp || icmpv6.type in {128,129} || (udp && !udp.port in {500,4500})'
     assert capture.count(clear) == 0
     assert b'PLAINTEXT-MARKER' not in capture.bytes()
@@ -146,6 +126,7 @@ def test_transport_mode_between_two_hosts(lab, encap, outer):
 
 
 UDP_SINK = ('import socket, sys; s = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM); '
+            's.setsockopt(socket.SOL_SOCKET, 33, 8 << 20); '  # SO_RCVBUFFORCE
             's.bind((sys.argv[1], 7000)); print("ready", flush=True); '
             '[print(len(d), d == bytes(i % 251 for i in range(len(d))), flush=True) for d in iter(lambda: s.recv(65536), b"")]')
 UDP_SOURCE = ('import socket, sys; s = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM); '
@@ -169,7 +150,7 @@ def test_transport_mode_carries_what_the_host_fragments(lab, encap, outer, io):
     sink.wait_text('ready')
     left.run('/usr/bin/python3', '-c', UDP_SOURCE, target)
     sink.wait_text('(20000 True\n){10}')
-    capture.done()
+    capture.end()
     mine = f'ip.src == {source}' if outer == 4 else f'ipv6.src == {source}'
     more = 'ip.flags.mf == 1' if outer == 4 else 'ipv6.fraghdr.more == 1'
     assert capture.count(f'{mine} && {more}') > 3 * 40
@@ -191,9 +172,9 @@ def test_transport_mode_keeps_the_ttl(lab):
         a, b = up(lab, *(hosts_ini(n, outer, 'mode = transport-only\nencap = udp') for n in (1, 2)))
         capture, arrived = Capture(left), Capture(right, 'adit0')
         left.run('ping', '-c', '1', '-W', '3', '-t', '7', OUTER[outer][1])
-        left.run('ping', '-c', '1', '-W', '3', OUTER[outer][1])
-        capture.done()
-        arrived.done()
+        left.run('ping', '-c', '1', '-W', '3', '-p', LAST.hex(), OUTER[outer][1])
+        capture.end()
+        arrived.end(LAST)
         mine, ttl = (f'ip.src == {OUTER[4][0]}', 'ip.ttl') if outer == 4 else (f'ipv6.src == {OUTER[6][0]}', 'ipv6.hlim')
         assert capture.count(f'{mine} && udpencap && esp && {ttl} == 7') == 1
         assert capture.count(f'{mine} && udpencap && esp && {ttl} == 64') >= 1
@@ -211,10 +192,8 @@ def test_transport_mode_saves_a_header(lab):
         a, b = up(lab, *(hosts_ini(n, 4, f'mode = {mode}\nencap = raw') for n in (1, 2)))
         capture = Capture(left)
         left.ping('192.0.2.2', 1, 100)
-        capture.done()
-        out = subprocess.run(['tshark', '-r', capture.path, '-Y', 'ip.proto == 50 && ip.src == 192.0.2.1', '-T', 'fields', '-e',
-                              'ip.len'], capture_output=True, text=True, check=True).stdout
-        sizes[mode] = int(out.split()[0])
+        capture.end()
+        sizes[mode] = int(capture.fields('ip.proto == 50 && ip.src == 192.0.2.1', 'ip.len')[0][0])
         a.stop()
         b.stop()
     assert sizes['tunnel'] - sizes['transport-only'] == 20

@@ -2,8 +2,8 @@
 
 import os
 
+from capture import Capture
 from netlab import ROOT, Adit, StrongSwan, copy_example, wait_for
-from test_encap import Capture
 from traffic import tcp_transfer
 
 EXAMPLES = os.path.join(ROOT, 'examples')
@@ -93,7 +93,7 @@ def test_transport(lab):
     for address, port in (('192.0.2.2', 22), ('2001:db8::2', 22), ('192.0.2.2', 80), ('2001:db8::2', 80)):
         left.ping(address)
         tcp_transfer(left, right, address, 1, port)
-    capture.done()
+    capture.end()
     assert capture.count('tcp.port == 22 && ip') > 10 and capture.count('tcp.port == 22 && ipv6') > 10
     assert capture.count('tcp.port == 80 || icmp.type == 8 || icmpv6.type == 128') == 0
 

@@ -4,6 +4,7 @@ import signal
 import time
 
 import pytest
+from capture import Capture
 from netlab import Adit, wait_for
 from traffic import Stream, Transfer, iperf, tcp_transfer
 
@@ -397,9 +398,7 @@ def test_plaintext_never_leaves(lab):
     left, right = hosts(lab)
     left.run('ip', 'route', 'add', 'default', 'via', '192.0.2.2')
     a = Adit(left, ini(1, peer='start = no')).start()
-    capture = f'{right.folder}/wire.pcap'
-    sniffer = right.spawn('tcpdump', '-i', 'eth0', '-n', '-Z', 'root', '-w', capture)
-    sniffer.wait_text('listening')
+    capture = Capture(right)
     marker = b'plaintext marker!'
     pinger = left.spawn('ping', '-i', '0.02', '-p', marker[:16].hex(), '-I', '10.1.0.1', '10.2.0.1')
     b = Adit(right, ini(2)).start()
@@ -412,9 +411,8 @@ def test_plaintext_never_leaves(lab):
     a.stop(signal.SIGKILL)
     time.sleep(0.5)
     pinger.stop(signal.SIGINT)
-    sniffer.stop(signal.SIGINT)
-    with open(capture, 'rb') as f:
-        wire = f.read()
+    capture.end()
+    wire = capture.bytes()
     assert len(wire) > 5000 and marker[:16] not in wire
     assert ' 0 received' not in pinger.text(), 'some pings went through the tunnel'
     b.stop()
