@@ -1,12 +1,11 @@
 """pytest fixtures that the network and the interoperability tests share."""
 
 import os
-import subprocess
 
 import pytest
 
-import netlab
 from netlab import Lab
+from traffic import build_udp_rate
 
 
 LOG_TAIL = 6000
@@ -32,7 +31,4 @@ def lab():
 @pytest.fixture(scope='session')
 def udp_rate():
     """The datagram counter of the benchmark, built."""
-    out = os.path.join(netlab.ROOT, 'build', 'udp_rate')
-    source = os.path.join(netlab.ROOT, 'test', 'bench', 'udp_rate.c')
-    subprocess.run(['cc', '-std=c11', '-D_GNU_SOURCE', '-O2', '-o', out, source], check=True)
-    return out
+    return build_udp_rate()

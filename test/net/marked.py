@@ -39,6 +39,7 @@ def receiver(address, port):
         for option in ((socket.IPV6_RECVTCLASS, socket.IPV6_RECVHOPLIMIT) if six else
                        (socket.IP_RECVTOS, IP_RECVTTL, IP_RECVOPTS)):
             s.setsockopt(level, option, 1)
+        s.setsockopt(socket.SOL_SOCKET, 33, 1 << 20)  # SO_RCVBUFFORCE
         s.bind((address, int(port)))
         print('ready', flush=True)
         while True:

@@ -4,10 +4,20 @@ import os
 import subprocess
 import time
 
-from netlab import Failed, wait_for
+from netlab import ROOT, Failed, wait_for
 
 PYTHON = '/usr/bin/python3'
 TRANSFER = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'transfer.py')
+
+
+def build_udp_rate():
+    """The datagram counter of the benchmark; another session may be running it just now."""
+    out = os.path.join(ROOT, 'build', 'udp_rate')
+    made = f'{out}.{os.getpid()}'
+    source = os.path.join(ROOT, 'test', 'bench', 'udp_rate.c')
+    subprocess.run(['cc', '-std=c11', '-D_GNU_SOURCE', '-O2', '-o', made, source], check=True)
+    os.replace(made, out)
+    return out
 
 
 def tcp_transfer(source, sink, address, megabytes, port=7000):
