@@ -5,7 +5,6 @@ import time
 
 import pytest
 from netlab import Adit, StrongSwan, wait_for
-from traffic import Stream
 
 PSK = 'correct horse battery staple'
 PPK = '0x' + '5a' * 32

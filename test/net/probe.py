@@ -69,10 +69,15 @@ def watch():
     protocols = [(socket.AF_INET, p) for p in (1, 6, 17, 47, 50, 51)] + [(socket.AF_INET6, p) for p in (6, 17, 47, 58)]
     sockets = [socket.socket(family, socket.SOCK_RAW, p) for family, p in protocols]
     print('watching', flush=True)
+    names = []
     while True:
-        for s in select.select(sockets, [], [])[0]:
-            for name in re.findall(rb'probe:([^;]*);', s.recv(65536)):
-                print(f'"{name.decode()}"', flush=True)
+        # Told together when no more is there: whoever reads one of them may count on all that came before.
+        ready = select.select(sockets, [], [], 0 if names else None)[0]
+        for s in ready:
+            names += re.findall(rb'probe:([^;]*);', s.recv(65536))
+        if not ready:
+            print('\n'.join(f'"{name.decode()}"' for name in names), flush=True)
+            names = []
 
 
 def sniff(device, marker):

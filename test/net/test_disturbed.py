@@ -156,8 +156,7 @@ def test_reload_exchanges_protect_and_bypass(lab):
             line.split()[1] for line in link.seen()[before:]} >= {'10.1.0.1', 'fd01::1'}, 10)
         link.left.write('adit.ini', texts[1])
         a.command('reload')
-        time.sleep(0.2)  # what has left by then has been seen
-        before = len(link.seen())
+        before = link.seen_so_far()
         time.sleep(0.5)
         assert link.seen()[before:] == []
         link.left.write('adit.ini', texts[0])

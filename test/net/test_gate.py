@@ -13,6 +13,8 @@ from traffic import tcp_transfer
 
 PYTHON = '/usr/bin/python3'
 PROBE = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'probe.py')
+# Rules and tables of ours; a link-local address may hold any digits.
+TRACES = r'(?m)^51\d\d:|(table|lookup) 51\d\d|adit'
 PEER = 'psk = "correct horse battery staple"\nstart = no\n'
 
 
@@ -156,9 +158,10 @@ def test_what_another_daemon_protected_stays_closed_after_its_crash(lab, firewal
     assert a.stop() == 0
     assert not leaves()
     b.start()
-    assert b.stop() == 0 and leaves()
+    assert b.stop() == 0
+    assert leaves() or wait_for('what nothing protects any more', lambda: 'clear' in sniffer.text(), 10)
     for command in ('ip rule', 'ip -6 rule', 'ip route show table all', 'ip -6 route show table all', 'nft list tables'):
-        assert not re.search('51[89]|adit', left.run(command).stdout), command
+        assert not re.search(TRACES, left.run(command).stdout), command
 
 
 @pytest.mark.parametrize('first', ['its own', 'the other'])
@@ -181,7 +184,7 @@ def test_two_daemons_end_in_either_order(lab, first):
     assert stays.stop() == 0
     wait_for('the host as it was before', lambda: 'clear' in sniffer.text(), 10)
     for command in ('ip rule', 'ip -6 rule', 'ip route show table all', 'ip -6 route show table all'):
-        assert not re.search('51[89]|adit', left.run(command).stdout), command
+        assert not re.search(TRACES, left.run(command).stdout), command
 
 
 def test_peer_within_its_own_policy(lab):
@@ -568,10 +571,10 @@ def test_no_marker_in_the_clear(lab, host_keys, policy):
     a, b = (Adit(host, marked(number, 'yes', policy, host_keys), 'ab'[number - 1]) for host, number in hosts)
     a.start()
     one.send()  # while negotiating with nobody there
-    time.sleep(1)
     if policy:
-        assert seen()
+        wait_for('what goes in the clear', seen)
         return
+    time.sleep(1)
     b.start()
     two.send()
     passes(one, two)
@@ -596,9 +599,11 @@ def test_no_marker_in_the_clear(lab, host_keys, policy):
     a.up('other')
     passes(one, two)
     b.stop(signal.SIGKILL)
-    a.process.popen.send_signal(signal.SIGTERM)  # the peer does not answer, so it waits
+    asked = time.monotonic()
+    a.process.popen.send_signal(signal.SIGTERM)  # the peer does not answer, so it waits for two seconds
     time.sleep(1.5)
-    assert a.process.running() and seen() == []
+    found = a.process.running(), seen()
+    assert found == (True, []) or time.monotonic() - asked > 2
     assert a.process.popen.wait(20) == 0
     wait_for('the host as it was before', seen, 10)
     assert {line.split()[1] for line in seen()} <= {'10.1.0.1', 'fd01::1'}, 'the peer has crashed and lets nothing out'

@@ -3,9 +3,6 @@
 import json
 import os
 import re
-import socket
-import subprocess
-import time
 
 import pytest
 from netlab import Adit, wait_for
