@@ -660,9 +660,9 @@ static void test_dead_descriptor_does_not_spin(void **state)
     struct loop_io *io = open_io(t, fd[0], LOOP_TUN, &t->a);
     close(fd[1]);
     unsigned turns = 0;
-    for (ns_t end = clock_now() + 100 * NS_PER_MS; clock_now() < end; turns++)
+    for (ns_t end = clock_now() + 100 * NS_PER_MS; clock_now() < end || turns < 4; turns++)
         assert_int_equal(loop_turn(t->loop, end), OK);
-    assert_in_range(turns, 1, 60);
+    assert_in_range(turns, 4, 60);
     loop_io_close(t->loop, io);
     close(fd[0]);
 }
@@ -782,7 +782,7 @@ static void test_deadline_is_kept(void **state)
 {
     struct bench *t = bench(state);
     turn(t, 0);
-    ns_t start = clock_now(), end = start + 30 * NS_PER_MS;
+    ns_t start = clock_now(), end = start + 200 * NS_PER_MS;
     unsigned turns = 1;
     for (; clock_now() < end; turns++) /* a signal may end a wait early */
         assert_int_equal(loop_turn(t->loop, end), OK);
