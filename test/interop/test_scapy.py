@@ -128,6 +128,7 @@ def test_we_open_what_scapy_seals(lab, outer, transport, esn):
     link.codec(link.right, 'seal', send=good)
     link.codec(link.right, 'seal', send=replays)
     wait_for('all of them', lambda: sniffer.text().count('<good') >= len(good))
+    wait_for('all replays', lambda: link.a.status()['counters']['drop_in_replay'] >= len(replays))
     text = sniffer.text()
     for *_, marker in good:
         assert text.count(marker) == 1, marker
