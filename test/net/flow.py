@@ -11,6 +11,7 @@ import sys
 import time
 
 CHUNK = 16384
+TICK = 0.1
 
 
 def receive(address, port):
@@ -19,13 +20,22 @@ def receive(address, port):
         print('ready', flush=True)
         connection, _ = server.accept()
         with connection:
-            begin = last = time.monotonic()
-            while data := connection.recv(1 << 20):
+            connection.settimeout(TICK)
+            begin = last = tick = time.monotonic()
+            silence, data = 0.0, None
+            while data != b'':
+                try:
+                    data = connection.recv(1 << 20)
+                except TimeoutError:
+                    data = None
                 now = time.monotonic()
-                if now - last > longest:
-                    longest, when = now - last, last - begin
-                last = now
-                total += len(data)
+                silence += min(now - tick, 2 * TICK)  # more is time in which this program itself did not run
+                tick = now
+                if data:
+                    if silence > longest:
+                        longest, when = silence, last - begin
+                    silence, last = 0.0, now
+                    total += len(data)
     print(json.dumps({'bytes': total, 'longest': round(longest, 2), 'when': round(when, 2)}), flush=True)
 
 

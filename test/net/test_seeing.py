@@ -147,9 +147,9 @@ def test_counters_of_each_policy(lab):
 
 
 def lengths(host, seconds, work):
-    """The lengths of ESP in UDP on the wire while something happens."""
+    """The lengths of ESP in UDP on the wire while something happens, and how many seconds lie between the first and the last."""
     path = os.path.join(host.folder, 'wire.pcap')
-    dump = host.spawn('tcpdump', '-i', 'eth0', '-U', '-w', path, 'udp port 4500', log='tcpdump.log')
+    dump = host.spawn('tcpdump', '-i', 'eth0', '--immediate-mode', '-U', '-B', '16384', '-w', path, 'udp port 4500', log='tcpdump.log')
     dump.wait_text('listening')
     time.sleep(0.2)
     work()
@@ -165,7 +165,7 @@ def test_padding_makes_all_lengths_equal(lab):
         for size in (1, 60, 500, 1200):
             a.host.ping('10.2.0.1', 3, size, source='10.1.0.1')
         iperf(a.host, b.host, '10.2.0.1', '10.1.0.1', seconds=1)
-    seen = lengths(a.host, 0.5, work)
+    seen, _ = lengths(a.host, 0.5, work)
     # Where the dump sees what is segmented later, it is a multiple: a run without a shorter end.
     one = min(seen) - 8
     assert 1400 < one <= 1472 and len(seen) > 1000 and all((x - 8) % one == 0 for x in seen), sorted(set(seen))
@@ -175,9 +175,11 @@ def test_padding_makes_all_lengths_equal(lab):
 
 def test_dummies_at_their_rate(lab):
     a, b = tunnel(lab, peer='tfc = 512\ndummies = 40')
-    seen = lengths(b.host, 5, lambda: None)
+    seen, elapsed = lengths(b.host, 5, lambda: None)
     one = min(seen) - 8 # two that are due at once are one segmented send
-    assert all((x - 8) % one == 0 for x in seen) and 320 < sum((x - 8) // one for x in seen) < 480, seen
+    assert all((x - 8) % one == 0 for x in seen), seen
+    # Both ends send; what a pause of the machine makes them miss, they don't make up for.
+    assert 200 < sum((x - 8) // one for x in seen) <= 80 * elapsed + 16, (elapsed, seen)
     counters = b.status()['counters']
     assert counters['drop_in_dummy'] > 100 and counters['in_packets'] == 0
     a.host.ping('10.2.0.1', 2, source='10.1.0.1')

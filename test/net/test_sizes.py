@@ -110,7 +110,7 @@ def test_a_path_that_shrinks_in_mid_transfer(lab, outer, peer, icmp):
     got = flow.done()
     print(f'IPv{outer} {peer}, ICMP {icmp}: the longest stall was {got["longest"]} s, '
           f'the path MTU is {child(a)["path_mtu"]} now')
-    assert got['longest'] < 10
+    assert got['longest'] < 15  # between two steps of TCP's back-off, 13 s and 26 s
     if outer == 6 or peer:
         assert child(a)['path_mtu'] == 1280
     assert child(b)['path_mtu'] == 1500  # the other direction is another path

@@ -385,8 +385,9 @@ def test_start_on_traffic(lab):
 
 
 def test_short_lifetimes_rekey_by_themselves(lab, udp_rate):
-    a, b = tunnel(lab, peer='lifetime = 3s\nrekey = 5s')
-    flow = Stream(udp_rate, a.host, b.host, '10.2.0.1', seconds=15)
+    # From when it is due, a tenth of a lifetime and more is left for a rekey: a stall of the machine must fit into it.
+    a, b = tunnel(lab, peer='lifetime = 10s\nrekey = 16s')
+    flow = Stream(udp_rate, a.host, b.host, '10.2.0.1', seconds=35)
     first = spis(a.status())
     sent, got = flow.done()
     assert got == sent > 10000
