@@ -89,6 +89,7 @@ def test_transport(lab):
     capture = Capture(left)
     for peer in ('right', 'right6'):
         a.up(peer)
+    wait_for('one IKE SA each', lambda: all(len(p['ike_sas']) == 1 for x in (a, b) for p in x.status()['peers']))
     assert [sa['children'][0]['mode'] for peer in a.status()['peers'] for sa in peer['ike_sas']] == ['transport'] * 2
     for address, port in (('192.0.2.2', 22), ('2001:db8::2', 22), ('192.0.2.2', 80), ('2001:db8::2', 80)):
         left.ping(address)

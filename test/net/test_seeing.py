@@ -16,9 +16,11 @@ SEND = '/usr/bin/python3'
 def capture(adit, *options, log='capture'):
     """adit capture in the background, at work when this returns; and the file it writes."""
     path = os.path.join(adit.host.folder, f'{log}.pcapng')
+    if os.path.exists(path):
+        os.remove(path)  # its size would tell nothing
     before = adit.log().count('capture of the')
     process = adit.host.spawn(ADIT, 'capture', 'other', '-w', path, *options, log=f'{log}.log')
-    wait_for('the capture', lambda: adit.log().count('capture of the') > before)
+    wait_for('the capture', lambda: adit.log().count('capture of the') > before and os.path.exists(path) and os.path.getsize(path))
     return process, path
 
 
@@ -155,7 +157,8 @@ def lengths(host, seconds, work):
     work()
     time.sleep(seconds)
     dump.stop(signal.SIGINT)
-    return [int(x[0]) for x in tshark(host, path, 'udp.length', display='esp')]
+    seen = [(int(n), float(when)) for n, when in tshark(host, path, 'udp.length', 'frame.time_epoch', display='esp')]
+    return [n for n, _ in seen], seen[-1][1] - seen[0][1]
 
 
 def test_padding_makes_all_lengths_equal(lab):
@@ -233,9 +236,8 @@ def test_flow_log_sums_up(lab):
 def test_flow_log_in_the_log(lab):
     a, _ = tunnel(lab, host='log-format = json', peer='flow-log = yes')
     a.host.ping('10.2.0.1', 2, source='10.1.0.1')
-    time.sleep(32)
-    lines = [json.loads(x) for x in a.log().splitlines()]
-    flow = json.loads(next(x['text'] for x in lines if x['room'] == 'flow'))
+    lines = wait_for('the flow to end', lambda: [x for x in map(json.loads, a.log().splitlines()) if x['room'] == 'flow'], 60)
+    flow = json.loads(lines[0]['text'])
     assert (flow['out_packets'], flow['in_packets'], flow['why']) == (2, 2, 'quiet')
 
 
