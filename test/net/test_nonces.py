@@ -3,6 +3,7 @@
 import glob
 import os
 import signal
+import socket
 import struct
 import time
 
@@ -22,7 +23,9 @@ def ini(number, keys, esp):
 
 def esp_packets(capture):
     """(source, destination, SPI, what comes after it) of each ESP packet in UDP."""
-    for frame, _ in RawPcapReader(capture):
+    for frame, about in RawPcapReader(capture):
+        if len(frame) < about.caplen:
+            return  # the sniffer is in the midst of it
         ip = frame[14:]
         if frame[12:14] != b'\x08\x00' or ip[9] != 17:
             continue
@@ -33,13 +36,13 @@ def esp_packets(capture):
 
 
 def keys_of(folders):
-    """SPI to key; a daemon that started anew may give an SPI again, which is the later one's then."""
+    """Destination and SPI to key; a daemon that started anew may give an SPI again, which is the later one's then."""
     found = {}
     for folder in folders:
         with open(os.path.join(folder, 'esp_sa')) as f:
             for line in f:
-                _, _, _, spi, _, key, _, _ = line.removeprefix('# ').strip().replace('"', '').split(',')[:8]
-                found[int(spi, 16).to_bytes(4, 'big')] = key
+                _, _, to, spi, _, key, _, _ = line.removeprefix('# ').strip().replace('"', '').split(',')[:8]
+                found[socket.inet_aton(to), int(spi, 16).to_bytes(4, 'big')] = key
     return found
 
 
@@ -60,18 +63,18 @@ class Wire:
     def end(self, least):
         """Writes down this life's nonces; how many keys it had."""
         time.sleep(0.5)  # what the sniffer has not read yet
+        wait_for(f'{least} packets', lambda: sum(1 for _ in esp_packets(self.capture)) >= least, every=0.5)
         self.sniffer.stop(signal.SIGINT)
-        keys, packets, seen_keys = keys_of(self.folders), 0, set()
-        for _, _, spi, rest in esp_packets(self.capture):
+        keys, seen_keys = keys_of(self.folders), set()
+        for _, to, spi, rest in esp_packets(self.capture):
+            key = keys[to, spi]
             iv = rest[4:4 + self.iv_len] or rest[:4]  # an implicit one is the sequence number
-            assert (keys[spi], iv) not in self.used, f'SPI {spi.hex()}: {iv.hex()} again'
+            assert (key, iv) not in self.used, f'SPI {spi.hex()}: {iv.hex()} again'
             assert iv not in self.last_blocks, 'an IV that could be foretold'
-            self.used.add((keys[spi], iv))
+            self.used.add((key, iv))
             if self.iv_len == 16:
                 self.last_blocks.add(rest[-32:-16])  # what a chained IV would be
-            seen_keys.add(keys[spi])
-            packets += 1
-        assert packets >= least
+            seen_keys.add(key)
         return len(seen_keys)
 
 

@@ -130,14 +130,14 @@ def test_two_workers_share_the_traffic(lab):
 
 
 def spis(status):
-    """All the SPIs that a status names."""
+    """All the SPIs that a status names, each with the name of its direction: by chance both ends may choose the same."""
     found = set()
 
     def walk(x):
         if isinstance(x, dict):
             for k, v in x.items():
                 if k.startswith('spi') and isinstance(v, str):
-                    found.add(v)
+                    found.add((k, v))
                 walk(v)
         elif isinstance(x, list):
             for v in x:
