@@ -237,7 +237,7 @@ def test_the_manual_has_examples():
 
 
 @pytest.mark.parametrize('text', examples_of_the_manual())
-def test_examples_of_the_manual_are_right(text, tmp_path):
+def test_examples_of_the_manual_are_right(lab, text, tmp_path):
     for name in ('office.psk', 'west.psk', 'host.key'):
         (tmp_path / name).write_text(good('genkey'))
         (tmp_path / name).chmod(0o600)
@@ -245,7 +245,8 @@ def test_examples_of_the_manual_are_right(text, tmp_path):
     good('pki', 'cert', 'gate', '--san', 'east.example.org', '--ca', str(tmp_path / 'ca'), '--out', str(tmp_path))
     (tmp_path / 'manual.ini').write_text(text)
     (tmp_path / 'manual.ini').chmod(0o600)
-    done = adit('check', str(tmp_path / 'manual.ini'))
+    # On a host without any link names have no address at once; the resolver of this machine may let one wait too long.
+    done = lab.host('alone').run(ADIT, 'check', str(tmp_path / 'manual.ini'), check=False)
     assert done.returncode == 0 and not re.sub(r'.*has no address.*\n', '', done.stderr)
 
 
