@@ -5,9 +5,9 @@ import os
 import signal
 import socket
 import struct
-import time
 
 import pytest
+from capture import Capture
 from netlab import ADIT, Adit, wait_for
 from scapy.utils import RawPcapReader  # pylint: disable=import-error
 
@@ -23,9 +23,7 @@ def ini(number, keys, esp):
 
 def esp_packets(capture):
     """(source, destination, SPI, what comes after it) of each ESP packet in UDP."""
-    for frame, about in RawPcapReader(capture):
-        if len(frame) < about.caplen:
-            return  # the sniffer is in the midst of it
+    for frame, _ in RawPcapReader(capture):
         ip = frame[14:]
         if frame[12:14] != b'\x08\x00' or ip[9] != 17:
             continue
@@ -50,23 +48,16 @@ class Wire:
     """One life of the daemons after the other, each with a capture of its own; all nonces together."""
 
     def __init__(self, host, folders, iv_len):
-        self.host, self.folders, self.iv_len, self.used, self.last_blocks, self.lives = host, folders, iv_len, set(), set(), 0
-        self.sniffer = self.capture = None
+        self.host, self.folders, self.iv_len, self.used, self.last_blocks = host, folders, iv_len, set(), set()
+        self.capture = None
 
     def begin(self):
-        self.lives += 1
-        self.capture = os.path.join(self.host.folder, f'wire-{self.lives}.pcap')
-        self.sniffer = self.host.spawn('tcpdump', '-i', 'eth0', '-n', '--immediate-mode', '-U', '-Z', 'root', '-B', '16384',
-                                       '-w', self.capture, 'udp', log=f'tcpdump-{self.lives}.log')
-        self.sniffer.wait_text('listening')
+        self.capture = Capture(self.host)
 
     def end(self, least):
         """Writes down this life's nonces; how many keys it had."""
-        time.sleep(0.5)  # what the sniffer has not read yet
-        wait_for(f'{least} packets', lambda: sum(1 for _ in esp_packets(self.capture)) >= least, every=0.5)
-        self.sniffer.stop(signal.SIGINT)
-        keys, seen_keys = keys_of(self.folders), set()
-        for _, to, spi, rest in esp_packets(self.capture):
+        keys, packets, seen_keys = keys_of(self.folders), 0, set()
+        for _, to, spi, rest in esp_packets(self.capture.end()):
             key = keys[to, spi]
             iv = rest[4:4 + self.iv_len] or rest[:4]  # an implicit one is the sequence number
             assert (key, iv) not in self.used, f'SPI {spi.hex()}: {iv.hex()} again'
@@ -75,6 +66,8 @@ class Wire:
             if self.iv_len == 16:
                 self.last_blocks.add(rest[-32:-16])  # what a chained IV would be
             seen_keys.add(key)
+            packets += 1
+        assert packets >= least
         return len(seen_keys)
 
 

@@ -6,6 +6,7 @@ import re
 import signal
 import time
 
+from capture import Capture
 from netlab import ADIT, Adit, wait_for
 from test_tunnel import hosts, ini, tunnel
 from traffic import iperf
@@ -150,14 +151,11 @@ def test_counters_of_each_policy(lab):
 
 def lengths(host, seconds, work):
     """The lengths of ESP in UDP on the wire while something happens, and how many seconds lie between the first and the last."""
-    path = os.path.join(host.folder, 'wire.pcap')
-    dump = host.spawn('tcpdump', '-i', 'eth0', '--immediate-mode', '-U', '-B', '16384', '-w', path, 'udp port 4500', log='tcpdump.log')
-    dump.wait_text('listening')
-    time.sleep(0.2)
+    wire = Capture(host)
     work()
     time.sleep(seconds)
-    dump.stop(signal.SIGINT)
-    seen = [(int(n), float(when)) for n, when in tshark(host, path, 'udp.length', 'frame.time_epoch', display='esp')]
+    wire.end()
+    seen = [(int(n), float(when)) for n, when in wire.fields('esp', 'udp.length', 'frame.time_epoch')]
     return [n for n, _ in seen], seen[-1][1] - seen[0][1]
 
 

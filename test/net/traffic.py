@@ -60,7 +60,7 @@ class Stream:
     def done(self):
         """(sent, received)"""
         sent = int(self.sender.communicate()[0])
-        time.sleep(0.5)
+        time.sleep(1)  # what is on its way
         return sent, int(self.receiver.communicate('\n')[0])
 
 
