@@ -28,7 +28,10 @@ class Capture:
             return f.read()
 
     def end(self, last=None):
-        """With all that passed before; last: what only the last packet to wait for holds, else a frame of its own is sent."""
+        """
+        With all that passed before. last: what only the last packet to wait for holds; without, a frame of its own is sent,
+        which is not for a TUN: that takes IP only.
+        """
         begin = 0
         if last is None:
             last, begin = LAST, os.path.getsize(self.path)
